@@ -1,1 +1,44 @@
-//! (to come)
+//! The domain of Headstart as pure types and functions.
+//!
+//! ```text
+//!  POST /v1/subscriptions ──► Subscription (KV entry) ──► Job or task ──► prefill messages ─┐
+//!  POST /v1/messages ──► event in the log `incoming` ──► dispatcher ──► live messages ──────┴─► queue
+//! ```
+//!
+//! The words (subscription, topic, event, message, prefill, attempt, round, marker, boundary, fence, seal,
+//! checkpoint, incarnation) are explained in `docs/architecture.md`; each has its type here.
+//!
+//! **Invariants**: no I/O, no async, no clock, no randomness. Whatever is decided here is decided from the
+//! arguments alone, so that each decision can be tested as a table. What is written to NATS or to Kubernetes is
+//! defined here by its serde types; where it is written is known to `broker` and `manifests` only.
+
+mod checkpoint;
+mod delivery;
+mod exit;
+mod fence;
+mod message;
+mod name;
+mod progress;
+mod reason;
+mod subscription;
+mod task;
+mod timestamp;
+mod topic;
+
+pub use checkpoint::Checkpoint;
+pub use delivery::{
+    AfterMain, AfterPrefill, LiveTag, PrefillTag, after_main, after_prefill, may_acknowledge_prefill,
+};
+pub use exit::ExitCode;
+pub use fence::{Claim, Counts, Fence, FenceState, claim};
+pub use message::{Body, BodyError, Message, Publisher};
+pub use name::{Incarnation, NameError, SubscriptionName};
+pub use progress::Progress;
+pub use reason::Reason;
+pub use subscription::{
+    Entry, Lifecycle, Prefill, PrefillState, Registration, RegistrationOutcome, Subscription, Tombstone,
+    compare_registration,
+};
+pub use task::PrefillTask;
+pub use timestamp::{Timestamp, TimestampError};
+pub use topic::{RealmTopic, Route, TopicError, TopicPattern, UDM_REALM};

@@ -1,0 +1,116 @@
+//! The fence: the token that makes one pod the only writer of a queue's prefill.
+
+use serde::{Deserialize, Serialize};
+
+use crate::Incarnation;
+
+/// The message on `<name>.fence`. There is always exactly one, and it is never purged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fence {
+    /// Whose queue this is.
+    pub incarnation: Incarnation,
+    /// Round of the prefill.
+    pub round: u32,
+    /// Attempt that owns the queue; 0 is the registration itself.
+    pub attempt: u32,
+    /// Name of the pod or worker, for people.
+    pub holder: String,
+    /// Is the attempt still writing?
+    pub state: FenceState,
+    /// What was written; only of a sealed fence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counts: Option<Counts>,
+}
+
+/// State of the attempt that holds the fence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FenceState {
+    /// The holder may write.
+    Open,
+    /// The attempt is complete; nothing of it will change.
+    Sealed,
+    /// The attempt was cancelled; it must not write.
+    Cancelled,
+}
+
+/// What a sealed attempt wrote.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Messages in the queue.
+    pub messages: u64,
+    /// Objects that vanished between list and read.
+    pub skipped: u64,
+}
+
+impl Fence {
+    /// Does this seal complete that attempt?
+    #[must_use]
+    pub fn seals(&self, incarnation: Incarnation, attempt: u32) -> bool {
+        self.state == FenceState::Sealed && self.incarnation == incarnation && self.attempt == attempt
+    }
+}
+
+/// What a pod that has *not yet* owned the fence does about the fence it found.
+///
+/// A pod that owned it and lost it to the same attempt never takes it back: two pods would fight for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// Take it, on the condition that it is still the one that was read.
+    Take,
+    /// Our attempt is complete: exit 0.
+    Sealed,
+    /// A higher attempt, or a later round, has it: exit 0.
+    Overtaken,
+    /// Our attempt was cancelled: exit 0, the state was written by whoever cancelled.
+    Cancelled,
+    /// The queue belongs to another incarnation: exit "subscription gone".
+    Gone,
+}
+
+/// Decides what the attempt may do with the fence that it read.
+#[must_use]
+pub fn claim(found: &Fence, incarnation: Incarnation, attempt: u32) -> Claim {
+    if found.incarnation != incarnation {
+        return Claim::Gone;
+    }
+    match found.attempt.cmp(&attempt) {
+        std::cmp::Ordering::Greater => Claim::Overtaken,
+        std::cmp::Ordering::Less => Claim::Take,
+        std::cmp::Ordering::Equal => match found.state {
+            FenceState::Open => Claim::Take,
+            FenceState::Sealed => Claim::Sealed,
+            FenceState::Cancelled => Claim::Cancelled,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    const MINE: Incarnation = Incarnation(Uuid::from_u128(1));
+    const OTHER: Incarnation = Incarnation(Uuid::from_u128(2));
+
+    #[test]
+    fn claims() {
+        use Claim::*;
+        for (incarnation, attempt, state, expected) in [
+            (OTHER, 0, FenceState::Open, Gone),
+            (OTHER, 2, FenceState::Sealed, Gone),
+            (MINE, 0, FenceState::Open, Take),
+            (MINE, 1, FenceState::Open, Take),
+            (MINE, 1, FenceState::Sealed, Take),
+            (MINE, 1, FenceState::Cancelled, Take),
+            (MINE, 2, FenceState::Open, Take),
+            (MINE, 2, FenceState::Sealed, Claim::Sealed),
+            (MINE, 2, FenceState::Cancelled, Claim::Cancelled),
+            (MINE, 3, FenceState::Open, Overtaken),
+            (MINE, 3, FenceState::Sealed, Overtaken),
+        ] {
+            let found = Fence { incarnation, round: 1, attempt, holder: "p".into(), state, counts: None };
+            assert_eq!(claim(&found, MINE, 2), expected, "{found:?}");
+        }
+    }
+}

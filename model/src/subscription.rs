@@ -1,0 +1,310 @@
+//! The entry `SUBSCRIPTIONS.<name>`: all that is compared together, in one value.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{Incarnation, RealmTopic, Reason, SubscriptionName, Timestamp};
+
+/// What a client asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registration {
+    /// Name of the subscription.
+    pub name: SubscriptionName,
+    /// Requested topics; their order is the order of the prefill.
+    pub realms_topics: Vec<RealmTopic>,
+    /// Should the queue begin with all that exists?
+    pub request_prefill: bool,
+}
+
+/// Value of the key `<name>` in the bucket `SUBSCRIPTIONS`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Entry {
+    /// The name is taken.
+    Subscription(Subscription),
+    /// The name was used and is free.
+    Tombstone(Tombstone),
+}
+
+/// What remains of a removed subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tombstone {
+    /// First number that a stream of this name may use: above all that it ever had, so that a late acknowledgement
+    /// or write of a former incarnation hits nothing.
+    pub next_sequence: u64,
+}
+
+/// One consumer's registration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subscription {
+    /// Its name.
+    pub name: SubscriptionName,
+    /// This life of the name.
+    pub incarnation: Incarnation,
+    /// Requested topics, in the order of the request.
+    pub realms_topics: Vec<RealmTopic>,
+    /// Was a prefill asked for at registration?
+    pub request_prefill: bool,
+    /// Is it usable?
+    pub lifecycle: Lifecycle,
+    /// First sequence of the queue's stream.
+    pub first_sequence: u64,
+    /// When the name was reserved.
+    pub created: Timestamp,
+    /// The prefill.
+    pub prefill: Prefill,
+}
+
+/// Where a subscription is between its registration and its removal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Lifecycle {
+    /// The name is reserved; queue, credentials, Job or marker may be missing.
+    Registering,
+    /// Everything exists.
+    Ready,
+    /// Being removed.
+    Deleting,
+}
+
+/// State of the prefill, in the words of the wire contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PrefillState {
+    /// Asked for, not begun.
+    Pending,
+    /// An attempt is writing.
+    Running,
+    /// Given up; `reason` says why.
+    Failed,
+    /// Complete; also from the start when none was asked for.
+    Done,
+}
+
+impl PrefillState {
+    /// The word of the wire contract.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::Failed => "failed",
+            Self::Done => "done",
+        }
+    }
+}
+
+/// The prefill of a subscription.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prefill {
+    /// Its state.
+    pub state: PrefillState,
+    /// Requested prefills so far: 1 is the one of the registration, 0 means none.
+    pub round: u32,
+    /// Place of this round's marker in `incoming`: events up to it belong to the snapshot (or the round before).
+    /// `None` until the dispatcher has reached it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boundary: Option<u64>,
+    /// Current attempt; grows over all rounds, 0 means none.
+    pub attempt: u32,
+    /// Since when the state holds.
+    pub since: Timestamp,
+    /// Why it waits or failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+    /// The reason in a sentence, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+impl Subscription {
+    /// A new reservation. Its prefill is `pending`, or `done` at once when none was asked for.
+    #[must_use]
+    pub fn reserve(
+        registration: Registration,
+        incarnation: Incarnation,
+        first_sequence: u64,
+        now: Timestamp,
+    ) -> Self {
+        let number = u32::from(registration.request_prefill);
+        let state = if registration.request_prefill { PrefillState::Pending } else { PrefillState::Done };
+        Self {
+            name: registration.name,
+            incarnation,
+            realms_topics: registration.realms_topics,
+            request_prefill: registration.request_prefill,
+            lifecycle: Lifecycle::Registering,
+            first_sequence,
+            created: now.clone(),
+            prefill: Prefill {
+                state,
+                round: number,
+                boundary: None,
+                attempt: number,
+                since: now,
+                reason: None,
+                message: None,
+            },
+        }
+    }
+
+    /// The same subscription with its prefill in another state, or `None` if nothing would change.
+    /// `since` moves only when the state does.
+    #[must_use]
+    pub fn with_prefill_state(
+        &self,
+        state: PrefillState,
+        reason: Option<Reason>,
+        message: Option<String>,
+        now: Timestamp,
+    ) -> Option<Self> {
+        let mut next = self.clone();
+        if state != self.prefill.state {
+            next.prefill.since = now;
+        }
+        next.prefill.state = state;
+        next.prefill.reason = reason;
+        next.prefill.message = message;
+        (next != *self).then_some(next)
+    }
+
+    /// The same subscription after its marker was seen at `seq`, or `None` if the marker is of another
+    /// incarnation or round, or the boundary is known already.
+    #[must_use]
+    pub fn with_boundary(&self, incarnation: Incarnation, round: u32, seq: u64) -> Option<Self> {
+        if self.incarnation != incarnation || self.prefill.round != round || self.prefill.boundary.is_some() {
+            return None;
+        }
+        let mut next = self.clone();
+        next.prefill.boundary = Some(seq);
+        Some(next)
+    }
+
+    /// The same subscription with another attempt of the *same* round: what a failed prefill gets when it is asked
+    /// for again. `None` unless it failed.
+    #[must_use]
+    pub fn retried(&self, now: Timestamp) -> Option<Self> {
+        if self.prefill.state != PrefillState::Failed {
+            return None;
+        }
+        let mut next = self.clone();
+        next.prefill.attempt += 1;
+        next.prefill.state = PrefillState::Pending;
+        next.prefill.since = now;
+        next.prefill.reason = None;
+        next.prefill.message = None;
+        Some(next)
+    }
+}
+
+/// What a registration means when the name is taken already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RegistrationOutcome {
+    /// The same parameters: 200, and what is missing is completed.
+    Same,
+    /// Another order or set of topics: 409.
+    TopicsDiffer,
+    /// The other answer to "prefill?": 409.
+    PrefillDiffers,
+}
+
+/// Compares a request with what is registered. Topics are compared as an ordered list, because their order is the
+/// order of the prefill.
+#[must_use]
+pub fn compare_registration(existing: &Subscription, asked: &Registration) -> RegistrationOutcome {
+    if existing.realms_topics != asked.realms_topics {
+        RegistrationOutcome::TopicsDiffer
+    } else if existing.request_prefill != asked.request_prefill {
+        RegistrationOutcome::PrefillDiffers
+    } else {
+        RegistrationOutcome::Same
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    fn now(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn subscription(prefill: bool) -> Subscription {
+        let registration = Registration {
+            name: "mail".parse().unwrap(),
+            realms_topics: vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
+            request_prefill: prefill,
+        };
+        Subscription::reserve(registration, Incarnation(Uuid::from_u128(7)), 5, now("2026-01-01T00:00:00"))
+    }
+
+    #[test]
+    fn without_prefill_it_is_done_from_the_start() {
+        let plain = subscription(false).prefill;
+        assert_eq!((plain.state, plain.round, plain.attempt), (PrefillState::Done, 0, 0));
+        let asked = subscription(true).prefill;
+        assert_eq!((asked.state, asked.round, asked.attempt), (PrefillState::Pending, 1, 1));
+    }
+
+    #[test]
+    fn entries_survive_serialisation() {
+        let entry = Entry::Subscription(subscription(true));
+        let json = serde_json::to_string(&entry).unwrap();
+        assert_eq!(serde_json::from_str::<Entry>(&json).unwrap(), entry);
+    }
+
+    #[test]
+    fn the_boundary_is_taken_once_and_only_from_its_own_marker() {
+        let s = subscription(true);
+        let set = s.with_boundary(s.incarnation, 1, 9).unwrap();
+        assert_eq!(set.prefill.boundary, Some(9));
+        assert_eq!(set.with_boundary(s.incarnation, 1, 10), None);
+        assert_eq!(s.with_boundary(s.incarnation, 2, 9), None);
+        assert_eq!(s.with_boundary(Incarnation(Uuid::from_u128(8)), 1, 9), None);
+    }
+
+    #[test]
+    fn only_a_failed_prefill_is_retried_in_its_round() {
+        let s = subscription(true);
+        assert_eq!(s.retried(now("2026-01-02T00:00:00")), None);
+        let failed = s
+            .with_boundary(s.incarnation, 1, 9)
+            .unwrap()
+            .with_prefill_state(
+                PrefillState::Failed,
+                Some(Reason::ImagePull),
+                None,
+                now("2026-01-02T00:00:00"),
+            )
+            .unwrap();
+        let again = failed.retried(now("2026-01-03T00:00:00")).unwrap().prefill;
+        assert_eq!((again.round, again.attempt, again.boundary), (1, 2, Some(9)));
+        assert_eq!((again.state, again.reason), (PrefillState::Pending, None));
+    }
+
+    #[test]
+    fn since_moves_only_with_the_state() {
+        let s = subscription(true);
+        let later = now("2026-01-02T00:00:00");
+        let waits =
+            s.with_prefill_state(PrefillState::Pending, Some(Reason::Queued), None, later.clone()).unwrap();
+        assert_eq!(waits.prefill.since, s.prefill.since);
+        assert_eq!(waits.with_prefill_state(PrefillState::Pending, Some(Reason::Queued), None, later), None);
+    }
+
+    #[test]
+    fn a_repeated_registration_is_compared_in_order() {
+        let s = subscription(true);
+        let mut asked = Registration {
+            name: s.name.clone(),
+            realms_topics: s.realms_topics.clone(),
+            request_prefill: true,
+        };
+        assert_eq!(compare_registration(&s, &asked), RegistrationOutcome::Same);
+        asked.request_prefill = false;
+        assert_eq!(compare_registration(&s, &asked), RegistrationOutcome::PrefillDiffers);
+        asked.realms_topics.clear();
+        assert_eq!(compare_registration(&s, &asked), RegistrationOutcome::TopicsDiffer);
+    }
+}

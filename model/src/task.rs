@@ -1,0 +1,37 @@
+//! The request for one attempt: what a Job's ConfigMap holds, and what the task queue carries.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{Incarnation, RealmTopic, Subscription, SubscriptionName};
+
+/// All that an attempt needs to know about its subscription. Unknown keys are errors: the file may be written by
+/// a newer version, and half-understood requests fill queues wrongly.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PrefillTask {
+    /// The subscription.
+    pub subscription: SubscriptionName,
+    /// Its incarnation.
+    pub incarnation: Incarnation,
+    /// Round of the prefill, from 1.
+    pub round: u32,
+    /// Number of the attempt, from 1; grows over all rounds.
+    pub attempt: u32,
+    /// What to read, in this order.
+    pub realms_topics: Vec<RealmTopic>,
+}
+
+impl PrefillTask {
+    /// The task of the current attempt of a subscription.
+    #[must_use]
+    pub fn of(subscription: &Subscription) -> Self {
+        Self {
+            subscription: subscription.name.clone(),
+            incarnation: subscription.incarnation,
+            round: subscription.prefill.round,
+            attempt: subscription.prefill.attempt,
+            realms_topics: subscription.realms_topics.clone(),
+        }
+    }
+}
