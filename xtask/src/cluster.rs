@@ -1,0 +1,105 @@
+//! `cargo xtask cluster`: a real single-node Kubernetes (etcd, apiserver, controller-manager, scheduler,
+//! containerd, kubelet, kube-proxy, CoreDNS) on this machine.
+//!
+//! The node lives in a network, a process and a mount namespace of its own. So nothing that it sends leaves the
+//! machine, several clusters (and what else runs here) can't disturb one another, and ending its first process
+//! ends all of it at once: containers, mounts and interfaces go with the namespaces. What is left to remove is
+//! its run folder and its cgroups.
+//!
+//! ```text
+//! target/cluster/bin/<versions>/   the programs, built once per set of versions   binaries
+//! target/cluster/run/<id>/         one cluster: keys, configuration, data, logs   lifecycle, pki
+//!   inside the node: /run/cluster, and its var/ is the node's /var
+//! first process of the node        starts the components, restarts what dies      node
+//! cgroup headstart-<id>-<hash>     the parent of all pods                          cgroup
+//! ```
+
+use std::os::unix::process::CommandExt;
+
+use anyhow::{Context, Result};
+
+mod binaries;
+mod cgroup;
+mod lifecycle;
+mod node;
+mod packages;
+mod pki;
+
+pub use lifecycle::Cluster;
+
+/// Arguments of `cargo xtask cluster`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Which cluster: several may run beside each other
+    #[arg(long, env = "HEADSTART_CLUSTER", default_value = "dev", value_parser = Cluster::named)]
+    id: Cluster,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(clap::Subcommand)]
+enum Action {
+    /// Build the programs of the cluster, once per set of versions (minutes), and install missing packages
+    Build,
+    /// Start the cluster, or see that it is well; a broken one is replaced
+    Up,
+    /// End the cluster and remove all that it left
+    Down,
+    /// Show which clusters run, and their processes
+    Status,
+    /// Run kubectl on the cluster
+    Kubectl {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Run a command in the cluster's network, with KUBECONFIG set, and kubectl and helm in PATH
+    Exec {
+        /// Run it on the node: also among its processes and its mounts (`ps`, `ctr -n k8s.io …`)
+        #[arg(long)]
+        node: bool,
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
+    /// Build an image and give it to the cluster (pods use imagePullPolicy Never or IfNotPresent)
+    Image { tag: String, containerfile: std::path::PathBuf, context: std::path::PathBuf },
+    /// The first process of a node, started by `up`
+    #[command(hide = true)]
+    Node(node::Args),
+}
+
+/// Does what `cargo xtask cluster` was asked.
+pub fn run(Args { id: cluster, action }: Args) -> Result<()> {
+    match action {
+        Action::Build => {
+            packages::install_missing()?;
+            binaries::build().map(drop)
+        }
+        Action::Up => {
+            packages::install_missing()?;
+            let binaries = binaries::build()?;
+            let _lock = cluster.lock()?;
+            cluster.up(&binaries, lifecycle::Lifetime::UntilDown)?;
+            println!("ready. Try: cargo xtask cluster kubectl get pods --all-namespaces");
+            Ok(())
+        }
+        Action::Down => {
+            let _lock = cluster.lock()?;
+            cluster.down()
+        }
+        Action::Status => lifecycle::print_status(),
+        Action::Kubectl { arguments } => {
+            let mut kubectl = cluster.command("kubectl")?;
+            Err(kubectl.args(arguments).exec()).context("could not start kubectl")
+        }
+        Action::Exec { node, command } => {
+            let (program, arguments) = command.split_first().context("no command given")?;
+            let mut command = if node { cluster.node_command(program)? } else { cluster.command(program)? };
+            Err(command.args(arguments).exec()).with_context(|| format!("could not start {program}"))
+        }
+        Action::Image { tag, containerfile, context } => {
+            let archive = crate::image::build_archive(&tag, &containerfile, &context)?;
+            cluster.import(archive.path())
+        }
+        Action::Node(args) => node::run(args),
+    }
+}

@@ -1,0 +1,57 @@
+//! Running other programs, with errors that name the program and show what it printed.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+
+/// Runs a program to its end, with its output on the terminal.
+///
+/// # Errors
+/// The program could not be started, or did not end with 0.
+pub fn run(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("could not start {}", line(command)))?;
+    if !status.success() {
+        bail!("{} ended with {status}", line(command));
+    }
+    Ok(())
+}
+
+/// Runs a program to its end and gives its standard output; what it printed is shown only in the error.
+///
+/// # Errors
+/// The program could not be started, or did not end with 0.
+pub fn output(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("could not start {}", line(command)))?;
+    if !output.status.success() {
+        bail!(
+            "{} ended with {}:\n{}{}",
+            line(command),
+            output.status,
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Whether a program runs and ends with 0; what it prints is dropped.
+pub fn succeeds(command: &mut Command) -> bool {
+    let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    quiet.status().is_ok_and(|status| status.success())
+}
+
+/// Where a program is found in `PATH`, also in the `sbin` folders that a user's `PATH` may lack.
+pub fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let folders = path.split(':').chain(["/usr/local/sbin", "/usr/sbin", "/sbin"]);
+    folders.map(|folder| Path::new(folder).join(program)).find(|candidate| candidate.is_file())
+}
+
+/// The command as one would type it.
+fn line(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}

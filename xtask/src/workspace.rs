@@ -1,0 +1,17 @@
+//! Where things are: the workspace's root and its target folder.
+
+use std::path::{Path, PathBuf};
+
+/// The folder of the workspace's `Cargo.toml`.
+pub fn root() -> &'static Path {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.parent().unwrap_or(own)
+}
+
+/// The folder for everything that is built; git ignores it.
+pub fn target() -> PathBuf {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(folder) => std::path::absolute(&folder).unwrap_or_else(|_| folder.into()),
+        None => root().join("target"),
+    }
+}
