@@ -1,5 +1,7 @@
 //! The project's tasks: `cargo xtask <command>`. This file is the table, each command is a file of its name.
 
+use std::process::ExitCode;
+
 use clap::Parser;
 
 mod cluster;
@@ -15,8 +17,15 @@ enum Task {
     Cluster(cluster::Args),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Task::parse() {
+fn main() -> ExitCode {
+    let done = match Task::parse() {
         Task::Cluster(args) => cluster::run(args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

@@ -19,7 +19,7 @@ use crate::{
     workspace,
 };
 
-/// How long a cluster may take to be ready; about 8 s on 2 idle cores.
+/// How long a cluster may take to be ready; about 5 s on 2 idle cores.
 const READY_WITHIN: Duration = Duration::from_secs(120);
 
 /// How long a running cluster may take to be ready again (a killed component is back after seconds) before it is
@@ -99,8 +99,8 @@ impl Cluster {
     /// # Errors
     /// It does not get ready; it is taken down again then.
     pub fn up(&self, binaries: &Binaries, lifetime: Lifetime) -> Result<Option<Lifeline>> {
-        if let Some(node) = self.node() {
-            if self.wait_ready(node, WELL_AGAIN_WITHIN).is_ok() {
+        if self.node().is_some() {
+            if self.wait_started(WELL_AGAIN_WITHIN).is_ok() {
                 return Ok(None);
             }
             println!("the cluster {} runs but is not well: it is replaced", self.id);
@@ -108,7 +108,7 @@ impl Cluster {
         self.down()?;
         self.prepare(binaries).with_context(|| format!("could not prepare {}", self.run.display()))?;
         let lifeline = self.start(binaries, lifetime)?;
-        match self.wait_started() {
+        match self.wait_started(READY_WITHIN) {
             Ok(()) => Ok(lifeline),
             Err(error) => {
                 let logs = self.log_tails();
@@ -160,8 +160,9 @@ impl Cluster {
         Ok(child.stdin.map(Lifeline))
     }
 
-    fn wait_started(&self) -> Result<()> {
-        let deadline = Instant::now() + READY_WITHIN;
+    /// Waits until the node is ready, and sees to its sandbox image: whoever started it may have died before.
+    fn wait_started(&self, within: Duration) -> Result<()> {
+        let deadline = Instant::now() + within;
         let left = || deadline.saturating_duration_since(Instant::now());
         let node = eventually(left(), "the first process of the node", || self.node())?;
         let socket = PathBuf::from(format!("/proc/{node}/root/run/containerd/containerd.sock"));
@@ -189,11 +190,14 @@ impl Cluster {
     /// # Errors
     /// A process of the node does not die, or something can't be removed.
     pub fn down(&self) -> Result<()> {
-        if let Some(node) = self.node() {
-            let pid = Pid::from_raw(node.cast_signed()).context("no process id")?;
-            kill_process(pid, Signal::KILL).context("could not kill the node")?;
+        if let Some(pid) = self.node_pid() {
+            if let Some(node) = self.node() {
+                let node = Pid::from_raw(node.cast_signed()).context("no process id")?;
+                kill_process(node, Signal::KILL).context("could not kill the node")?;
+            }
             // The first process goes last: when it is gone, the kernel has ended all others.
-            eventually(DEAD_WITHIN, "the node's processes to end", || self.node().is_none().then_some(()))?;
+            let gone = || (self.node().is_none() && !is_ending(pid)).then_some(());
+            eventually(DEAD_WITHIN, "the node's processes to end", gone)?;
         }
         cgroup::remove(&self.cgroup())?;
         if self.run.exists() {
@@ -206,10 +210,14 @@ impl Cluster {
     /// The process id of the node's first process, if it lives. A process that has got a dead one's number does not
     /// have our run folder on its command line.
     pub fn node(&self) -> Option<u32> {
-        let pid: u32 = fs::read_to_string(self.run.join("node.pid")).ok()?.parse().ok()?;
+        let pid = self.node_pid()?;
         let command_line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
         let run = self.run.as_os_str().as_encoded_bytes();
         command_line.split(|byte| *byte == 0).any(|argument| argument == run).then_some(pid)
+    }
+
+    fn node_pid(&self) -> Option<u32> {
+        fs::read_to_string(self.run.join("node.pid")).ok()?.parse().ok()
     }
 
     fn living_node(&self) -> Result<u32> {
@@ -277,6 +285,16 @@ impl Cluster {
         }
         tails
     }
+}
+
+/// Whether a node is on its way out: it has no memory any more, so no command line, but still waits for the kernel to
+/// end the rest of its namespace. (A zombie has that behind it.)
+fn is_ending(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let own_name = fs::read_to_string("/proc/self/comm").unwrap_or_default();
+    let alive = |state: &str| !state.starts_with(['Z', 'X']);
+    fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|command_line| command_line.is_empty())
+        && stat.split_once(&format!(" ({}) ", own_name.trim_end())).is_some_and(|(_, state)| alive(state))
 }
 
 /// Prints each cluster of this workspace that runs, with the processes that its node started.
