@@ -14,9 +14,11 @@
 //! cgroup headstart-<id>-<hash>     the parent of all pods                          cgroup
 //! ```
 
-use std::os::unix::process::CommandExt;
+use std::{os::unix::process::CommandExt, path::PathBuf};
 
 use anyhow::{Context, Result};
+
+use crate::image;
 
 mod binaries;
 mod cgroup;
@@ -26,6 +28,7 @@ mod packages;
 mod pki;
 
 pub use lifecycle::Cluster;
+pub use packages::install_missing as install_packages;
 
 /// Arguments of `cargo xtask cluster`.
 #[derive(clap::Args)]
@@ -60,8 +63,14 @@ enum Action {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<String>,
     },
-    /// Build an image and give it to the cluster (pods use imagePullPolicy Never or IfNotPresent)
-    Image { tag: String, containerfile: std::path::PathBuf, context: std::path::PathBuf },
+    /// Build an image and give it to the cluster; without arguments the project's images
+    #[command(override_usage = "cargo xtask cluster image [TAG CONTAINERFILE CONTEXT]")]
+    Image {
+        #[arg(requires = "context")]
+        tag: Option<String>,
+        containerfile: Option<PathBuf>,
+        context: Option<PathBuf>,
+    },
     /// The first process of a node, started by `up`
     #[command(hide = true)]
     Node(node::Args),
@@ -96,9 +105,11 @@ pub fn run(Args { id: cluster, action }: Args) -> Result<()> {
             let mut command = if node { cluster.node_command(program)? } else { cluster.command(program)? };
             Err(command.args(arguments).exec()).with_context(|| format!("could not start {program}"))
         }
-        Action::Image { tag, containerfile, context } => {
-            let archive = crate::image::build_archive(&tag, &containerfile, &context)?;
-            cluster.import(archive.path())
+        Action::Image { tag: Some(tag), containerfile: Some(containerfile), context: Some(context) } => {
+            cluster.import(image::build_archive(&tag, &containerfile, &context)?.path())
+        }
+        Action::Image { .. } => {
+            image::build_all()?.iter().try_for_each(|image| cluster.import(&image.archive))
         }
         Action::Node(args) => node::run(args),
     }

@@ -1,6 +1,7 @@
 //! Running other programs, with errors that name the program and show what it printed.
 
 use std::{
+    fs::{self, File},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -48,6 +49,27 @@ pub fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var("PATH").unwrap_or_default();
     let folders = path.split(':').chain(["/usr/local/sbin", "/usr/sbin", "/sbin"]);
     folders.map(|folder| Path::new(folder).join(program)).find(|candidate| candidate.is_file())
+}
+
+/// Opens a lock file, made if need be, without locking it.
+///
+/// # Errors
+/// The file can't be made.
+pub fn open_lock(path: &Path) -> Result<File> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    File::create(path).with_context(|| format!("could not make {}", path.display()))
+}
+
+/// Locks a file until it is dropped or the process ends; waits for whoever has it.
+///
+/// # Errors
+/// The file can't be made or locked.
+pub fn lock_file(path: &Path) -> Result<File> {
+    let file = open_lock(path)?;
+    file.lock().with_context(|| format!("could not lock {}", path.display()))?;
+    Ok(file)
 }
 
 /// The command as one would type it.

@@ -1,11 +1,109 @@
-//! Container images, built with buildah, without a daemon.
+//! `cargo xtask image`: the product's image and those of its tests, as OCI archives in `target/image`, built with
+//! buildah, without a daemon.
 
-use std::{path::Path, process::Command};
+use std::{
+    ffi::OsStr,
+    fs,
+    hash::{DefaultHasher, Hash, Hasher},
+    path::{Path, PathBuf},
+    process::Command,
+};
 
-use anyhow::Result;
-use tempfile::NamedTempFile;
+use anyhow::{Context, Result, bail};
+use tempfile::{NamedTempFile, TempDir};
 
-use crate::{commands, workspace};
+use crate::{cluster, commands, tools, workspace};
+
+/// The certificates of public authorities where Debian and its relatives keep them.
+const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// An image that was built: its tag, and the OCI archive that holds it.
+pub struct Image {
+    pub tag: String,
+    pub archive: PathBuf,
+}
+
+/// Builds all images and prints where they are.
+///
+/// # Errors
+/// A build fails.
+pub fn run() -> Result<()> {
+    cluster::install_packages()?;
+    for image in build_all()? {
+        println!("{} {}", image.tag, image.archive.display());
+    }
+    Ok(())
+}
+
+/// Builds what has changed of the images: `headstart`, and for the tests `stand-in-udm` and `nats`.
+///
+/// # Errors
+/// A build fails.
+pub fn build_all() -> Result<Vec<Image>> {
+    let target = workspace::target().join("image");
+    fs::create_dir_all(&target)?;
+    let _lock = commands::lock_file(&target.join("lock"))?;
+    let host = host()?;
+    // A target folder of its own, since other flags would make cargo build the other one anew each time.
+    commands::run(
+        Command::new("cargo")
+            .args(["build", "--quiet", "--release", "--package=headstart", "--package=stand-in-udm"])
+            .args(["--target", &host])
+            .arg("--target-dir")
+            .arg(&target)
+            .env("RUSTFLAGS", "-C target-feature=+crt-static")
+            .current_dir(workspace::root()),
+    )?;
+    let built = target.join(host).join("release");
+    let authorities = Path::new(AUTHORITIES);
+    let mut headstart = vec![(built.join("headstart"), "headstart")];
+    match authorities.exists() {
+        true => headstart.push((authorities.to_owned(), "etc/ssl/certs/ca-certificates.crt")),
+        false => println!("no {AUTHORITIES}: the image trusts no public authority"),
+    }
+    Ok(vec![
+        build("headstart", &headstart)?,
+        build("stand-in-udm", &[(built.join("stand-in-udm"), "stand-in-udm")])?,
+        build("nats", &[(tools::nats_server()?, "nats-server")])?,
+    ])
+}
+
+/// The platform that the compiler builds for by default.
+fn host() -> Result<String> {
+    let told = commands::output(Command::new("rustc").arg("--version").arg("--verbose"))?;
+    let host = told.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc names no host")?;
+    if !host.ends_with("-linux-gnu") {
+        bail!("the image is a Linux binary, statically linked to glibc; this compiler builds for {host}");
+    }
+    Ok(host.to_owned())
+}
+
+/// Builds `localhost/<name>:dev` of these files (where each is, and where it goes), unless it was built of the same
+/// before.
+fn build(name: &str, files: &[(PathBuf, &str)]) -> Result<Image> {
+    let target = workspace::target().join("image");
+    let containerfile = workspace::root().join(format!("xtask/images/{name}.Containerfile"));
+    let image = Image { tag: format!("localhost/{name}:dev"), archive: target.join(format!("{name}.tar")) };
+    let mut hash = DefaultHasher::new();
+    for path in files.iter().map(|(path, _)| path).chain([&containerfile]) {
+        fs::read(path).with_context(|| format!("no {}", path.display()))?.hash(&mut hash);
+    }
+    let built_of = format!("{:016x}", hash.finish());
+    let record = target.join(format!("{name}.built-of"));
+    if image.archive.exists() && fs::read_to_string(&record).is_ok_and(|recorded| recorded == built_of) {
+        return Ok(image);
+    }
+    let context = temporary_folder()?;
+    for (path, place) in files {
+        let place = context.path().join("root").join(place);
+        fs::create_dir_all(place.parent().unwrap_or(context.path()))?;
+        fs::copy(path, place)?;
+    }
+    let archive = build_archive(&image.tag, &containerfile, context.path())?;
+    archive.persist(&image.archive)?;
+    fs::write(record, built_of)?;
+    Ok(image)
+}
 
 /// Builds an image and gives it as an OCI archive, which is removed when it is dropped. buildah works in a store of
 /// its own that goes with it: our images are `FROM scratch`, so there are no layers to keep.
@@ -13,8 +111,8 @@ use crate::{commands, workspace};
 /// # Errors
 /// buildah fails.
 pub fn build_archive(tag: &str, containerfile: &Path, context: &Path) -> Result<NamedTempFile> {
-    let store = tempfile::tempdir()?;
-    let archive = NamedTempFile::new()?;
+    let store = temporary_folder()?;
+    let archive = NamedTempFile::new_in(workspace::target().join("image"))?;
     let buildah = || {
         let mut buildah = Command::new("buildah");
         buildah.arg("--root").arg(store.path().join("root")).arg("--runroot").arg(store.path().join("run"));
@@ -22,14 +120,27 @@ pub fn build_archive(tag: &str, containerfile: &Path, context: &Path) -> Result<
         buildah
     };
     let policy = workspace::root().join("tests/cluster/config/buildah-policy.json");
-    commands::output(
-        buildah()
-            .args(["build", "--quiet", "--isolation", "chroot", "--timestamp", "0", "--signature-policy"])
-            .args([&policy, Path::new("--tag"), Path::new(tag), Path::new("--file"), containerfile, context]),
-    )?;
-    let target = format!("oci-archive:{}:{tag}", archive.path().display());
-    commands::output(
-        buildah().args(["push", "--quiet", "--signature-policy"]).arg(&policy).args([tag, &target]),
-    )?;
+    // The same files give the same image, whenever it is built.
+    let mut build = buildah();
+    build
+        .args(["build", "--quiet", "--isolation", "chroot", "--timestamp", "0", "--signature-policy"])
+        .arg(&policy);
+    build.args([
+        OsStr::new("--tag"),
+        tag.as_ref(),
+        "--file".as_ref(),
+        containerfile.as_ref(),
+        context.as_ref(),
+    ]);
+    commands::output(&mut build)?;
+    let mut push = buildah();
+    push.args(["push", "--quiet", "--signature-policy"]).arg(&policy).arg(tag);
+    commands::output(push.arg(format!("oci-archive:{}:{tag}", archive.path().display())))?;
     Ok(archive)
+}
+
+fn temporary_folder() -> Result<TempDir> {
+    let target = workspace::target().join("image");
+    fs::create_dir_all(&target)?;
+    Ok(tempfile::Builder::new().prefix(".unfinished-").tempdir_in(target)?)
 }

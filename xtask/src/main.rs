@@ -7,6 +7,7 @@ use clap::Parser;
 mod cluster;
 mod commands;
 mod image;
+mod tools;
 mod workspace;
 
 /// The project's tasks.
@@ -15,11 +16,17 @@ mod workspace;
 enum Task {
     /// A real single-node Kubernetes on this machine, for tests and for trying things out
     Cluster(cluster::Args),
+    /// Build the container images: the product's, and those of the tests
+    Image,
+    /// Get the programs that tests and checks use
+    Tools,
 }
 
 fn main() -> ExitCode {
     let done = match Task::parse() {
         Task::Cluster(args) => cluster::run(args),
+        Task::Image => image::run(),
+        Task::Tools => tools::run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

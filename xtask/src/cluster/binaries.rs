@@ -10,7 +10,6 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::lifecycle::lock_file;
 use crate::{commands, image, workspace};
 
 /// Kubernetes as `tests/cluster/go.mod` requires it. Kubelet 1.34 is the last that is easy on machines with
@@ -31,7 +30,7 @@ pub struct Binaries(pub PathBuf);
 pub fn build() -> Result<Binaries> {
     let all = workspace::target().join("cluster/bin");
     fs::create_dir_all(&all)?;
-    let _lock = lock_file(&all.join("lock"))?;
+    let _lock = commands::lock_file(&all.join("lock"))?;
     let finished = all.join(versions()?);
     if !finished.exists() {
         if commands::find("go").is_none() {

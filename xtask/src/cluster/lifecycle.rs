@@ -68,7 +68,7 @@ impl Cluster {
     pub fn for_tests() -> Result<(Self, File)> {
         for number in 1.. {
             let cluster = Self::named(&format!("test-{number}"))?;
-            let file = open_lock(&cluster.lock_path())?;
+            let file = commands::open_lock(&cluster.lock_path())?;
             if file.try_lock().is_ok() {
                 return Ok((cluster, file));
             }
@@ -86,7 +86,7 @@ impl Cluster {
     /// # Errors
     /// The lock file can't be made.
     pub fn lock(&self) -> Result<File> {
-        lock_file(&self.lock_path())
+        commands::lock_file(&self.lock_path())
     }
 
     fn lock_path(&self) -> PathBuf {
@@ -328,20 +328,6 @@ pub fn print_status() -> Result<()> {
 
 fn runs() -> PathBuf {
     workspace::target().join("cluster/run")
-}
-
-fn open_lock(path: &Path) -> Result<File> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    File::create(path).with_context(|| format!("could not make {}", path.display()))
-}
-
-/// Locks a file, made if need be, until it is dropped or the process ends; waits for whoever has it.
-pub fn lock_file(path: &Path) -> Result<File> {
-    let file = open_lock(path)?;
-    file.lock()?;
-    Ok(file)
 }
 
 /// Asks until there is an answer; at least once.
