@@ -1,1 +1,50 @@
-//! (to come)
+//! All of NATS: no other crate names a stream, a subject or a header.
+//!
+//! ```text
+//!  EventPublisher ──► incoming ──► EventLog ──► Copier ──► <name>.main    ─┐
+//!                     (events and markers)      (one checkpoint a queue)   ├─► Readers ──► consumers
+//!  Tasks ──► worker ──► FenceHolder ──────────────────────► <name>.prefill ─┘
+//!                       (one writer)
+//!  Registry (KV SUBSCRIPTIONS) ── RegistryView (its watch)   Credentials   ProgressBoard   Position
+//! ```
+//!
+//! **Invariants**
+//! * A decision is made by a conditional write, never by what was read before it.
+//! * What is read for a decision is read from the leader (`STREAM.MSG.GET`), never by a direct get.
+//! * Nothing is removed that has not been delivered or that belongs to another incarnation: streams carry the
+//!   incarnation in their names, and every publish says which stream it expects.
+//! * There are no durable consumers on queues or on the event log: nothing that can get stuck.
+//!
+//! Needs nats-server 2.12 or newer (atomic batches, ADR-50).
+
+mod connection;
+mod copies;
+mod credentials;
+mod error;
+mod events;
+mod fence;
+mod names;
+mod progress;
+mod queue;
+mod reader;
+mod registry;
+mod removal;
+mod tasks;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod view;
+mod wire;
+
+pub use connection::{Broker, NatsConfig, Secret};
+pub use copies::{Copier, Copy, CopyError};
+pub use credentials::{Credentials, StoredCredential};
+pub use error::{Error, WriteError};
+pub use events::{EventLog, EventPublisher, LogEntry, LogItem, Position, PublishError};
+pub use fence::{Claimed, FenceHolder, FillError};
+pub use progress::ProgressBoard;
+pub use queue::{Queue, QueueCounts};
+pub use reader::{Delivered, ReadError, ReaderConfig, Readers};
+pub use registry::{Modified, Registry, Revised};
+pub use removal::Removal;
+pub use tasks::{Task, Tasks, TasksConfig};
+pub use view::RegistryView;

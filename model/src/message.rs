@@ -107,7 +107,7 @@ fn truthy(value: &RawValue) -> bool {
     let text = value.get().trim();
     !matches!(text, "null" | "false" | "\"\"")
         && !is_empty_container(text)
-        && text.parse::<f64>().map_or(true, |number| number != 0.0)
+        && text.parse::<f64>() != Ok(0.0)
 }
 
 fn is_empty_container(text: &str) -> bool {

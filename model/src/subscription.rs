@@ -49,6 +49,9 @@ pub struct Subscription {
     pub lifecycle: Lifecycle,
     /// First sequence of the queue's stream.
     pub first_sequence: u64,
+    /// First sequence that the next incarnation may use; known from the moment before the stream is deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_sequence: Option<u64>,
     /// When the name was reserved.
     pub created: Timestamp,
     /// The prefill.
@@ -135,6 +138,7 @@ impl Subscription {
             request_prefill: registration.request_prefill,
             lifecycle: Lifecycle::Registering,
             first_sequence,
+            next_sequence: None,
             created: now.clone(),
             prefill: Prefill {
                 state,

@@ -1,0 +1,347 @@
+//! One connection to NATS, and the layout that everything is stored in.
+
+use std::{fmt, time::Duration};
+
+use async_nats::{
+    ConnectOptions, Event,
+    jetstream::{
+        context::DeleteStreamErrorKind,
+        kv,
+        stream::{Config, DiscardPolicy, RetentionPolicy, StorageType},
+    },
+};
+use model::{Incarnation, SubscriptionName};
+use serde::Deserialize;
+
+use crate::{
+    Credentials, Error, EventLog, EventPublisher, Position, ProgressBoard, Queue, Registry, Tasks, names,
+    wire::{TIMEOUT, Wire, code},
+};
+
+/// Room that our headers and those of JetStream may need on top of a payload, in bytes.
+const HEADER_ROOM: usize = 64 * 1024;
+/// First server with atomic batches.
+const OLDEST_SERVER: (i64, i64, i64) = (2, 12, 0);
+/// Most messages of one subject of a queue. The limit is per subject, so that fence and checkpoint always pass.
+const LARGEST_QUEUE: i64 = 10_000_000;
+
+/// A password: its `Debug` is blank.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a password.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The password itself.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// How to reach NATS.
+#[derive(Clone, Debug)]
+pub struct NatsConfig {
+    /// Address, `nats://host:4222`; several with commas between them.
+    pub url: String,
+    /// User, if the server asks for one.
+    pub user: Option<String>,
+    /// Its password.
+    pub password: Option<Secret>,
+    /// Who connects: name of the connection and prefix of its inboxes, `_INBOX_<component>`.
+    pub component: &'static str,
+    /// Copies of each stream in a cluster of NATS, 1 to 5.
+    pub replicas: usize,
+}
+
+/// A connection to NATS. Cheap to clone; reconnects by itself, for ever.
+#[derive(Clone, Debug)]
+pub struct Broker {
+    pub(crate) wire: Wire,
+    pub(crate) replicas: usize,
+}
+
+impl Broker {
+    /// Connects.
+    ///
+    /// # Errors
+    /// [`Error::Connect`] after about 5 seconds without success, [`Error::Version`] for an old server.
+    pub async fn connect(config: &NatsConfig) -> Result<Self, Error> {
+        let NatsConfig { url, user, password, component, replicas } = config;
+        let refused = |source: async_nats::ConnectError| Error::Connect {
+            url: without_credentials(url),
+            source: Box::new(source),
+        };
+        let mut options = ConnectOptions::new()
+            .name(format!("headstart-{component}"))
+            .custom_inbox_prefix(format!("_INBOX_{component}"))
+            .connection_timeout(TIMEOUT)
+            .request_timeout(Some(TIMEOUT))
+            // Two missed pings: a server that hangs is left after 10 to 15 seconds.
+            .ping_interval(TIMEOUT)
+            .max_reconnects(None)
+            .reconnect_delay_callback(|attempt| {
+                Duration::from_millis(50).saturating_mul(u32::try_from(attempt).unwrap_or(20).min(20))
+            })
+            .event_callback(|event| async move { log_event(&event) });
+        if let Some(user) = user {
+            let password = password.as_ref().map(Secret::expose).unwrap_or_default();
+            options = options.user_and_password(user.clone(), password.to_owned());
+        }
+        let servers: Vec<String> = url.split(',').map(|s| s.trim().to_owned()).collect();
+        let client = options.connect(servers).await.map_err(refused)?;
+        let (major, minor, patch) = OLDEST_SERVER;
+        if !client.is_server_compatible(major, minor, patch) {
+            return Err(Error::Version { found: client.server_info().version, needed: "2.12.0" });
+        }
+        Ok(Self { wire: Wire::new(client), replicas: *replicas })
+    }
+
+    /// Makes the streams and buckets that all share, if they are not there. Safe to call at once from several
+    /// replicas.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when a stream of that name exists with other settings: it is somebody else's.
+    pub async fn create_layout(&self) -> Result<(), Error> {
+        let log = Config {
+            name: names::INCOMING.to_owned(),
+            subjects: vec![names::EVENT_SUBJECT.to_owned(), names::MARKER_SUBJECT.to_owned()],
+            // Full is answered with 503; nothing is ever dropped.
+            discard: DiscardPolicy::New,
+            allow_atomic_publish: true,
+            ..self.stream_config()
+        };
+        self.create_stream(log).await?;
+        let tasks = Config {
+            name: names::TASKS.to_owned(),
+            subjects: vec![names::TASK_SUBJECTS.to_owned()],
+            retention: RetentionPolicy::WorkQueue,
+            // One task a subscription: the second of a repeated registration is refused.
+            max_messages_per_subject: 1,
+            discard: DiscardPolicy::New,
+            discard_new_per_subject: true,
+            ..self.stream_config()
+        };
+        self.create_stream(tasks).await?;
+        for bucket in names::BUCKETS {
+            let config = kv::Config {
+                bucket: bucket.to_owned(),
+                history: 1,
+                storage: StorageType::File,
+                num_replicas: self.replicas,
+                ..kv::Config::default()
+            };
+            self.wire
+                .js
+                .create_or_update_key_value(config)
+                .await
+                .map_err(|e| Error::unavailable(format!("making the bucket {bucket}"), e))?;
+        }
+        Ok(())
+    }
+
+    /// Looks whether [`create_layout`](Self::create_layout) has been done.
+    ///
+    /// # Errors
+    /// [`Error::LayoutMissing`] names what is not there.
+    pub async fn await_layout(&self) -> Result<(), Error> {
+        let buckets = names::BUCKETS.iter().map(|bucket| names::bucket_stream(bucket));
+        let streams = [names::INCOMING, names::TASKS].map(str::to_owned).into_iter().chain(buckets);
+        for stream in streams {
+            if self.stream_state(&stream).await?.is_none() {
+                return Err(Error::LayoutMissing { what: format!("the stream {stream}") });
+            }
+        }
+        Ok(())
+    }
+
+    /// Is the connection up at this moment?
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.wire.client.connection_state() == async_nats::connection::State::Connected
+    }
+
+    /// Largest event or object in bytes: the server's `max_payload` less room for headers.
+    #[must_use]
+    pub fn largest_message(&self) -> usize {
+        self.wire.client.max_payload().saturating_sub(HEADER_ROOM)
+    }
+
+    /// The subscriptions.
+    #[must_use]
+    pub fn registry(&self) -> Registry {
+        Registry::new(self.wire.clone())
+    }
+
+    /// The consumers' password hashes.
+    #[must_use]
+    pub fn credentials(&self) -> Credentials {
+        Credentials::new(self.wire.clone())
+    }
+
+    /// The queue of one incarnation of a subscription.
+    #[must_use]
+    pub fn queue(&self, name: &SubscriptionName, incarnation: Incarnation) -> Queue {
+        Queue::new(self.clone(), name.clone(), incarnation)
+    }
+
+    /// Where events and markers go in.
+    #[must_use]
+    pub fn events(&self) -> EventPublisher {
+        EventPublisher::new(self.wire.clone(), self.largest_message())
+    }
+
+    /// Where the dispatcher reads them.
+    #[must_use]
+    pub fn event_log(&self) -> EventLog {
+        EventLog::new(self.wire.clone())
+    }
+
+    /// How far the dispatcher is.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        Position::new(self.wire.clone())
+    }
+
+    /// Prefills without Kubernetes.
+    #[must_use]
+    pub fn tasks(&self) -> Tasks {
+        Tasks::new(self.wire.clone())
+    }
+
+    /// Progress of prefills, for people.
+    #[must_use]
+    pub fn progress(&self) -> ProgressBoard {
+        ProgressBoard::new(self.wire.clone())
+    }
+
+    /// Sends what is buffered and closes the connection.
+    pub async fn close(&self) {
+        if let Err(error) = self.wire.client.drain().await {
+            tracing::debug!(%error, "the connection to NATS was closed already");
+        }
+    }
+
+    pub(crate) fn stream_config(&self) -> Config {
+        Config {
+            retention: RetentionPolicy::Limits,
+            storage: StorageType::File,
+            num_replicas: self.replicas,
+            max_messages: -1,
+            max_bytes: -1,
+            max_messages_per_subject: -1,
+            ..Config::default()
+        }
+    }
+
+    pub(crate) fn queue_config(&self, name: String, subjects: Vec<String>, first_sequence: u64) -> Config {
+        Config {
+            name,
+            subjects,
+            first_sequence: Some(first_sequence),
+            max_messages_per_subject: LARGEST_QUEUE,
+            discard: DiscardPolicy::New,
+            discard_new_per_subject: true,
+            allow_rollup: true,
+            allow_atomic_publish: true,
+            ..self.stream_config()
+        }
+    }
+
+    /// Creates a stream; one with the same name is left as it is.
+    pub(crate) async fn create_stream(&self, config: Config) -> Result<(), Error> {
+        #[derive(Deserialize)]
+        struct Made {}
+        let action = format!("making the stream {}", config.name);
+        let subject = format!("STREAM.CREATE.{}", config.name);
+        match self.wire.api::<Made>(&action, &subject, &config).await {
+            Ok(Made {}) | Err(Error::Refused { code: code::STREAM_NAME_EXISTS, .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(crate) async fn stream_state(&self, stream: &str) -> Result<Option<StreamState>, Error> {
+        #[derive(Deserialize)]
+        struct Info {
+            state: StreamState,
+        }
+        let action = format!("looking at the stream {stream}");
+        match self.wire.api::<Info>(&action, &format!("STREAM.INFO.{stream}"), &()).await {
+            Ok(info) => Ok(Some(info.state)),
+            Err(Error::Refused { code: code::STREAM_NOT_FOUND, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Deletes a stream; false if it was not there.
+    pub(crate) async fn delete_stream(&self, stream: &str) -> Result<bool, Error> {
+        let action = format!("deleting the stream {stream}");
+        match self.wire.js.delete_stream(stream).await {
+            Ok(_) => Ok(true),
+            Err(error) => match error.kind() {
+                DeleteStreamErrorKind::JetStream(e) if e.error_code().0 == code::STREAM_NOT_FOUND => {
+                    Ok(false)
+                }
+                DeleteStreamErrorKind::JetStream(e) => {
+                    Err(Error::Refused { action, code: e.error_code().0, description: e.to_string() })
+                }
+                _ => Err(Error::unavailable(action, error)),
+            },
+        }
+    }
+}
+
+/// What `STREAM.INFO` tells of a stream's contents.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub(crate) struct StreamState {
+    pub last_seq: u64,
+}
+
+fn log_event(event: &Event) {
+    match event {
+        Event::Connected => tracing::info!("connected to NATS"),
+        Event::Disconnected => tracing::warn!("the connection to NATS is lost; it is being tried again"),
+        // A missing right shows only here and as a time-out of the call.
+        Event::ServerError(error) => tracing::error!(%error, "NATS refuses something"),
+        Event::ClientError(error) => tracing::warn!(%error, "trouble with the connection to NATS"),
+        other => tracing::debug!(event = %other, "event of the connection to NATS"),
+    }
+}
+
+/// The address without `user:password@`.
+fn without_credentials(url: &str) -> String {
+    let one = |url: &str| match (url.find("://"), url.rfind('@')) {
+        (Some(scheme), Some(at)) if scheme < at => format!("{}{}", &url[..scheme + 3], &url[at + 1..]),
+        (None, Some(at)) => url[at + 1..].to_owned(),
+        _ => url.to_owned(),
+    };
+    url.split(',').map(one).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_shown_without_passwords() {
+        for (url, shown) in [
+            ("nats://u:p@h:4222", "nats://h:4222"),
+            ("nats://h:4222", "nats://h:4222"),
+            ("u:p@h", "h"),
+            ("nats://u:p@a,nats://b", "nats://a,nats://b"),
+        ] {
+            assert_eq!(without_credentials(url), shown);
+        }
+        assert_eq!(format!("{:?}", Secret::new("x")), "***");
+    }
+}

@@ -1,0 +1,133 @@
+//! Copying events into a queue, exactly once over any crash: each batch begins with the checkpoint, on the condition
+//! that it is still the last one.
+
+use bytes::Bytes;
+use model::Checkpoint;
+
+use crate::{
+    Error, Queue, Revised,
+    names::{self, Part},
+    wire::{LARGEST_BATCH, Outgoing, Refusal, headers},
+};
+
+/// One event for one queue.
+#[derive(Clone, Debug)]
+pub struct Copy {
+    /// Its sequence in `incoming`.
+    pub incoming_seq: u64,
+    /// The event.
+    pub payload: Bytes,
+}
+
+/// Why a batch of copies was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// Another dispatcher has written meanwhile, or the outcome is unknown: read the checkpoint again with
+    /// [`Copier::reload`] and leave out what is at or below it.
+    #[error("the checkpoint has moved, or it is unknown whether it has")]
+    Stale,
+    /// The queue is at its limit: wait and try again.
+    #[error("the queue is full: {0}")]
+    Full(String),
+    /// The queue is gone.
+    #[error("the queue is gone")]
+    Gone,
+    /// NATS away.
+    #[error(transparent)]
+    Broker(#[from] Error),
+}
+
+/// Writes the copies of one queue.
+#[derive(Debug)]
+pub struct Copier {
+    queue: Queue,
+    last: Revised<Checkpoint>,
+}
+
+impl Copier {
+    /// Most copies of one batch: what ADR-50 allows, less the checkpoint; half of it, as measured fastest.
+    pub const LARGEST_BATCH: usize = LARGEST_BATCH / 2 - 1;
+
+    /// Reads the checkpoint of a queue. `None`: the queue is gone.
+    ///
+    /// # Errors
+    /// NATS away.
+    pub async fn open(queue: Queue) -> Result<Option<Self>, Error> {
+        Ok(queue.checkpoint().await?.map(|last| Self { queue, last }))
+    }
+
+    /// The last checkpoint that we know.
+    #[must_use]
+    pub fn checkpoint(&self) -> Checkpoint {
+        self.last.value
+    }
+
+    /// Reads the checkpoint again.
+    ///
+    /// # Errors
+    /// [`CopyError::Gone`], or NATS away.
+    pub async fn reload(&mut self) -> Result<(), CopyError> {
+        self.last = self.queue.checkpoint().await?.ok_or(CopyError::Gone)?;
+        Ok(())
+    }
+
+    /// Moves the checkpoint to a marker: from here on the queue gets events, and they belong to `round`. Nothing
+    /// happens if the checkpoint is there or further already.
+    ///
+    /// # Errors
+    /// [`CopyError`].
+    pub async fn mark(&mut self, incoming_seq: u64, round: u32) -> Result<(), CopyError> {
+        if self.last.value.active && self.last.value.incoming_seq >= incoming_seq {
+            return Ok(());
+        }
+        self.write(Checkpoint { incoming_seq, round, active: true, ..self.last.value }, &[]).await
+    }
+
+    /// Writes copies as one atomic batch, after leaving out what is at or below the checkpoint. At most
+    /// [`LARGEST_BATCH`](Self::LARGEST_BATCH) copies, in growing order.
+    ///
+    /// # Errors
+    /// [`CopyError`].
+    pub async fn copy(&mut self, copies: &[Copy]) -> Result<(), CopyError> {
+        let known = self.last.value.incoming_seq;
+        let first = copies.partition_point(|copy| copy.incoming_seq <= known);
+        let copies = &copies[first..];
+        let Some(newest) = copies.last() else { return Ok(()) };
+        self.write(Checkpoint { incoming_seq: newest.incoming_seq, ..self.last.value }, copies).await
+    }
+
+    async fn write(&mut self, next: Checkpoint, copies: &[Copy]) -> Result<(), CopyError> {
+        let checkpoint = self.queue.state_message(Part::Copied, &next, self.last.revision)?;
+        let mut batch = Vec::with_capacity(copies.len() + 1);
+        batch.push(checkpoint);
+        let subject = self.queue.subject(Part::Main);
+        batch.extend(copies.iter().map(|copy| Outgoing {
+            subject: subject.clone(),
+            headers: headers([
+                (names::EXPECTED_STREAM, self.queue.stream.clone()),
+                (names::INCARNATION, next.incarnation.to_string()),
+                (names::ROUND, next.round.to_string()),
+                (names::INCOMING_SEQ, copy.incoming_seq.to_string()),
+            ]),
+            payload: copy.payload.clone(),
+        }));
+        match self.queue.wire().publish_batch(batch).await {
+            Ok(last_sequence) => {
+                // The batch is contiguous, so the checkpoint's own number follows from that of the last message.
+                self.last = Revised { value: next, revision: last_sequence - copies.len() as u64 };
+                Ok(())
+            }
+            Err(Refusal::WrongLast(_)) => Err(CopyError::Stale),
+            Err(Refusal::Unknown(error)) => {
+                tracing::debug!(%error, "it is unknown whether copies were written");
+                Err(CopyError::Stale)
+            }
+            Err(Refusal::Full(text)) => Err(CopyError::Full(text)),
+            Err(Refusal::NoStream) => match self.queue.broker.stream_state(&self.queue.stream).await? {
+                None => Err(CopyError::Gone),
+                Some(_) => Err(CopyError::Stale),
+            },
+            Err(refusal @ Refusal::Other(_)) => Err(refusal.into_error("copying events").into()),
+        }
+    }
+}

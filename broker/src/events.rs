@@ -1,0 +1,324 @@
+//! The event log `incoming`: events and markers, in the order of acceptance.
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::jetstream::consumer::{DeliverPolicy, pull};
+use bytes::Bytes;
+use futures::{Stream, StreamExt, TryStreamExt};
+use model::{Incarnation, SubscriptionName};
+use serde::{Deserialize, Serialize};
+use tokio::{sync::Mutex, time::Instant};
+
+use crate::{
+    Error, WriteError, names,
+    wire::{Outgoing, Refusal, Wire, headers},
+};
+
+/// How long after the arrival of a request its event may still be published. A replica that slept must not put an
+/// old event after a newer one, which the producer has meanwhile sent through another replica.
+const FRESH_FOR: Duration = Duration::from_secs(2);
+
+/// Why an event was not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// Larger than NATS can carry.
+    #[error("the event has {size} bytes; at most {limit} fit (max_payload of NATS less 64 KiB)")]
+    TooLarge {
+        /// Its size in bytes.
+        size: usize,
+        /// Largest size in bytes.
+        limit: usize,
+    },
+    /// The event log is full.
+    #[error("the event log is full")]
+    Full,
+    /// The request is too old to be sure of its place; the producer sends it again.
+    #[error("the event could not be placed in time")]
+    Late,
+    /// NATS away.
+    #[error(transparent)]
+    Other(#[from] Error),
+}
+
+/// Where events and markers go in. Clones share what they learned of the log's end.
+#[derive(Clone, Debug)]
+pub struct EventPublisher {
+    wire: Wire,
+    limit: usize,
+    /// Last sequence of the log that we heard of; `None` before the first look. The lock is held over the publish,
+    /// so that the events of one replica go out one after the other.
+    last: Arc<Mutex<Option<u64>>>,
+}
+
+impl EventPublisher {
+    pub(crate) fn new(wire: Wire, limit: usize) -> Self {
+        Self { wire, limit, last: Arc::new(Mutex::new(None)) }
+    }
+
+    /// Appends an event; answers its sequence once it is stored. `arrived` is when the request came in.
+    ///
+    /// # Errors
+    /// [`PublishError`]. After `Other` with an unavailable NATS the outcome is unknown.
+    pub async fn publish(&self, payload: Bytes, arrived: Instant) -> Result<u64, PublishError> {
+        if payload.len() > self.limit {
+            return Err(PublishError::TooLarge { size: payload.len(), limit: self.limit });
+        }
+        let mut last = self.last.lock().await;
+        loop {
+            let expected = match *last {
+                Some(sequence) => sequence,
+                None => self.end().await?,
+            };
+            // First the number, then the clock: whoever sleeps after the look is refused by the number.
+            if arrived.elapsed() > FRESH_FOR {
+                return Err(PublishError::Late);
+            }
+            let message = Outgoing {
+                subject: names::EVENT_SUBJECT.to_owned(),
+                headers: headers([
+                    (names::EXPECTED_STREAM, names::INCOMING.to_owned()),
+                    (names::EXPECTED_LAST, expected.to_string()),
+                ]),
+                payload: payload.clone(),
+            };
+            match self.wire.publish(message).await {
+                Ok(sequence) => {
+                    *last = Some(sequence);
+                    return Ok(sequence);
+                }
+                Err(Refusal::WrongLast(text)) => *last = number_in(&text),
+                Err(Refusal::Full(_)) => return Err(PublishError::Full),
+                Err(refusal) => {
+                    *last = None;
+                    return Err(refusal.into_error("accepting an event").into());
+                }
+            }
+        }
+    }
+
+    /// Appends the marker of a round: events before it belong to the snapshot, those after it are live. Sending it
+    /// again is harmless.
+    ///
+    /// # Errors
+    /// NATS away.
+    pub async fn marker(
+        &self,
+        name: &SubscriptionName,
+        incarnation: Incarnation,
+        round: u32,
+    ) -> Result<u64, Error> {
+        let marker = Marker { subscription: name.clone(), incarnation, round };
+        let payload = serde_json::to_vec(&marker).map_err(|e| Error::corrupt("a marker", e))?;
+        let message = Outgoing {
+            subject: names::MARKER_SUBJECT.to_owned(),
+            headers: headers([(names::EXPECTED_STREAM, names::INCOMING.to_owned())]),
+            payload: Bytes::from(payload),
+        };
+        self.wire.publish(message).await.map_err(|refusal| refusal.into_error("writing a marker"))
+    }
+
+    async fn end(&self) -> Result<u64, Error> {
+        EventLog::new(self.wire.clone()).last_sequence().await
+    }
+}
+
+/// "wrong last sequence: 17" tells where the log ends.
+fn number_in(text: &str) -> Option<u64> {
+    text.rsplit(|c: char| !c.is_ascii_digit()).find(|part| !part.is_empty())?.parse().ok()
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Marker {
+    subscription: SubscriptionName,
+    incarnation: Incarnation,
+    round: u32,
+}
+
+/// One entry of the log.
+#[derive(Clone, Debug)]
+pub struct LogEntry {
+    /// Its sequence.
+    pub sequence: u64,
+    /// What it is.
+    pub item: LogItem,
+}
+
+/// What an entry of the log is.
+#[derive(Clone, Debug)]
+pub enum LogItem {
+    /// A change in the directory.
+    Event(Bytes),
+    /// From here on the events belong to this round of this subscription.
+    Marker {
+        /// The subscription.
+        subscription: SubscriptionName,
+        /// Its incarnation.
+        incarnation: Incarnation,
+        /// The round.
+        round: u32,
+    },
+    /// A marker that can't be read: skipped, so that it does not stop the log.
+    Unreadable,
+}
+
+/// The event log, for the dispatcher.
+#[derive(Clone, Debug)]
+pub struct EventLog {
+    wire: Wire,
+}
+
+impl EventLog {
+    pub(crate) fn new(wire: Wire) -> Self {
+        Self { wire }
+    }
+
+    /// Sequence of the last entry that was ever written, removed or not.
+    ///
+    /// # Errors
+    /// NATS away, or the log is not there.
+    pub async fn last_sequence(&self) -> Result<u64, Error> {
+        #[derive(Deserialize)]
+        struct Info {
+            state: crate::connection::StreamState,
+        }
+        let subject = format!("STREAM.INFO.{}", names::INCOMING);
+        match self.wire.api::<Info>("looking at the event log", &subject, &()).await {
+            Ok(info) => Ok(info.state.last_seq),
+            Err(Error::Refused { code: crate::wire::code::STREAM_NOT_FOUND, .. }) => {
+                Err(Error::LayoutMissing { what: "the event log".to_owned() })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads the log strictly in order, from a sequence on, and follows it for ever. No consumer remembers anything:
+    /// a durable one would hand out entries in another order after a restart.
+    ///
+    /// # Errors
+    /// NATS away. An error in the stream means: open it again.
+    pub async fn follow(
+        &self,
+        from: u64,
+    ) -> Result<impl Stream<Item = Result<LogEntry, Error>> + Unpin + use<>, Error> {
+        let action = "reading the event log";
+        let config = pull::OrderedConfig {
+            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: from.max(1) },
+            ..pull::OrderedConfig::default()
+        };
+        let stream = self
+            .wire
+            .js
+            .get_stream_no_info(names::INCOMING)
+            .await
+            .map_err(|e| Error::unavailable(action, e))?;
+        let consumer = stream.create_consumer(config).await.map_err(|e| Error::unavailable(action, e))?;
+        let messages = consumer.messages().await.map_err(|e| Error::unavailable(action, e))?;
+        let entries =
+            messages.map_err(move |e| Error::unavailable(action, e)).and_then(|message| async move {
+                let sequence = message
+                    .info()
+                    .map_err(|e| Error::corrupt("an entry of the event log", e))?
+                    .stream_sequence;
+                Ok(LogEntry { sequence, item: item(&message.subject, message.payload.clone()) })
+            });
+        Ok(entries.boxed())
+    }
+
+    /// Removes entries at or below a position.
+    ///
+    /// # Errors
+    /// NATS away; calling it again is safe.
+    pub async fn purge_through(&self, sequence: u64) -> Result<(), Error> {
+        self.wire.purge_below(names::INCOMING, None, sequence + 1).await
+    }
+}
+
+fn item(subject: &str, payload: Bytes) -> LogItem {
+    if subject == names::EVENT_SUBJECT {
+        return LogItem::Event(payload);
+    }
+    match serde_json::from_slice(&payload) {
+        Ok(Marker { subscription, incarnation, round }) => {
+            LogItem::Marker { subscription, incarnation, round }
+        }
+        Err(error) => {
+            tracing::error!(%error, subject, "an entry of the event log can't be read and is skipped");
+            LogItem::Unreadable
+        }
+    }
+}
+
+/// How far the dispatcher is: the last entry that every queue has its copy of. Moved by compare-and-set, so that two
+/// dispatchers at once do no harm.
+#[derive(Clone, Debug)]
+pub struct Position {
+    wire: Wire,
+}
+
+#[derive(Serialize, Deserialize)]
+struct PositionValue {
+    incoming_seq: u64,
+}
+
+impl Position {
+    pub(crate) fn new(wire: Wire) -> Self {
+        Self { wire }
+    }
+
+    /// The position; 0 at revision 0 when nothing was ever dispatched.
+    ///
+    /// # Errors
+    /// NATS away, or the value can't be read.
+    pub async fn get(&self) -> Result<crate::Revised<u64>, Error> {
+        let stream = names::bucket_stream(names::DISPATCHER);
+        match self.wire.last(&stream, &Self::subject()).await? {
+            crate::wire::Got::Message(message) => serde_json::from_slice(&message.payload)
+                .map(|PositionValue { incoming_seq }| crate::Revised {
+                    value: incoming_seq,
+                    revision: message.sequence,
+                })
+                .map_err(|e| Error::corrupt("the dispatcher's position", e)),
+            crate::wire::Got::Nothing => Ok(crate::Revised { value: 0, revision: 0 }),
+            crate::wire::Got::NoStream => {
+                Err(Error::LayoutMissing { what: format!("the bucket {}", names::DISPATCHER) })
+            }
+        }
+    }
+
+    /// Moves the position; answers its new revision.
+    ///
+    /// # Errors
+    /// [`WriteError::Conflict`] when another dispatcher has moved it.
+    pub async fn set(&self, incoming_seq: u64, revision: u64) -> Result<u64, WriteError> {
+        let payload = serde_json::to_vec(&PositionValue { incoming_seq })
+            .map_err(|e| Error::corrupt("the dispatcher's position", e))?;
+        let message = Outgoing {
+            subject: Self::subject(),
+            headers: headers([
+                (names::EXPECTED_STREAM, names::bucket_stream(names::DISPATCHER)),
+                (names::EXPECTED_LAST_SUBJECT, revision.to_string()),
+            ]),
+            payload: Bytes::from(payload),
+        };
+        match self.wire.publish(message).await {
+            Ok(revision) => Ok(revision),
+            Err(Refusal::WrongLast(_)) => Err(WriteError::Conflict),
+            Err(refusal) => Err(WriteError::Other(refusal.into_error("moving the position"))),
+        }
+    }
+
+    fn subject() -> String {
+        names::key_subject(names::DISPATCHER, names::POSITION_KEY)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_servers_words_tell_the_end_of_the_log() {
+        assert_eq!(number_in("wrong last sequence: 17"), Some(17));
+        assert_eq!(number_in("wrong last sequence"), None);
+    }
+}

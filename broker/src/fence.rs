@@ -1,0 +1,252 @@
+//! One writer: taking the fence, writing the prefill under it, sealing it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use model::{Claim, Counts, Fence, FenceState, claim};
+use uuid::Uuid;
+
+use crate::{
+    Error, Queue,
+    names::{self, Part},
+    wire::{Outgoing, Refusal, header, headers},
+};
+
+/// What came of trying to own a queue's prefill.
+#[derive(Debug)]
+pub enum Claimed {
+    /// We are the one writer.
+    Holder(FenceHolder),
+    /// This attempt is complete already.
+    Sealed,
+    /// A higher attempt has taken over.
+    Overtaken,
+    /// This attempt was cancelled.
+    Cancelled,
+    /// The queue is gone or belongs to another incarnation.
+    Gone,
+}
+
+/// Why a fill broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum FillError {
+    /// A twin of the same attempt took the fence. It must not be taken back, or both would fight for ever.
+    #[error("another pod of the same attempt has taken over")]
+    LostToTwin,
+    /// A higher attempt took over, or this one was cancelled: nothing is left to do.
+    #[error("a later attempt has taken over, or this one was cancelled")]
+    Overtaken,
+    /// The subscription was removed.
+    #[error("the subscription is gone")]
+    Gone,
+    /// The queue is at its limit.
+    #[error("the queue is full: {0}")]
+    Full(String),
+    /// NATS away.
+    #[error(transparent)]
+    Broker(#[from] Error),
+}
+
+/// The one writer of a queue's prefill.
+#[derive(Debug)]
+pub struct FenceHolder {
+    queue: Queue,
+    fence: Fence,
+    /// Sequence of our fence: the condition of every write.
+    sequence: u64,
+}
+
+/// Tries against others before giving up; each failure means that somebody else succeeded.
+const TRIES: u32 = 20;
+/// How long an unknown outcome is looked into before the attempt gives up.
+const RESOLVE_FOR: Duration = Duration::from_secs(60);
+
+impl Queue {
+    /// Takes the fence for an attempt. `holder` names the pod or worker, for people.
+    ///
+    /// # Errors
+    /// NATS away.
+    pub async fn claim_fence(&self, round: u32, attempt: u32, holder: &str) -> Result<Claimed, Error> {
+        // Two pods may have one name (a Job's pod and its zombie): the suffix tells them apart.
+        let unique = Uuid::new_v4().simple().to_string();
+        let holder = format!("{holder}:{}", &unique[..8]);
+        for _ in 0..TRIES {
+            let Some(found) = self.fence().await? else { return Ok(Claimed::Gone) };
+            match claim(&found.value, self.incarnation, attempt) {
+                Claim::Gone => return Ok(Claimed::Gone),
+                Claim::Overtaken => return Ok(Claimed::Overtaken),
+                Claim::Sealed => return Ok(Claimed::Sealed),
+                Claim::Cancelled => return Ok(Claimed::Cancelled),
+                Claim::Take => {}
+            }
+            let fence = Fence {
+                incarnation: self.incarnation,
+                round,
+                attempt,
+                holder: holder.clone(),
+                state: FenceState::Open,
+                counts: None,
+            };
+            match self.write_state(Part::Fence, &fence, found.revision).await {
+                Ok(sequence) => {
+                    return Ok(Claimed::Holder(FenceHolder { queue: self.clone(), fence, sequence }));
+                }
+                // Somebody else was faster, or the outcome is unknown: before we own it, reading again is right.
+                Err(Refusal::WrongLast(_)) => {}
+                Err(Refusal::NoStream) => return Ok(Claimed::Gone),
+                Err(Refusal::Unknown(error)) => {
+                    tracing::debug!(%error, "it is unknown whether the fence was taken; reading it again");
+                }
+                Err(refusal) => return Err(refusal.into_error("taking the fence")),
+            }
+        }
+        Err(Error::unavailable("taking the fence", "others were faster each time"))
+    }
+}
+
+impl FenceHolder {
+    /// Who we are, as the fence says.
+    #[must_use]
+    pub fn holder(&self) -> &str {
+        &self.fence.holder
+    }
+
+    /// Removes what earlier attempts wrote: only below our own fence, since a purge has no condition and a late one
+    /// must hit nothing new.
+    ///
+    /// # Errors
+    /// [`FillError`]; calling it again is safe.
+    pub async fn purge_below(&self) -> Result<(), FillError> {
+        let subject = self.queue.subject(Part::Prefill);
+        let wire = self.queue.wire();
+        Ok(wire.purge_below(&self.queue.stream, Some(&subject), self.sequence).await?)
+    }
+
+    /// Writes messages as one atomic batch; `first_index` is the place of the first in this attempt, from 1.
+    /// Messages are kept whole or not at all, also when the answer is lost.
+    ///
+    /// # Errors
+    /// [`FillError`].
+    pub async fn write(&mut self, first_index: u64, messages: &[Bytes]) -> Result<(), FillError> {
+        let Some(last_index) = (first_index - 1).checked_add(messages.len() as u64) else { return Ok(()) };
+        let deadline = tokio::time::Instant::now() + RESOLVE_FOR;
+        loop {
+            let batch = self.batch(first_index, messages);
+            let error = match self.queue.wire().publish_batch(batch).await {
+                Ok(_) => return Ok(()),
+                Err(Refusal::WrongLast(_)) => return Err(self.lost().await?),
+                Err(Refusal::Full(text)) => return Err(FillError::Full(text)),
+                Err(Refusal::NoStream) => self.gone_or_away().await?,
+                Err(Refusal::Unknown(error)) => error,
+                Err(refusal @ Refusal::Other(_)) => {
+                    return Err(refusal.into_error("writing the prefill").into());
+                }
+            };
+            tracing::debug!(%error, "it is unknown whether a batch was written; looking");
+            // First the fence anew, so that the batch can't land late; then see whether it landed before.
+            self.renew(deadline).await?;
+            if self.last_index().await? >= last_index {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Writes the seal: the attempt is complete, and nothing of it will change.
+    ///
+    /// # Errors
+    /// [`FillError`].
+    pub async fn seal(&mut self, counts: Counts) -> Result<(), FillError> {
+        let deadline = tokio::time::Instant::now() + RESOLVE_FOR;
+        let sealed = Fence { state: FenceState::Sealed, counts: Some(counts), ..self.fence.clone() };
+        self.replace(sealed, deadline).await
+    }
+
+    /// Writes the same fence anew, so that nothing sent under the old one can land any more.
+    async fn renew(&mut self, deadline: tokio::time::Instant) -> Result<(), FillError> {
+        self.replace(self.fence.clone(), deadline).await
+    }
+
+    /// Replaces our fence, until the outcome is known.
+    async fn replace(&mut self, next: Fence, deadline: tokio::time::Instant) -> Result<(), FillError> {
+        let mut pause = Duration::from_millis(50);
+        loop {
+            let error = match self.queue.write_state(Part::Fence, &next, self.sequence).await {
+                Ok(sequence) => {
+                    self.sequence = sequence;
+                    self.fence = next;
+                    return Ok(());
+                }
+                Err(Refusal::WrongLast(_)) => match self.queue.fence().await? {
+                    // An earlier try of ours, whose answer was lost.
+                    Some(found) if found.value == next && found.revision > self.sequence => {
+                        self.sequence = found.revision;
+                        self.fence = next;
+                        return Ok(());
+                    }
+                    _ => return Err(self.lost().await?),
+                },
+                Err(Refusal::NoStream) => self.gone_or_away().await?,
+                Err(Refusal::Unknown(error)) => error,
+                Err(refusal) => return Err(refusal.into_error("writing the fence").into()),
+            };
+            if tokio::time::Instant::now() > deadline {
+                return Err(error.into());
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(1));
+        }
+    }
+
+    /// "No responders" means that the stream is gone, or that JetStream is just starting.
+    async fn gone_or_away(&self) -> Result<Error, FillError> {
+        match self.queue.broker.stream_state(&self.queue.stream).await {
+            Ok(None) => Err(FillError::Gone),
+            Ok(Some(_)) => Ok(Error::unavailable("writing the prefill", "the stream did not answer")),
+            Err(error) => Ok(error),
+        }
+    }
+
+    /// Why a write under our fence was refused.
+    async fn lost(&self) -> Result<FillError, Error> {
+        Ok(match self.queue.fence().await? {
+            None => FillError::Gone,
+            Some(found) if found.value.incarnation != self.fence.incarnation => FillError::Gone,
+            Some(found) if found.value.attempt == self.fence.attempt => match found.value.state {
+                FenceState::Cancelled => FillError::Overtaken,
+                FenceState::Open | FenceState::Sealed => FillError::LostToTwin,
+            },
+            Some(_) => FillError::Overtaken,
+        })
+    }
+
+    /// Place of the last message in the queue that this attempt wrote; 0 if none.
+    async fn last_index(&self) -> Result<u64, Error> {
+        let subject = self.queue.subject(Part::Prefill);
+        let last = self.queue.wire().last(&self.queue.stream, &subject).await?.message();
+        Ok(last
+            .filter(|m| header::<u32>(&m.headers, names::ATTEMPT) == Some(self.fence.attempt))
+            .and_then(|m| header(&m.headers, names::INDEX))
+            .unwrap_or(0))
+    }
+
+    fn batch(&self, first_index: u64, messages: &[Bytes]) -> Vec<Outgoing> {
+        let subject = self.queue.subject(Part::Prefill);
+        let mut batch = Vec::with_capacity(messages.len());
+        for (index, payload) in (first_index..).zip(messages) {
+            let mut headers = headers([
+                (names::INCARNATION, self.fence.incarnation.to_string()),
+                (names::ROUND, self.fence.round.to_string()),
+                (names::ATTEMPT, self.fence.attempt.to_string()),
+                (names::INDEX, index.to_string()),
+                (names::EXPECTED_STREAM, self.queue.stream.clone()),
+            ]);
+            if batch.is_empty() {
+                headers.insert(names::EXPECTED_LAST_SUBJECT, self.sequence.to_string().as_str());
+                let fence = self.queue.subject(Part::Fence);
+                headers.insert(names::EXPECTED_LAST_SUBJECT_SUBJECT, fence.as_str());
+            }
+            batch.push(Outgoing { subject: subject.clone(), headers, payload: payload.clone() });
+        }
+        batch
+    }
+}

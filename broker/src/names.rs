@@ -1,0 +1,88 @@
+//! Names of streams, subjects, buckets and headers: the layout of NATS in one place.
+
+use model::{Incarnation, SubscriptionName};
+
+/// The event log: every accepted event and every marker, in the order of acceptance.
+pub(crate) const INCOMING: &str = "incoming";
+pub(crate) const EVENT_SUBJECT: &str = "incoming.event";
+pub(crate) const MARKER_SUBJECT: &str = "incoming.marker";
+
+/// Tasks of prefills without Kubernetes.
+pub(crate) const TASKS: &str = "tasks";
+pub(crate) const TASK_SUBJECTS: &str = "tasks.prefill.*";
+pub(crate) const TASK_CONSUMER: &str = "prefill-workers";
+
+/// KV buckets.
+pub(crate) const SUBSCRIPTIONS: &str = "SUBSCRIPTIONS";
+pub(crate) const CREDENTIALS: &str = "CREDENTIALS";
+pub(crate) const PREFILL: &str = "PREFILL";
+pub(crate) const DISPATCHER: &str = "DISPATCHER";
+pub(crate) const BUCKETS: [&str; 4] = [SUBSCRIPTIONS, CREDENTIALS, PREFILL, DISPATCHER];
+/// Key in the bucket `DISPATCHER`.
+pub(crate) const POSITION_KEY: &str = "position";
+
+/// Headers of our messages.
+pub(crate) const INCARNATION: &str = "Headstart-Incarnation";
+pub(crate) const ROUND: &str = "Headstart-Round";
+pub(crate) const ATTEMPT: &str = "Headstart-Attempt";
+pub(crate) const INDEX: &str = "Headstart-Index";
+pub(crate) const INCOMING_SEQ: &str = "Headstart-Incoming-Seq";
+
+/// Headers of JetStream.
+pub(crate) const EXPECTED_STREAM: &str = "Nats-Expected-Stream";
+pub(crate) const EXPECTED_LAST: &str = "Nats-Expected-Last-Sequence";
+pub(crate) const EXPECTED_LAST_SUBJECT: &str = "Nats-Expected-Last-Subject-Sequence";
+/// Names the subject that [`EXPECTED_LAST_SUBJECT`] is about, where it is another one than the message's own.
+pub(crate) const EXPECTED_LAST_SUBJECT_SUBJECT: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
+pub(crate) const ROLLUP: &str = "Nats-Rollup";
+pub(crate) const BATCH_ID: &str = "Nats-Batch-Id";
+pub(crate) const BATCH_SEQUENCE: &str = "Nats-Batch-Sequence";
+pub(crate) const BATCH_COMMIT: &str = "Nats-Batch-Commit";
+
+/// Stream of a bucket.
+pub(crate) fn bucket_stream(bucket: &str) -> String {
+    format!("KV_{bucket}")
+}
+
+/// Subject of a key.
+pub(crate) fn key_subject(bucket: &str, key: &str) -> String {
+    format!("$KV.{bucket}.{key}")
+}
+
+/// Subject of a subscription's task.
+pub(crate) fn task_subject(name: &SubscriptionName) -> String {
+    format!("tasks.prefill.{name}")
+}
+
+/// A queue's stream. It carries the incarnation, since `STREAM.DELETE` has no condition: a late delete must not hit
+/// a re-created queue.
+pub(crate) fn queue_stream(name: &SubscriptionName, incarnation: Incarnation) -> String {
+    format!("stream:{name}:{}", incarnation.short())
+}
+
+/// The four subjects of a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// Live messages.
+    Main,
+    /// Objects of the snapshot.
+    Prefill,
+    /// The one writer's token.
+    Fence,
+    /// The checkpoint of the dispatcher.
+    Copied,
+}
+
+impl Part {
+    pub(crate) const ALL: [Self; 4] = [Self::Main, Self::Prefill, Self::Fence, Self::Copied];
+
+    pub(crate) fn subject(self, name: &SubscriptionName) -> String {
+        let last = match self {
+            Self::Main => "main",
+            Self::Prefill => "prefill",
+            Self::Fence => "fence",
+            Self::Copied => "copied",
+        };
+        format!("{name}.{last}")
+    }
+}

@@ -1,0 +1,244 @@
+//! The queue of one incarnation of a subscription: a stream with four subjects.
+
+use bytes::Bytes;
+use model::{Checkpoint, Fence, FenceState, Incarnation, Subscription, SubscriptionName};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{
+    Broker, Error, Revised,
+    names::{self, Part},
+    wire::{Got, Outgoing, Refusal, Wire, code, headers},
+};
+
+/// Numbers left free above the last one that a removed queue is known to have used: what is written between the
+/// look and the deletion must not be used again either.
+const NUMBERS_LEFT_FREE: u64 = 1_000_000;
+
+/// The queue of one incarnation of a subscription.
+#[derive(Clone, Debug)]
+pub struct Queue {
+    pub(crate) broker: Broker,
+    pub(crate) name: SubscriptionName,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) stream: String,
+}
+
+/// How many messages wait.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueCounts {
+    /// Live messages.
+    pub main: u64,
+    /// Messages of the prefill.
+    pub prefill: u64,
+}
+
+impl Queue {
+    pub(crate) fn new(broker: Broker, name: SubscriptionName, incarnation: Incarnation) -> Self {
+        let stream = names::queue_stream(&name, incarnation);
+        Self { broker, name, incarnation, stream }
+    }
+
+    pub(crate) fn wire(&self) -> &Wire {
+        &self.broker.wire
+    }
+
+    pub(crate) fn subject(&self, part: Part) -> String {
+        part.subject(&self.name)
+    }
+
+    /// Makes the stream, the first fence and the first checkpoint. What exists of this incarnation is kept; a stream
+    /// that another incarnation left behind is removed, but only while the entry still carries ours.
+    ///
+    /// # Errors
+    /// NATS away, or the name belongs to another incarnation meanwhile; calling it again is safe.
+    pub async fn create(&self, subscription: &Subscription) -> Result<(), Error> {
+        let subjects = Part::ALL.map(|part| self.subject(part)).to_vec();
+        let config = self.broker.queue_config(self.stream.clone(), subjects, subscription.first_sequence);
+        match self.broker.create_stream(config.clone()).await {
+            Err(Error::Refused { code: code::SUBJECT_OVERLAP, .. }) => {
+                self.remove_left_over().await?;
+                self.broker.create_stream(config).await?;
+            }
+            other => other?,
+        }
+        let fence = Fence {
+            incarnation: self.incarnation,
+            round: 0,
+            attempt: 0,
+            holder: "registration".to_owned(),
+            state: FenceState::Open,
+            counts: None,
+        };
+        self.write_first(Part::Fence, &fence).await?;
+        let checkpoint = Checkpoint {
+            incarnation: self.incarnation,
+            incoming_seq: 0,
+            round: subscription.prefill.round,
+            active: false,
+        };
+        self.write_first(Part::Copied, &checkpoint).await
+    }
+
+    /// Writes the first message of a subject that always holds one. "Not there yet" is the number 0, which can't come
+    /// again within this stream: fence and checkpoint are never purged.
+    async fn write_first(&self, part: Part, value: &impl Serialize) -> Result<(), Error> {
+        match self.write_state(part, value, 0).await {
+            Ok(_) | Err(Refusal::WrongLast(_)) => Ok(()),
+            Err(refusal) => Err(refusal.into_error(&format!("making the queue of {}", self.name))),
+        }
+    }
+
+    /// Writes fence or checkpoint on the condition that the last one is still `expected`.
+    pub(crate) async fn write_state(
+        &self,
+        part: Part,
+        value: &impl Serialize,
+        expected: u64,
+    ) -> Result<u64, Refusal> {
+        let message = self.state_message(part, value, expected).map_err(Refusal::Other)?;
+        self.wire().publish(message).await
+    }
+
+    pub(crate) fn state_message(
+        &self,
+        part: Part,
+        value: &impl Serialize,
+        expected: u64,
+    ) -> Result<Outgoing, Error> {
+        let payload = serde_json::to_vec(value).map_err(|e| Error::corrupt(self.subject(part), e))?;
+        Ok(Outgoing {
+            subject: self.subject(part),
+            headers: headers([
+                (names::EXPECTED_STREAM, self.stream.clone()),
+                (names::EXPECTED_LAST_SUBJECT, expected.to_string()),
+                (names::ROLLUP, "sub".to_owned()),
+            ]),
+            payload: Bytes::from(payload),
+        })
+    }
+
+    /// Is the queue complete: stream, fence and checkpoint?
+    ///
+    /// # Errors
+    /// NATS away.
+    pub async fn exists(&self) -> Result<bool, Error> {
+        Ok(self.fence().await?.is_some() && self.checkpoint().await?.is_some())
+    }
+
+    /// The fence, from the leader; `None` if the stream or the fence is not there.
+    ///
+    /// # Errors
+    /// NATS away, or the value can't be read.
+    pub async fn fence(&self) -> Result<Option<Revised<Fence>>, Error> {
+        self.read_state(Part::Fence).await
+    }
+
+    /// The checkpoint, from the leader; `None` if the stream or the checkpoint is not there.
+    ///
+    /// # Errors
+    /// NATS away, or the value can't be read.
+    pub async fn checkpoint(&self) -> Result<Option<Revised<Checkpoint>>, Error> {
+        self.read_state(Part::Copied).await
+    }
+
+    async fn read_state<T: DeserializeOwned>(&self, part: Part) -> Result<Option<Revised<T>>, Error> {
+        let subject = self.subject(part);
+        match self.wire().last(&self.stream, &subject).await? {
+            Got::Message(message) => serde_json::from_slice(&message.payload)
+                .map(|value| Some(Revised { value, revision: message.sequence }))
+                .map_err(|e| Error::corrupt(format!("{subject} of {}", self.stream), e)),
+            Got::Nothing | Got::NoStream => Ok(None),
+        }
+    }
+
+    /// Cancels an attempt by taking its fence. False: it is sealed already, or another attempt has the queue.
+    ///
+    /// # Errors
+    /// NATS away: the outcome is unknown; calling it again is safe.
+    pub async fn cancel_fence(&self, attempt: u32) -> Result<bool, Error> {
+        loop {
+            let Some(found) = self.fence().await? else { return Ok(false) };
+            if found.value.attempt > attempt || found.value.seals(self.incarnation, attempt) {
+                return Ok(false);
+            }
+            if found.value.attempt == attempt && found.value.state == FenceState::Cancelled {
+                return Ok(true);
+            }
+            let cancelled = Fence { attempt, state: FenceState::Cancelled, ..found.value };
+            match self.write_state(Part::Fence, &cancelled, found.revision).await {
+                Ok(_) => return Ok(true),
+                Err(Refusal::WrongLast(_)) => {}
+                Err(refusal) => return Err(refusal.into_error("cancelling a prefill")),
+            }
+        }
+    }
+
+    /// How many messages wait.
+    ///
+    /// # Errors
+    /// NATS away.
+    pub async fn pending(&self) -> Result<Option<QueueCounts>, Error> {
+        #[derive(Serialize)]
+        struct Ask {
+            subjects_filter: String,
+        }
+        #[derive(Deserialize)]
+        struct Info {
+            state: State,
+        }
+        #[derive(Deserialize)]
+        struct State {
+            #[serde(default)]
+            subjects: std::collections::HashMap<String, u64>,
+        }
+        let ask = Ask { subjects_filter: format!("{}.*", self.name) };
+        let action = format!("counting the queue of {}", self.name);
+        match self.wire().api::<Info>(&action, &format!("STREAM.INFO.{}", self.stream), &ask).await {
+            Ok(Info { state }) => {
+                let of = |part| state.subjects.get(&self.subject(part)).copied().unwrap_or(0);
+                Ok(Some(QueueCounts { main: of(Part::Main), prefill: of(Part::Prefill) }))
+            }
+            Err(Error::Refused { code: code::STREAM_NOT_FOUND, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// First number that another stream of this name may use; `None` if the stream is not there.
+    pub(crate) async fn next_sequence(&self) -> Result<Option<u64>, Error> {
+        let state = self.broker.stream_state(&self.stream).await?;
+        Ok(state.map(|state| state.last_seq + NUMBERS_LEFT_FREE))
+    }
+
+    /// Deletes the stream. False: it was not there.
+    pub(crate) async fn delete(&self) -> Result<bool, Error> {
+        self.broker.delete_stream(&self.stream).await
+    }
+
+    /// Removes streams of other incarnations that hold our subjects.
+    async fn remove_left_over(&self) -> Result<(), Error> {
+        #[derive(Serialize)]
+        struct Ask {
+            subject: String,
+        }
+        #[derive(Deserialize)]
+        struct Names {
+            streams: Option<Vec<String>>,
+        }
+        let ask = Ask { subject: self.subject(Part::Main) };
+        let action = format!("looking for left-overs of {}", self.name);
+        let found: Names = self.wire().api(&action, "STREAM.NAMES", &ask).await?;
+        let prefix = format!("stream:{}:", self.name);
+        for stream in found.streams.unwrap_or_default() {
+            if stream == self.stream || !stream.starts_with(&prefix) {
+                continue;
+            }
+            let entry = self.broker.registry().subscription(&self.name).await?;
+            if entry.is_none_or(|e| e.value.incarnation != self.incarnation) {
+                return Err(Error::unavailable(action, "another registration has taken the name meanwhile"));
+            }
+            tracing::warn!(subscription = %self.name, stream, "removing what a former incarnation left behind");
+            self.broker.delete_stream(&stream).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,165 @@
+//! A real nats-server for tests: its own port, its own folder, killed when dropped.
+
+use std::{
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::{Broker, NatsConfig};
+
+/// A nats-server with JetStream on a free port of loopback.
+#[derive(Debug)]
+pub struct NatsServer {
+    child: Option<Child>,
+    port: u16,
+    folder: tempfile::TempDir,
+}
+
+/// Where the binary is: `HEADSTART_NATS_SERVER`, else where `cargo xtask tools` puts it, else on PATH.
+#[must_use]
+pub fn nats_server_binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("HEADSTART_NATS_SERVER") {
+        return PathBuf::from(path);
+    }
+    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/nats-server");
+    if tools.exists() { tools } else { PathBuf::from("nats-server") }
+}
+
+impl NatsServer {
+    /// Starts a server and waits until it answers.
+    ///
+    /// # Panics
+    /// If there is no nats-server, or it does not come up.
+    pub async fn start() -> Self {
+        Self::start_with("").await
+    }
+
+    /// Starts a server with further lines of configuration.
+    ///
+    /// # Panics
+    /// If there is no nats-server, or it does not come up.
+    #[allow(clippy::expect_used)] // a test's helper: a panic is its way to fail
+    pub async fn start_with(extra: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let config = format!(
+            "jetstream {{ store_dir: \"{}\", max_file_store: 4GB }}\nmax_payload: 8MB\n{extra}\n",
+            folder.path().display()
+        );
+        std::fs::write(folder.path().join("nats.conf"), config).expect("writing the configuration");
+        let mut server = Self { child: None, port: free_port(), folder };
+        server.restart().await;
+        server
+    }
+
+    /// Address of the server.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// How a component connects.
+    #[must_use]
+    pub fn config(&self, component: &'static str) -> NatsConfig {
+        NatsConfig { url: self.url(), user: None, password: None, component, replicas: 1 }
+    }
+
+    /// A connection, with the layout made.
+    ///
+    /// # Panics
+    /// If the server does not answer.
+    #[allow(clippy::expect_used)]
+    pub async fn broker(&self) -> Broker {
+        let broker = Broker::connect(&self.config("test")).await.expect("connecting to the test's NATS");
+        broker.create_layout().await.expect("making the layout");
+        broker
+    }
+
+    /// Kills the server like a power cut would.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().ok();
+            child.wait().ok();
+        }
+    }
+
+    /// Starts it (again) on the same port and folder.
+    ///
+    /// # Panics
+    /// If it does not come up within 20 seconds.
+    #[allow(clippy::expect_used, clippy::panic)]
+    pub async fn restart(&mut self) {
+        self.kill();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while Instant::now() < deadline {
+            let child = Command::new(nats_server_binary())
+                .args(["-a", "127.0.0.1", "-p", &self.port.to_string(), "-c"])
+                .arg(self.folder.path().join("nats.conf"))
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("nats-server not found: run `cargo xtask tools`, or set HEADSTART_NATS_SERVER");
+            self.child = Some(child);
+            while Instant::now() < deadline {
+                if self.answers().await {
+                    return;
+                }
+                // Somebody else took the port: take another one, unless clients know it already.
+                if self.child.as_mut().is_some_and(|c| matches!(c.try_wait(), Ok(Some(_)))) {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            self.kill();
+            if self.folder.path().join("jetstream").exists() {
+                continue;
+            }
+            self.port = free_port();
+        }
+        panic!("nats-server did not come up");
+    }
+
+    async fn answers(&self) -> bool {
+        let options = async_nats::ConnectOptions::new().connection_timeout(Duration::from_millis(300));
+        let Ok(client) = options.connect(self.url()).await else { return false };
+        async_nats::jetstream::new(client).query_account().await.is_ok()
+    }
+}
+
+impl Drop for NatsServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+#[allow(clippy::expect_used)]
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("its address").port()
+}
+
+/// Waits until a condition holds; the error says what was awaited and what was seen last.
+///
+/// # Panics
+/// When the deadline passes.
+#[allow(clippy::panic)]
+pub async fn eventually<T: std::fmt::Debug, F: Future<Output = T>>(
+    what: &str,
+    within: Duration,
+    mut look: impl FnMut() -> F,
+    good: impl Fn(&T) -> bool,
+) -> T {
+    let deadline = Instant::now() + within;
+    loop {
+        let seen = look().await;
+        if good(&seen) {
+            return seen;
+        }
+        assert!(Instant::now() < deadline, "waited {within:?} for {what}; last seen: {seen:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

@@ -1,0 +1,338 @@
+//! The few requests of JetStream that everything else is made of.
+
+use std::time::Duration;
+
+use async_nats::{
+    Client, HeaderMap,
+    client::Request,
+    jetstream::{self, message::StreamMessage, stream::RawMessageErrorKind},
+};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{Error, names};
+
+/// JetStream's error codes that decide something.
+pub(crate) mod code {
+    /// `STREAM_WRONG_LAST_SEQUENCE`, and its form without the number.
+    pub const WRONG_LAST: [u64; 2] = [10071, 10164];
+    /// `STREAM_STORE_FAILED`: a limit of the stream, or the disk is full.
+    pub const STORE_FAILED: u64 = 10077;
+    pub const STREAM_NOT_FOUND: u64 = 10059;
+    /// `STREAM_NOT_MATCH`: the subject belongs to another stream than the publisher expects.
+    pub const STREAM_NOT_MATCH: u64 = 10060;
+    pub const STREAM_NAME_EXISTS: u64 = 10058;
+    pub const SUBJECT_OVERLAP: u64 = 10065;
+    /// No message with that number.
+    pub const NO_MESSAGE: [u64; 3] = [10037, 10043, 10057];
+}
+
+/// How long a request may take before its outcome counts as unknown.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// One message to publish.
+#[derive(Clone, Debug)]
+pub(crate) struct Outgoing {
+    pub subject: String,
+    pub headers: HeaderMap,
+    pub payload: Bytes,
+}
+
+/// Why a publish did not happen, or may not have happened.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// The condition does not hold. Carries the server's words, which name the last sequence.
+    #[error("{0}")]
+    WrongLast(String),
+    /// A limit of the stream.
+    #[error("{0}")]
+    Full(String),
+    /// The stream is gone, or another one has the subject.
+    #[error("the stream is gone")]
+    NoStream,
+    /// No answer: it may have happened.
+    #[error("{0}")]
+    Unknown(Error),
+    /// Anything else.
+    #[error("{0}")]
+    Other(Error),
+}
+
+impl Refusal {
+    pub(crate) fn into_error(self, action: &str) -> Error {
+        let refused =
+            |code, description: String| Error::Refused { action: action.to_owned(), code, description };
+        match self {
+            Self::WrongLast(text) => refused(code::WRONG_LAST[0], text),
+            Self::Full(text) => refused(code::STORE_FAILED, text),
+            Self::NoStream => refused(code::STREAM_NOT_FOUND, "stream not found".to_owned()),
+            Self::Unknown(error) | Self::Other(error) => error,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct ApiError {
+    #[serde(default)]
+    err_code: u64,
+    #[serde(default)]
+    description: String,
+}
+
+#[derive(Deserialize)]
+struct Answer<T> {
+    error: Option<ApiError>,
+    #[serde(flatten)]
+    value: Option<T>,
+}
+
+#[derive(Deserialize)]
+struct PubAck {
+    seq: u64,
+}
+
+/// Connection and JetStream context.
+#[derive(Clone, Debug)]
+pub(crate) struct Wire {
+    pub client: Client,
+    pub js: jetstream::Context,
+}
+
+impl Wire {
+    pub(crate) fn new(client: Client) -> Self {
+        let js = jetstream::ContextBuilder::new().timeout(TIMEOUT).ack_timeout(TIMEOUT).build(client.clone());
+        Self { client, js }
+    }
+
+    /// A request of JetStream's API, such as `STREAM.INFO.x`. JetStream's refusal becomes [`Error::Refused`].
+    pub(crate) async fn api<T: DeserializeOwned>(
+        &self,
+        action: &str,
+        subject: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Error> {
+        let answer: Answer<T> =
+            self.js.request(subject.to_owned(), body).await.map_err(|e| Error::unavailable(action, e))?;
+        match answer {
+            Answer { error: Some(error), .. } => Err(Error::Refused {
+                action: action.to_owned(),
+                code: error.err_code,
+                description: error.description,
+            }),
+            Answer { value: Some(value), .. } => Ok(value),
+            Answer { .. } => Err(Error::corrupt(format!("the answer to {subject}"), "no known field")),
+        }
+    }
+
+    /// Publishes one message and waits for its acknowledgement; answers its sequence.
+    pub(crate) async fn publish(&self, message: Outgoing) -> Result<u64, Refusal> {
+        let action = format!("publishing to {}", message.subject);
+        let request = Request::new().payload(message.payload).headers(message.headers).timeout(Some(TIMEOUT));
+        let answer =
+            self.client.send_request(message.subject, request).await.map_err(|e| match e.kind() {
+                // Nobody listens on the subject: no stream has it (or JetStream is just starting: the caller looks).
+                async_nats::client::RequestErrorKind::NoResponders => Refusal::NoStream,
+                async_nats::client::RequestErrorKind::MaxPayloadExceeded
+                | async_nats::client::RequestErrorKind::InvalidSubject => Refusal::Other(Error::Refused {
+                    action: action.clone(),
+                    code: 0,
+                    description: e.to_string(),
+                }),
+                _ => Refusal::Unknown(Error::unavailable(action.clone(), e)),
+            })?;
+        let answer: Answer<PubAck> = serde_json::from_slice(&answer.payload)
+            .map_err(|e| Refusal::Unknown(Error::corrupt(format!("the acknowledgement of {action}"), e)))?;
+        match (answer.error, answer.value) {
+            (Some(error), _) => Err(refusal(&action, error)),
+            (None, Some(ack)) => Ok(ack.seq),
+            (None, None) => Err(Refusal::Unknown(Error::corrupt(
+                format!("the acknowledgement of {action}"),
+                "no sequence",
+            ))),
+        }
+    }
+
+    /// Publishes all messages or none (ADR-50), and answers the sequence of the last. The condition stands in the
+    /// headers of the first. Only the last waits for an answer, so a batch costs one round trip; the server checks
+    /// the condition when it commits.
+    pub(crate) async fn publish_batch(&self, batch: Vec<Outgoing>) -> Result<u64, Refusal> {
+        debug_assert!(batch.len() <= LARGEST_BATCH, "ADR-50 allows 1000 messages in a batch");
+        let id = uuid::Uuid::new_v4().simple().to_string();
+        let count = batch.len();
+        for (index, mut message) in batch.into_iter().enumerate() {
+            if count == 1 {
+                return self.publish(message).await;
+            }
+            message.headers.insert(names::BATCH_ID, id.as_str());
+            message.headers.insert(names::BATCH_SEQUENCE, (index + 1).to_string().as_str());
+            if index + 1 == count {
+                message.headers.insert(names::BATCH_COMMIT, "1");
+                return self.publish(message).await;
+            }
+            self.client
+                .publish_with_headers(message.subject, message.headers, message.payload)
+                .await
+                .map_err(|e| Refusal::Unknown(Error::unavailable("publishing a batch", e)))?;
+        }
+        Ok(0)
+    }
+
+    /// The first message of a subject at or above a sequence, from the leader.
+    pub(crate) async fn next(&self, stream: &str, subject: &str, from: u64) -> Result<Got, Error> {
+        self.get(stream, |get| get.next_by_subject(subject).sequence(from)).await
+    }
+
+    /// The last message of a subject, from the leader.
+    pub(crate) async fn last(&self, stream: &str, subject: &str) -> Result<Got, Error> {
+        self.get(stream, |get| get.last_by_subject(subject)).await
+    }
+
+    /// The message with this number, from the leader.
+    pub(crate) async fn message(&self, stream: &str, sequence: u64) -> Result<Got, Error> {
+        self.get(stream, |get| get.sequence(sequence)).await
+    }
+
+    async fn get(&self, stream: &str, ask: impl FnOnce(Getter) -> Getter) -> Result<Got, Error> {
+        let action = format!("reading from {stream}");
+        let handle =
+            self.js.get_stream_no_info(stream).await.map_err(|e| Error::unavailable(action.clone(), e))?;
+        let getter = ask(Getter::default());
+        let mut builder = handle.raw_message_builder();
+        if let Some(sequence) = getter.sequence {
+            builder = builder.sequence(sequence);
+        }
+        if let Some(subject) = getter.next_by_subject {
+            builder = builder.next_by_subject(subject);
+        }
+        if let Some(subject) = getter.last_by_subject {
+            builder = builder.last_by_subject(subject);
+        }
+        match builder.send().await {
+            Ok(message) => Ok(Got::Message(message)),
+            Err(error) => match error.kind() {
+                RawMessageErrorKind::NoMessageFound => Ok(Got::Nothing),
+                RawMessageErrorKind::JetStream(e) => match e.error_code().0 {
+                    c if code::NO_MESSAGE.contains(&c) => Ok(Got::Nothing),
+                    code::STREAM_NOT_FOUND => Ok(Got::NoStream),
+                    c => Err(Error::Refused { action, code: c, description: e.to_string() }),
+                },
+                _ => Err(Error::unavailable(action, error)),
+            },
+        }
+    }
+
+    /// Removes one message without erasing its bytes securely (which takes 10–100 times as long). False: it was not
+    /// there.
+    pub(crate) async fn remove(&self, stream: &str, sequence: u64) -> Result<Option<bool>, Error> {
+        #[derive(Serialize)]
+        struct Ask {
+            seq: u64,
+            no_erase: bool,
+        }
+        #[derive(Deserialize)]
+        struct Done {
+            #[serde(default)]
+            success: bool,
+        }
+        let action = format!("removing message {sequence} of {stream}");
+        let subject = format!("STREAM.MSG.DELETE.{stream}");
+        match self.api::<Done>(&action, &subject, &Ask { seq: sequence, no_erase: true }).await {
+            Ok(done) => Ok(Some(done.success)),
+            Err(Error::Refused { code, .. }) if code::NO_MESSAGE.contains(&code) => Ok(Some(false)),
+            Err(Error::Refused { code: code::STREAM_NOT_FOUND, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes the messages of a subject *below* a sequence. A purge has no condition, so it must be bounded: a late
+    /// one may hit nothing new.
+    pub(crate) async fn purge_below(
+        &self,
+        stream: &str,
+        subject: Option<&str>,
+        below: u64,
+    ) -> Result<(), Error> {
+        #[derive(Serialize)]
+        struct Ask<'a> {
+            #[serde(skip_serializing_if = "Option::is_none")]
+            filter: Option<&'a str>,
+            seq: u64,
+        }
+        #[derive(Deserialize)]
+        struct Done {}
+        let action = format!("purging {stream} below {below}");
+        let ask = Ask { filter: subject, seq: below };
+        let Done {} = self.api(&action, &format!("STREAM.PURGE.{stream}"), &ask).await?;
+        Ok(())
+    }
+}
+
+/// Most messages of one batch (ADR-50).
+pub(crate) const LARGEST_BATCH: usize = 1000;
+
+/// What a read from a stream found.
+#[derive(Debug)]
+pub(crate) enum Got {
+    Message(StreamMessage),
+    Nothing,
+    NoStream,
+}
+
+impl Got {
+    /// The message, where a missing stream means the same as a missing message.
+    pub(crate) fn message(self) -> Option<StreamMessage> {
+        match self {
+            Self::Message(message) => Some(message),
+            Self::Nothing | Self::NoStream => None,
+        }
+    }
+}
+
+#[derive(Default)]
+struct Getter {
+    sequence: Option<u64>,
+    next_by_subject: Option<String>,
+    last_by_subject: Option<String>,
+}
+
+impl Getter {
+    fn sequence(mut self, sequence: u64) -> Self {
+        self.sequence = Some(sequence);
+        self
+    }
+    fn next_by_subject(mut self, subject: &str) -> Self {
+        self.next_by_subject = Some(subject.to_owned());
+        self
+    }
+    fn last_by_subject(mut self, subject: &str) -> Self {
+        self.last_by_subject = Some(subject.to_owned());
+        self
+    }
+}
+
+fn refusal(action: &str, error: ApiError) -> Refusal {
+    match error.err_code {
+        c if code::WRONG_LAST.contains(&c) => Refusal::WrongLast(error.description),
+        code::STORE_FAILED => Refusal::Full(error.description),
+        code::STREAM_NOT_FOUND | code::STREAM_NOT_MATCH => Refusal::NoStream,
+        c => Refusal::Other(Error::Refused {
+            action: action.to_owned(),
+            code: c,
+            description: error.description,
+        }),
+    }
+}
+
+/// Headers from pairs.
+pub(crate) fn headers<const N: usize>(pairs: [(&'static str, String); N]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in pairs {
+        headers.insert(name, value.as_str());
+    }
+    headers
+}
+
+/// A header's value, parsed.
+pub(crate) fn header<T: std::str::FromStr>(headers: &HeaderMap, name: &str) -> Option<T> {
+    headers.get(name)?.as_str().parse().ok()
+}

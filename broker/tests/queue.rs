@@ -1,0 +1,184 @@
+//! The queue on a real nats-server: creation, fence, copies, removal.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use broker::{
+    Broker, Claimed, Copier, Copy, CopyError, FenceHolder, FillError, Queue, Removal, testing::NatsServer,
+};
+use bytes::Bytes;
+use model::{
+    Counts, Entry, FenceState, Incarnation, RealmTopic, Registration, Subscription, SubscriptionName,
+};
+use uuid::Uuid;
+
+fn subscription(name: &str, number: u128, first_sequence: u64) -> Subscription {
+    let registration = Registration {
+        name: name.parse().unwrap(),
+        realms_topics: vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
+        request_prefill: true,
+    };
+    // The first eight digits tell incarnations apart.
+    let incarnation = Incarnation(Uuid::from_u128(number << 96));
+    Subscription::reserve(registration, incarnation, first_sequence, "2026-01-01T00:00:00".parse().unwrap())
+}
+
+async fn registered(broker: &Broker, number: u128) -> (Subscription, Queue) {
+    let s = subscription("mail", number, 1);
+    broker.registry().create(&s).await.unwrap();
+    let queue = broker.queue(&s.name, s.incarnation);
+    queue.create(&s).await.unwrap();
+    (s, queue)
+}
+
+fn payloads(texts: &[&str]) -> Vec<Bytes> {
+    texts.iter().map(|t| Bytes::from((*t).to_owned())).collect()
+}
+
+async fn holder(queue: &Queue, attempt: u32) -> FenceHolder {
+    match queue.claim_fence(1, attempt, "pod").await.unwrap() {
+        Claimed::Holder(holder) => holder,
+        other => panic!("expected to own the fence, got {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn creation_is_idempotent_also_at_once() {
+    let server = NatsServer::start().await;
+    let broker = server.broker().await;
+    let s = subscription("mail", 1, 41);
+    broker.registry().create(&s).await.unwrap();
+    let queue = broker.queue(&s.name, s.incarnation);
+    let (a, b) = tokio::join!(queue.create(&s), queue.create(&s));
+    a.unwrap();
+    b.unwrap();
+    let fence = queue.fence().await.unwrap().unwrap();
+    assert_eq!((fence.value.attempt, fence.value.state), (0, FenceState::Open));
+    assert!(fence.revision >= 41, "numbers start at first_sequence");
+    holder(&queue, 1).await.seal(Counts::default()).await.unwrap();
+    // A late replica that completes the registration must not undo the seal.
+    queue.create(&s).await.unwrap();
+    assert!(queue.fence().await.unwrap().unwrap().value.seals(s.incarnation, 1));
+}
+
+#[tokio::test]
+async fn an_overtaken_attempt_writes_purges_and_seals_nothing() {
+    let server = NatsServer::start().await;
+    let broker = server.broker().await;
+    let (_, queue) = registered(&broker, 1).await;
+    let mut old = holder(&queue, 1).await;
+    old.write(1, &payloads(&["a", "b", "c"])).await.unwrap();
+    let mut new = holder(&queue, 2).await;
+    new.purge_below().await.unwrap();
+    new.write(1, &payloads(&["d", "e"])).await.unwrap();
+    assert!(matches!(old.write(4, &payloads(&["x", "y"])).await, Err(FillError::Overtaken)));
+    assert!(matches!(old.write(4, &payloads(&["x"])).await, Err(FillError::Overtaken)));
+    assert!(matches!(old.seal(Counts::default()).await, Err(FillError::Overtaken)));
+    old.purge_below().await.unwrap();
+    assert_eq!(queue.pending().await.unwrap().unwrap().prefill, 2);
+    new.seal(Counts { messages: 2, skipped: 0 }).await.unwrap();
+    assert!(matches!(queue.claim_fence(1, 2, "pod").await.unwrap(), Claimed::Sealed));
+    assert!(matches!(queue.claim_fence(1, 1, "pod").await.unwrap(), Claimed::Overtaken));
+}
+
+#[tokio::test]
+async fn a_twin_takes_the_fence_and_the_loser_knows() {
+    let server = NatsServer::start().await;
+    let broker = server.broker().await;
+    let (_, queue) = registered(&broker, 1).await;
+    let mut first = holder(&queue, 1).await;
+    let mut second = holder(&queue, 1).await;
+    assert!(matches!(first.write(1, &payloads(&["a", "b"])).await, Err(FillError::LostToTwin)));
+    second.write(1, &payloads(&["a", "b"])).await.unwrap();
+    assert!(queue.cancel_fence(1).await.unwrap());
+    assert!(matches!(second.write(3, &payloads(&["c"])).await, Err(FillError::Overtaken)));
+    assert!(matches!(queue.claim_fence(1, 1, "pod").await.unwrap(), Claimed::Cancelled));
+}
+
+#[tokio::test]
+async fn copies_are_written_once_whoever_writes_them() {
+    let server = NatsServer::start().await;
+    let broker = server.broker().await;
+    let (_, queue) = registered(&broker, 1).await;
+    let copies: Vec<Copy> =
+        (5..9).map(|n| Copy { incoming_seq: n, payload: Bytes::from(format!("{n}")) }).collect();
+    let mut one = Copier::open(queue.clone()).await.unwrap().unwrap();
+    let mut two = Copier::open(queue.clone()).await.unwrap().unwrap();
+    one.mark(4, 1).await.unwrap();
+    assert!(matches!(two.mark(4, 1).await, Err(CopyError::Stale)));
+    two.reload().await.unwrap();
+    two.mark(4, 1).await.unwrap();
+    one.copy(&copies[..2]).await.unwrap();
+    assert!(matches!(two.copy(&copies).await, Err(CopyError::Stale)));
+    two.reload().await.unwrap();
+    two.copy(&copies).await.unwrap();
+    // Its checkpoint's number was worked out, not read: the next write proves that it was right.
+    two.copy(&[Copy { incoming_seq: 9, payload: Bytes::from_static(b"9") }]).await.unwrap();
+    two.copy(&copies).await.unwrap();
+    assert_eq!(queue.pending().await.unwrap().unwrap().main, 5);
+    assert_eq!(queue.checkpoint().await.unwrap().unwrap().value.incoming_seq, 9);
+}
+
+#[tokio::test]
+async fn a_removed_name_starts_above_all_numbers_it_ever_had() {
+    let server = NatsServer::start().await;
+    let broker = server.broker().await;
+    let (s, queue) = registered(&broker, 1).await;
+    broker.credentials().put(&s.name, s.incarnation, "hash").await.unwrap();
+    holder(&queue, 1).await.write(1, &payloads(&["a", "b"])).await.unwrap();
+    let last = queue.fence().await.unwrap().unwrap().revision;
+    assert_eq!(broker.remove_subscription(&s.name, s.incarnation).await.unwrap(), Removal::Removed);
+    assert_eq!(broker.remove_subscription(&s.name, s.incarnation).await.unwrap(), Removal::Gone);
+    assert_eq!(broker.credentials().get(&s.name).await.unwrap(), None);
+    let entry = broker.registry().get(&s.name).await.unwrap().unwrap();
+    let Entry::Tombstone(tombstone) = entry.value else { panic!("{entry:?}") };
+    assert!(tombstone.next_sequence > last + 2);
+    assert!(matches!(queue.claim_fence(1, 1, "zombie").await.unwrap(), Claimed::Gone));
+    // Another incarnation; the old one's pod finds nothing of its own.
+    let again = subscription("mail", 2, tombstone.next_sequence);
+    broker.registry().update(&s.name, &Entry::Subscription(again.clone()), entry.revision).await.unwrap();
+    let new_queue = broker.queue(&again.name, again.incarnation);
+    new_queue.create(&again).await.unwrap();
+    assert!(matches!(queue.claim_fence(1, 1, "zombie").await.unwrap(), Claimed::Gone));
+    assert!(new_queue.fence().await.unwrap().unwrap().revision >= tombstone.next_sequence);
+    // And its late removal and credential do nothing.
+    assert_eq!(broker.remove_subscription(&s.name, s.incarnation).await.unwrap(), Removal::Gone);
+    assert!(broker.credentials().put(&s.name, s.incarnation, "old").await.is_err());
+    assert!(new_queue.exists().await.unwrap());
+}
+
+#[tokio::test]
+async fn what_a_former_incarnation_left_behind_is_replaced() {
+    let server = NatsServer::start().await;
+    let broker = server.broker().await;
+    let (s, old_queue) = registered(&broker, 1).await;
+    // A removal that died after the entry: the stream is still there.
+    let revision = broker.registry().get(&s.name).await.unwrap().unwrap().revision;
+    let again = subscription("mail", 2, 1000);
+    broker.registry().update(&s.name, &Entry::Subscription(again.clone()), revision).await.unwrap();
+    let queue = broker.queue(&again.name, again.incarnation);
+    queue.create(&again).await.unwrap();
+    assert!(queue.exists().await.unwrap() && !old_queue.exists().await.unwrap());
+    // The old one does not get its place back.
+    assert!(old_queue.create(&s).await.is_err());
+    assert!(queue.exists().await.unwrap());
+}
+
+#[tokio::test]
+async fn a_half_done_removal_keeps_the_next_number() {
+    let server = NatsServer::start().await;
+    let broker = server.broker().await;
+    let (s, queue) = registered(&broker, 1).await;
+    holder(&queue, 1).await.write(1, &payloads(&["a", "b"])).await.unwrap();
+    broker
+        .registry()
+        .modify(&s.name, s.incarnation, |s| {
+            Some(Subscription { next_sequence: Some(5_000_000), ..s.clone() })
+        })
+        .await
+        .unwrap();
+    broker.remove_subscription(&s.name, s.incarnation).await.unwrap();
+    let entry = broker.registry().get(&s.name).await.unwrap().unwrap().value;
+    assert!(matches!(entry, Entry::Tombstone(t) if t.next_sequence == 5_000_000));
+    let names: Vec<SubscriptionName> =
+        broker.registry().list().await.unwrap().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, [s.name]);
+}
