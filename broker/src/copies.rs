@@ -72,12 +72,14 @@ impl Copier {
     }
 
     /// Moves the checkpoint to a marker: from here on the queue gets events, and they belong to `round`. Nothing
-    /// happens if the checkpoint is there or further already.
+    /// happens if the checkpoint is there or further already, or belongs to a later round.
     ///
     /// # Errors
     /// [`CopyError`].
     pub async fn mark(&mut self, incoming_seq: u64, round: u32) -> Result<(), CopyError> {
-        if self.last.value.active && self.last.value.incoming_seq >= incoming_seq {
+        let Checkpoint { active, incoming_seq: known, round: current, .. } = self.last.value;
+        // A marker that was sent twice may come after that of the next round.
+        if active && (known >= incoming_seq || round < current) {
             return Ok(());
         }
         self.write(Checkpoint { incoming_seq, round, active: true, ..self.last.value }, &[]).await

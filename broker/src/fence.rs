@@ -16,7 +16,7 @@ use crate::{
 #[derive(Debug)]
 pub enum Claimed {
     /// We are the one writer.
-    Holder(FenceHolder),
+    Holder(Box<FenceHolder>),
     /// This attempt is complete already.
     Sealed,
     /// A higher attempt has taken over.
@@ -89,7 +89,8 @@ impl Queue {
             };
             match self.write_state(Part::Fence, &fence, found.revision).await {
                 Ok(sequence) => {
-                    return Ok(Claimed::Holder(FenceHolder { queue: self.clone(), fence, sequence }));
+                    let holder = FenceHolder { queue: self.clone(), fence, sequence };
+                    return Ok(Claimed::Holder(Box::new(holder)));
                 }
                 // Somebody else was faster, or the outcome is unknown: before we own it, reading again is right.
                 Err(Refusal::WrongLast(_)) => {}

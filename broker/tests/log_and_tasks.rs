@@ -116,7 +116,7 @@ async fn the_view_follows_the_registry_over_a_kill_of_the_server() {
             Registration { name: name.parse().unwrap(), realms_topics: vec![], request_prefill: false };
         let now = "2026-01-01T00:00:00".parse().unwrap();
         let s = Subscription::reserve(registration, Incarnation(Uuid::new_v4()), 1, now);
-        eventually(
+        let _created = eventually(
             "the entry",
             Duration::from_secs(20),
             async || broker.registry().create(&s).await,

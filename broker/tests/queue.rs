@@ -33,7 +33,7 @@ fn payloads(texts: &[&str]) -> Vec<Bytes> {
     texts.iter().map(|t| Bytes::from((*t).to_owned())).collect()
 }
 
-async fn holder(queue: &Queue, attempt: u32) -> FenceHolder {
+async fn holder(queue: &Queue, attempt: u32) -> Box<FenceHolder> {
     match queue.claim_fence(1, attempt, "pod").await.unwrap() {
         Claimed::Holder(holder) => holder,
         other => panic!("expected to own the fence, got {other:?}"),
