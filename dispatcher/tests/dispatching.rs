@@ -1,0 +1,169 @@
+//! The dispatcher on a real nats-server.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use std::time::Duration;
+
+use broker::{
+    Broker, ReaderConfig, Readers,
+    testing::{NatsServer, eventually},
+};
+use bytes::Bytes;
+use dispatcher::{Config, Metrics};
+use model::{Entry, Incarnation, RealmTopic, Registration, Subscription, SubscriptionName};
+use tokio::{task::JoinHandle, time::Instant};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use uuid::Uuid;
+
+const SOON: Duration = Duration::from_secs(20);
+
+fn start(broker: &Broker) -> (JoinHandle<Result<(), dispatcher::Error>>, DropGuard) {
+    let shutdown = CancellationToken::new();
+    let running = dispatcher::run(Config::default(), broker.clone(), Metrics::default(), shutdown.clone());
+    (tokio::spawn(running), shutdown.drop_guard())
+}
+
+async fn register(broker: &Broker, name: &str, topic: &str) -> Subscription {
+    let name: SubscriptionName = name.parse().unwrap();
+    let registration = Registration {
+        name: name.clone(),
+        realms_topics: vec![RealmTopic { realm: "udm".into(), topic: topic.into() }],
+        request_prefill: false,
+    };
+    let now = "2026-01-01T00:00:00".parse().unwrap();
+    let (first, revision) = match broker.registry().get(&name).await.unwrap() {
+        Some(entry) => match entry.value {
+            Entry::Tombstone(t) => (t.next_sequence, entry.revision),
+            Entry::Subscription(s) => panic!("{s:?}"),
+        },
+        None => (1, 0),
+    };
+    let s = Subscription::reserve(registration, Incarnation(Uuid::new_v4()), first, now);
+    broker.registry().update(&name, &Entry::Subscription(s.clone()), revision).await.unwrap();
+    broker.queue(&s.name, s.incarnation).create(&s).await.unwrap();
+    broker.events().marker(&s.name, s.incarnation, 0).await.unwrap();
+    s
+}
+
+async fn post(broker: &Broker, topic: &str, n: u64) {
+    let event = Bytes::from(format!(r#"{{"realm":"udm","topic":"{topic}","n":{n}}}"#));
+    let publisher = broker.events();
+    eventually(
+        "the event to be accepted",
+        SOON,
+        async || publisher.publish(event.clone(), Instant::now()).await,
+        |r| r.is_ok(),
+    )
+    .await
+    .unwrap();
+}
+
+/// Reads and acknowledges until `count` messages came, and checks that nothing else follows.
+async fn drain(broker: &Broker, s: &Subscription, count: usize) -> Vec<u64> {
+    let shutdown = CancellationToken::new();
+    let view = broker.registry().view(shutdown.clone());
+    view.synced().await;
+    let readers = Readers::new(broker.clone(), view, ReaderConfig::default());
+    let mut got = Vec::new();
+    let deadline = Instant::now() + SOON;
+    while got.len() < count {
+        let wait = Duration::from_secs(1);
+        let next = readers.next(&s.name, s.incarnation, wait, &shutdown, true).await.unwrap();
+        if let Some(message) = next {
+            let json: serde_json::Value = serde_json::from_slice(&message.payload).unwrap();
+            got.push(json["n"].as_u64().unwrap());
+        }
+        assert!(Instant::now() < deadline, "only {got:?} of {count}");
+    }
+    let more =
+        readers.next(&s.name, s.incarnation, Duration::from_millis(100), &shutdown, true).await.unwrap();
+    assert_eq!(more, None, "more than the {count} expected");
+    shutdown.cancel();
+    got
+}
+
+#[tokio::test]
+async fn events_after_the_marker_are_copied_in_order_to_whom_asked() {
+    let server = NatsServer::start().await;
+    let broker = server.broker().await;
+    post(&broker, "users/user", 0).await;
+    let users = register(&broker, "users", "users/user").await;
+    let all = register(&broker, "all", "(users|groups)/.*").await;
+    for n in 1..=30 {
+        post(&broker, if n % 3 == 0 { "groups/group" } else { "users/user" }, n).await;
+    }
+    let late = register(&broker, "late", "users/user").await;
+    post(&broker, "users/user", 31).await;
+    post(&broker, "computers/linux", 32).await;
+    let _running = start(&broker);
+    assert_eq!(drain(&broker, &users, 21).await, (1..=31).filter(|n| n % 3 != 0).collect::<Vec<_>>());
+    assert_eq!(drain(&broker, &all, 31).await, (1..=31).collect::<Vec<_>>());
+    assert_eq!(drain(&broker, &late, 1).await, [31]);
+    let last = broker.event_log().last_sequence().await.unwrap();
+    eventually("the position", SOON, async || broker.position().get().await.unwrap().value, |p| *p == last)
+        .await;
+    let entry = broker.registry().subscription(&users.name).await.unwrap().unwrap();
+    assert_eq!(entry.value.prefill.boundary, Some(2));
+}
+
+#[tokio::test]
+async fn two_dispatchers_and_a_killed_server_copy_each_event_once_and_in_order() {
+    let mut server = NatsServer::start().await;
+    let broker = server.broker().await;
+    let one = register(&broker, "one", "users/user").await;
+    let two = register(&broker, "two", ".*").await;
+    let mut running: Vec<_> = (0..2).map(|_| start(&broker)).collect();
+    for n in 0..300 {
+        post(&broker, "users/user", n).await;
+        if n == 100 {
+            server.restart().await;
+        }
+        if n == 200 {
+            // One goes away without a word, another comes.
+            running.remove(0).0.abort();
+            running.push(start(&broker));
+        }
+    }
+    let expected: Vec<u64> = (0..300).collect();
+    assert_eq!(drain(&broker, &one, 300).await, expected);
+    assert_eq!(drain(&broker, &two, 300).await, expected);
+}
+
+#[tokio::test]
+async fn a_removed_subscription_stops_nobody_and_its_name_begins_anew() {
+    let server = NatsServer::start().await;
+    let broker = server.broker().await;
+    let _running = start(&broker);
+    let gone = register(&broker, "gone", "users/user").await;
+    let stays = register(&broker, "stays", "users/user").await;
+    post(&broker, "users/user", 1).await;
+    broker.remove_subscription(&gone.name, gone.incarnation).await.unwrap();
+    post(&broker, "users/user", 2).await;
+    let again = register(&broker, "gone", "users/user").await;
+    post(&broker, "users/user", 3).await;
+    assert_eq!(drain(&broker, &stays, 3).await, [1, 2, 3]);
+    assert_eq!(drain(&broker, &again, 1).await, [3]);
+}
+
+#[tokio::test]
+async fn a_log_that_ends_before_the_position_is_refused() {
+    let server = NatsServer::start().await;
+    let broker = server.broker().await;
+    broker.position().set(7, 0).await.unwrap();
+    let (running, _guard) = start(&broker);
+    let ended = tokio::time::timeout(SOON, running).await.unwrap().unwrap();
+    assert!(matches!(ended, Err(dispatcher::Error::Behind { last: 0, position: 7 })), "{ended:?}");
+}
+
+#[tokio::test]
+async fn lost_entries_are_refused() {
+    let server = NatsServer::start().await;
+    let broker = server.broker().await;
+    for n in 0..5 {
+        post(&broker, "users/user", n).await;
+    }
+    // Purged, although nobody has moved the position.
+    broker.event_log().purge_through(3).await.unwrap();
+    let (running, _guard) = start(&broker);
+    let ended = tokio::time::timeout(SOON, running).await.unwrap().unwrap();
+    assert!(matches!(ended, Err(dispatcher::Error::Hole { from: 1, to: 3 })), "{ended:?}");
+}
