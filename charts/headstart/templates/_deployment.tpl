@@ -1,0 +1,72 @@
+{{/*
+A Deployment of our own binary.
+(dict root component config env passwords [port] [token] [template: mount the Job template])
+*/}}
+{{- define "headstart.deployment" -}}
+{{- $values := get .root.Values .component -}}
+{{- $annotations := dict "checksum/passwords" (include "headstart.passwordsChecksum" .passwords) -}}
+{{- if .template -}}
+{{- $_ := set $annotations "checksum/job-template" (include "headstart.jobTemplate" .root | sha256sum) -}}
+{{- end -}}
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: {{ include "headstart.fullname" .root }}-{{ .component }}
+  {{- include "headstart.metadata" . | nindent 2 }}
+spec:
+  replicas: {{ get .root.Values.replicaCount .component }}
+  selector:
+    matchLabels:
+      {{- include "headstart.selectorLabels" . | nindent 6 }}
+  template:
+    metadata:
+      {{- include "headstart.podMetadata" (merge (dict "annotations" $annotations) .) | nindent 6 }}
+    spec:
+      {{- include "headstart.pod" . | nindent 6 }}
+      containers:
+        - name: {{ .component }}
+          {{- include "headstart.container" . | nindent 10 }}
+          args: [{{ .component }}]
+          env:
+            {{- include "headstart.env" . | nindent 12 }}
+            {{- .env | nindent 12 }}
+            {{- with $values.extraEnvVars }}
+            {{- tpl (toYaml .) $.root | nindent 12 }}
+            {{- end }}
+          ports:
+            - name: http
+              containerPort: {{ .port | default 8080 }}
+          {{- include "headstart.probes" .root | nindent 10 }}
+          {{- if or .template $values.extraVolumeMounts }}
+          volumeMounts:
+            {{- if .template }}
+            - name: job-template
+              mountPath: /etc/headstart/template
+              readOnly: true
+            {{- end }}
+            {{- with $values.extraVolumeMounts }}
+            {{- tpl (toYaml .) $.root | nindent 12 }}
+            {{- end }}
+          {{- end }}
+      {{- if or .template $values.extraVolumes }}
+      volumes:
+        {{- if .template }}
+        - name: job-template
+          configMap:
+            name: {{ include "headstart.fullname" .root }}-job-template
+        {{- end }}
+        {{- with $values.extraVolumes }}
+        {{- tpl (toYaml .) $.root | nindent 8 }}
+        {{- end }}
+      {{- end }}
+{{ end -}}
+
+{{/* Environment of those that make Jobs. */}}
+{{- define "headstart.jobEnv" -}}
+- name: JOB_TEMPLATE
+  value: /etc/headstart/template/job.yaml
+- name: NAMESPACE
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.namespace
+{{- end -}}

@@ -1,0 +1,46 @@
+{{/*
+The template of the prefill Jobs. Headstart adds per attempt: name, labels, annotations, retry policy, and the task
+(a ConfigMap, mounted). It refuses a template that contradicts its rules; see the crate `manifests`.
+*/}}
+{{- define "headstart.jobTemplate" -}}
+{{- $prefill := .Values.prefill -}}
+{{- $scope := dict "root" . "component" "prefill" "config" $prefill.config "managedBy" "headstart" -}}
+apiVersion: batch/v1
+kind: Job
+metadata:
+  {{- include "headstart.metadata" $scope | nindent 2 }}
+spec:
+  suspend: true
+  backoffLimit: {{ $prefill.config.backoffLimit }}
+  activeDeadlineSeconds: {{ $prefill.config.activeDeadlineSeconds | int64 }}
+  template:
+    metadata:
+      {{- include "headstart.podMetadata" $scope | nindent 6 }}
+    spec:
+      restartPolicy: Never
+      {{- $gone := list }}
+      {{- range list "node.kubernetes.io/not-ready" "node.kubernetes.io/unreachable" }}
+      {{- $gone = append $gone (dict "key" . "operator" "Exists" "effect" "NoExecute" "tolerationSeconds" $prefill.nodeGoneSeconds) }}
+      {{- end }}
+      {{- include "headstart.pod" (merge (dict "moreTolerations" $gone) $scope) | nindent 6 }}
+      containers:
+        - name: prefill
+          {{- include "headstart.container" $scope | nindent 10 }}
+          args: [prefill]
+          env:
+            {{- include "headstart.env" $scope | nindent 12 }}
+            {{- include "headstart.sourceEnv" . | nindent 12 }}
+            - name: TERMINATION_LOG
+              value: /dev/termination-log
+            {{- with $prefill.extraEnvVars }}
+            {{- tpl (toYaml .) $ | nindent 12 }}
+            {{- end }}
+          {{- with $prefill.extraVolumeMounts }}
+          volumeMounts:
+            {{- tpl (toYaml .) $ | nindent 12 }}
+          {{- end }}
+      {{- with $prefill.extraVolumes }}
+      volumes:
+        {{- tpl (toYaml .) $ | nindent 8 }}
+      {{- end }}
+{{ end -}}

@@ -1,0 +1,151 @@
+{{/* Parts of pods: the same for Deployments, for NATS and for the template of the prefill Jobs. */}}
+
+{{/* (dict root image defaultTag) */}}
+{{- define "headstart.image" -}}
+{{- $registry := .image.registry | default .root.Values.global.imageRegistry -}}
+{{- $tag := .image.tag | default .defaultTag -}}
+{{- if $registry }}{{ trimSuffix "/" $registry }}/{{ end -}}
+{{- .image.repository }}:{{ $tag }}
+{{- if .image.digest }}@{{ .image.digest }}{{ end -}}
+{{- end -}}
+
+{{/* Where a pod runs: a component's value, or the one of the same name at the top. (dict root component [moreTolerations]) */}}
+{{- define "headstart.scheduling" -}}
+{{- $values := get .root.Values .component -}}
+{{- $found := dict -}}
+{{- range $key := list "nodeSelector" "tolerations" "affinity" "topologySpreadConstraints" "priorityClassName" -}}
+{{- $_ := set $found $key (get $values $key | default (get $.root.Values $key)) -}}
+{{- end -}}
+{{- with .moreTolerations -}}
+{{- $_ := set $found "tolerations" (concat ($found.tolerations | default list) .) -}}
+{{- end -}}
+{{- range $key, $value := $found }}
+{{- if $value }}
+{{ tpl (toYaml (dict $key $value)) $.root }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* All of a pod but its containers and volumes. (dict root component [token] [moreTolerations]) */}}
+{{- define "headstart.pod" -}}
+{{- $values := get .root.Values .component -}}
+serviceAccountName: {{ include "headstart.serviceAccountName" . }}
+automountServiceAccountToken: {{ .token | default false }}
+enableServiceLinks: false
+terminationGracePeriodSeconds: {{ $values.terminationGracePeriodSeconds }}
+{{- with concat .root.Values.global.imagePullSecrets .root.Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ if kindIs "map" . }}{{ .name }}{{ else }}{{ . }}{{ end }}
+  {{- end }}
+{{- end }}
+{{- if .root.Values.podSecurityContext.enabled }}
+securityContext:
+  {{- omit .root.Values.podSecurityContext "enabled" | toYaml | nindent 2 }}
+{{- end }}
+{{- include "headstart.scheduling" . }}
+{{- end -}}
+
+{{/* Image, security and resources of a container. (dict root component image defaultTag) */}}
+{{- define "headstart.container" -}}
+{{- $image := .image | default .root.Values.image -}}
+image: {{ include "headstart.image" (dict "root" .root "image" $image "defaultTag" .root.Chart.AppVersion) }}
+{{- with ($image.pullPolicy | default .root.Values.global.imagePullPolicy) }}
+imagePullPolicy: {{ . }}
+{{- end }}
+{{- if .root.Values.containerSecurityContext.enabled }}
+securityContext:
+  {{- range $key, $value := omit .root.Values.containerSecurityContext "enabled" }}
+  {{- if not (and (eq $key "seLinuxOptions") (empty $value)) }}
+  {{ $key }}:
+    {{- if kindIs "map" $value }}{{ toYaml $value | nindent 4 }}{{ else }} {{ $value }}{{ end }}
+  {{- end }}
+  {{- end }}
+{{- end }}
+resources:
+  {{- get .root.Values.resources .component | toYaml | nindent 2 }}
+{{- end -}}
+
+{{/* Labels and annotations of a pod. (dict root component [managedBy] [annotations]) */}}
+{{- define "headstart.podMetadata" -}}
+{{- $values := get .root.Values .component -}}
+labels:
+  {{- include "headstart.labels" . | nindent 2 }}
+  {{- with $values.podLabels }}
+  {{- tpl (toYaml .) $.root | nindent 2 }}
+  {{- end }}
+{{- with merge (dict) $values.podAnnotations (.annotations | default dict) .root.Values.additionalAnnotations }}
+annotations:
+  {{- tpl (toYaml .) $.root | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* Environment that every component has. (dict root component config) */}}
+{{- define "headstart.env" -}}
+{{- $auth := (get .root.Values .component).nats.auth -}}
+- name: LOG_LEVEL
+  value: {{ .config.LOG_LEVEL | quote }}
+- name: LOG_FORMAT
+  value: json
+- name: NATS_URL
+  value: {{ include "headstart.natsUrl" .root | quote }}
+- name: NATS_USER
+  value: {{ include "headstart.natsUser" . | quote }}
+- name: NATS_PASSWORD
+  valueFrom:
+    {{- include "headstart.passwordRef" (dict "root" .root "auth" $auth "secret" (include "headstart.natsSecret" .)) | nindent 4 }}
+{{- end -}}
+
+{{/* Where prefills read. */}}
+{{- define "headstart.sourceEnv" -}}
+{{- $config := .Values.prefill.config -}}
+{{- $auth := .Values.prefill.udm.auth -}}
+- name: SOURCE
+  value: {{ include "headstart.source" . | quote }}
+{{- if include "headstart.sourceIsUdm" . }}
+- name: UDM_USERNAME
+  {{- if and $auth.existingSecret.name $auth.existingSecret.keyMapping.username }}
+  valueFrom:
+    secretKeyRef:
+      name: {{ tpl $auth.existingSecret.name . }}
+      key: {{ $auth.existingSecret.keyMapping.username }}
+  {{- else }}
+  value: {{ $auth.username | quote }}
+  {{- end }}
+- name: UDM_PASSWORD
+  valueFrom:
+    {{- include "headstart.passwordRef" (dict "root" . "auth" $auth "secret" (printf "%s-prefill-udm" (include "headstart.fullname" .))) | nindent 4 }}
+{{- end }}
+- name: UDM_CONCURRENCY
+  value: {{ $config.udmConcurrency | quote }}
+{{- end -}}
+
+{{- define "headstart.source" -}}
+{{- with .Values.prefill.config -}}
+{{- if .SOURCE -}}
+{{- tpl .SOURCE $ -}}
+{{- else -}}
+{{- $host := tpl .UDM_HOST $ | default (printf "%s-udm-rest-api" $.Release.Name) -}}
+{{- printf "%s://%s:%v%s/udm/" .UDM_PROTOCOL $host .UDM_PORT (trimSuffix "/" .UDM_URL_PATH_PREFIX) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Not empty if the source is UDM, not a path. */}}
+{{- define "headstart.sourceIsUdm" -}}
+{{- if regexMatch "^https?://" (include "headstart.source" .) }}true{{ end -}}
+{{- end -}}
+
+{{/* Probes of our own binary. (root) */}}
+{{- define "headstart.probes" -}}
+livenessProbe:
+  httpGet:
+    path: /healthz
+    port: http
+  {{- toYaml .Values.livenessProbe | nindent 2 }}
+readinessProbe:
+  httpGet:
+    path: /readyz
+    port: http
+  {{- toYaml .Values.readinessProbe | nindent 2 }}
+{{- end -}}
