@@ -14,11 +14,11 @@
 //! cgroup headstart-<id>-<hash>     the parent of all pods                          cgroup
 //! ```
 
-use std::{os::unix::process::CommandExt, path::PathBuf};
+use std::{os::unix::process::CommandExt, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result};
 
-use crate::image;
+use crate::{commands, image};
 
 mod binaries;
 mod cgroup;
@@ -27,7 +27,8 @@ mod node;
 mod packages;
 mod pki;
 
-pub use lifecycle::Cluster;
+pub use binaries::build;
+pub use lifecycle::{Cluster, Lifeline, Lifetime};
 pub use packages::install_missing as install_packages;
 
 /// Arguments of `cargo xtask cluster`.
@@ -76,18 +77,40 @@ enum Action {
     Node(node::Args),
 }
 
+/// Why this machine can't run a cluster, if it can't.
+pub fn obstacle() -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("it needs root".to_owned());
+    }
+    if !commands::succeeds(
+        Command::new("unshare").args(["--net", "--pid", "--mount", "--ipc", "--fork", "true"]),
+    ) {
+        return Some("unshare can not make namespaces".to_owned());
+    }
+    let probe = format!("headstart-probe-{}", std::process::id());
+    if let Err(error) = cgroup::create(&probe).and_then(|()| cgroup::remove(&probe)) {
+        return Some(format!("{error:#}"));
+    }
+    if !binaries::built().unwrap_or(false) && commands::find("go").is_none() {
+        return Some("Go is not in PATH to build its programs".to_owned());
+    }
+    let missing = packages::missing();
+    (!missing.is_empty() && commands::find("apt-get").is_none())
+        .then(|| format!("packages are missing and there is no apt-get: {}", missing.join(" ")))
+}
+
 /// Does what `cargo xtask cluster` was asked.
 pub fn run(Args { id: cluster, action }: Args) -> Result<()> {
     match action {
         Action::Build => {
             packages::install_missing()?;
-            binaries::build().map(drop)
+            build().map(drop)
         }
         Action::Up => {
             packages::install_missing()?;
-            let binaries = binaries::build()?;
+            let binaries = build()?;
             let _lock = cluster.lock()?;
-            cluster.up(&binaries, lifecycle::Lifetime::UntilDown)?;
+            cluster.up(&binaries, Lifetime::UntilDown)?;
             println!("ready. Try: cargo xtask cluster kubectl get pods --all-namespaces");
             Ok(())
         }

@@ -7,6 +7,8 @@ use clap::Parser;
 mod cluster;
 mod commands;
 mod image;
+mod interrupt;
+mod test;
 mod tools;
 mod workspace;
 
@@ -18,18 +20,25 @@ enum Task {
     Cluster(cluster::Args),
     /// Build the container images: the product's, and those of the tests
     Image,
+    /// Run all tests: against a real nats-server, and in a real Kubernetes
+    #[command(after_help = test::ENVIRONMENT)]
+    Test(test::Args),
+    #[command(hide = true)]
+    TestRunner(test::RunnerArgs),
     /// Get the programs that tests and checks use
     Tools,
 }
 
 fn main() -> ExitCode {
     let done = match Task::parse() {
-        Task::Cluster(args) => cluster::run(args),
-        Task::Image => image::run(),
-        Task::Tools => tools::run(),
+        Task::Cluster(args) => cluster::run(args).map(|()| ExitCode::SUCCESS),
+        Task::Image => image::run().map(|()| ExitCode::SUCCESS),
+        Task::Test(args) => test::run(&args),
+        Task::TestRunner(args) => test::run_unless_cluster(&args).map(|()| ExitCode::SUCCESS),
+        Task::Tools => tools::run().map(|()| ExitCode::SUCCESS),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
