@@ -1,0 +1,94 @@
+//! Sources: where the objects of a prefill come from.
+//!
+//! ```text
+//!  topics ─► Plan ─► modules, in order ─┐
+//!  UDM REST: index ─► list ─► GETs ─────┼─► RawObject (without `_links`) ─► SourceEvent ─► engine
+//!  dump: scan ─► a pass for each type ──┘
+//! ```
+//!
+//! **Invariants**: objects come in the order of the requested topics, and of a type in the order of the source. An
+//! object's bytes are those of the source, less `_links`. A type is read once, at the first topic that matches it,
+//! and its topic is the object's own `objectType`: the word that live events carry. What vanished between list and
+//! read is skipped, because its deletion is in the queue behind the prefill. Nothing is left out in silence: a
+//! source that can't bring all of it ends with an error.
+
+pub mod dump;
+mod error;
+mod object;
+mod plan;
+pub mod udm;
+
+use model::RealmTopic;
+use serde_json::value::RawValue;
+use tokio::sync::mpsc;
+
+pub use error::SourceError;
+
+/// An object as it was when it was read.
+#[derive(Clone, Debug)]
+pub struct SnapshotObject {
+    /// The object's own `objectType`.
+    pub topic: String,
+    /// The object, byte by byte as the source gave it, less `_links`.
+    pub object: Box<RawValue>,
+}
+
+/// What happens while a source is read.
+#[derive(Clone, Debug)]
+pub enum SourceEvent {
+    /// The objects of a type follow.
+    TopicStarted {
+        /// The type: a name, never a pattern.
+        topic: String,
+        /// Objects that were listed; some may be gone by the time they are read.
+        total: Option<u64>,
+    },
+    /// One object of the type that was started last.
+    Object(SnapshotObject),
+    /// One object of the type that was started last is not there any more.
+    Skipped {
+        /// The type.
+        topic: String,
+    },
+    /// That was all of the type.
+    TopicFinished {
+        /// The type.
+        topic: String,
+    },
+    /// A request failed and will be sent again: for the progress that people see. Left out while the channel is
+    /// full.
+    Retrying {
+        /// What failed, and how.
+        error: String,
+    },
+}
+
+/// A source of one of the two kinds.
+#[derive(Debug)]
+pub enum Source {
+    /// The UDM REST API.
+    Udm(udm::Udm),
+    /// A dump of the directory.
+    Dump(dump::Dump),
+}
+
+impl Source {
+    /// Reads all objects of the topics, in their order. Topics of realms other than `udm` have no snapshot and are
+    /// passed over.
+    ///
+    /// # Errors
+    /// [`SourceError`]; what was sent by then is part of an incomplete snapshot.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends all requests.
+    pub async fn read(
+        &self,
+        topics: &[RealmTopic],
+        out: mpsc::Sender<SourceEvent>,
+    ) -> Result<(), SourceError> {
+        match self {
+            Self::Udm(udm) => udm.read(topics, out).await,
+            Self::Dump(dump) => dump.read(topics, out).await,
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Settings of the UDM source.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How to reach UDM and how hard to press it.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Address of the API, with or without the trailing `udm/`, e.g. `http://ums-udm-rest-api:9979/univention/udm/`.
+    pub base_url: String,
+    /// Who asks.
+    pub credentials: Credentials,
+    /// Certificates, as PEM, of the only authorities that are trusted for `https`; those of the system if `None`.
+    pub ca_pem: Option<Vec<u8>>,
+    /// Objects that are read at the same time. UDM is one process: beyond 16 its other clients suffer.
+    pub concurrency: usize,
+    /// Until a connection stands.
+    pub connect_timeout: Duration,
+    /// For one object or the index, all in all.
+    pub request_timeout: Duration,
+    /// Until a list begins to come. UDM's own gateway gives up after 310 s; so we do just before.
+    pub list_timeout: Duration,
+    /// Between two pieces of a list.
+    pub idle_timeout: Duration,
+    /// What to do about requests that fail.
+    pub retries: Retries,
+    /// An object, with its links, may have so many bytes: a bound on memory, far above what is real (a group of
+    /// 200,000 members has 65 MB).
+    pub max_object_bytes: usize,
+}
+
+impl Config {
+    /// The usual settings.
+    #[must_use]
+    pub fn new(base_url: impl Into<String>, credentials: Credentials) -> Self {
+        Self {
+            base_url: base_url.into(),
+            credentials,
+            ca_pem: None,
+            concurrency: 8,
+            connect_timeout: Duration::from_secs(10),
+            request_timeout: Duration::from_secs(120),
+            list_timeout: Duration::from_secs(300),
+            idle_timeout: Duration::from_secs(60),
+            retries: Retries::default(),
+            max_object_bytes: 256 << 20,
+        }
+    }
+}
+
+/// Bounds of trying again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retries {
+    /// Times that a request is sent when UDM is away or says that it is busy.
+    pub tries: u32,
+    /// Times that a request is sent when its answer is wrong: 401, 500, or no JSON.
+    pub tries_if_wrong: u32,
+    /// Wait before the second try; doubled each time.
+    pub first_wait: Duration,
+    /// The longest wait, also if UDM asks for a longer one.
+    pub longest_wait: Duration,
+}
+
+impl Default for Retries {
+    /// About two minutes of an absent UDM: longer than a restart, shorter than an operator's patience with a Job
+    /// whose next pod tries again anyway.
+    fn default() -> Self {
+        Self {
+            tries: 8,
+            tries_if_wrong: 3,
+            first_wait: Duration::from_millis(500),
+            longest_wait: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Who asks.
+#[derive(Clone, Debug)]
+pub enum Credentials {
+    /// Basic authentication.
+    Basic {
+        /// User, e.g. `cn=admin`.
+        username: String,
+        /// Its password.
+        password: Secret,
+    },
+    /// A bearer token.
+    Bearer(Secret),
+}
+
+/// A password or token, which never shows in a log.
+#[derive(Clone)]
+pub enum Secret {
+    /// The value.
+    Value(String),
+    /// A file with the value, read again when UDM refuses it: Secrets that are mounted change while a pod runs. One
+    /// line end at the end does not count.
+    File(PathBuf),
+}
+
+impl Secret {
+    /// The value as it is now.
+    ///
+    /// # Errors
+    /// When the file can't be read.
+    pub fn read(&self) -> io::Result<String> {
+        match self {
+            Self::Value(value) => Ok(value.clone()),
+            Self::File(path) => {
+                let text = std::fs::read_to_string(path)?;
+                let line = text.strip_suffix('\n').unwrap_or(&text);
+                Ok(line.strip_suffix('\r').unwrap_or(line).to_owned())
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Value(_) => formatter.write_str("Secret(…)"),
+            Self::File(path) => write!(formatter, "Secret(file {})", path.display()),
+        }
+    }
+}
+
+impl From<String> for Secret {
+    fn from(value: String) -> Self {
+        Self::Value(value)
+    }
+}
+
+impl From<&str> for Secret {
+    fn from(value: &str) -> Self {
+        Self::Value(value.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_does_not_show() {
+        let credentials = Credentials::Basic { username: "cn=admin".into(), password: "hunter2".into() };
+        let config = Config::new("http://udm", credentials);
+        assert!(!format!("{config:?} {config:#?}").contains("hunter2"));
+        assert!(!format!("{:?}", Credentials::Bearer("hunter2".into())).contains("hunter2"));
+    }
+
+    #[test]
+    fn a_file_may_end_its_line() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (text, value) in [("a b", "a b"), ("a\n", "a"), ("a\r\n", "a"), ("a\n\n", "a\n"), ("", "")] {
+            std::fs::write(file.path(), text).unwrap();
+            assert_eq!(Secret::File(file.path().to_owned()).read().unwrap(), value);
+        }
+        assert!(Secret::File("/no/such/file".into()).read().is_err());
+    }
+}
