@@ -4,10 +4,12 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+mod check;
 mod cluster;
 mod commands;
 mod image;
 mod interrupt;
+mod steps;
 mod test;
 mod tools;
 mod workspace;
@@ -16,6 +18,11 @@ mod workspace;
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", arg_required_else_help = true)]
 enum Task {
+    /// Check format, lints, manifests, words, links, chart and dependencies
+    Check {
+        /// Only the gates whose names contain one of these
+        gates: Vec<String>,
+    },
     /// A real single-node Kubernetes on this machine, for tests and for trying things out
     Cluster(cluster::Args),
     /// Build the container images: the product's, and those of the tests
@@ -31,6 +38,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let done = match Task::parse() {
+        Task::Check { gates } => check::run(&gates),
         Task::Cluster(args) => cluster::run(args).map(|()| ExitCode::SUCCESS),
         Task::Image => image::run().map(|()| ExitCode::SUCCESS),
         Task::Test(args) => test::run(&args),

@@ -14,6 +14,7 @@ use crate::{
     cluster::{self, Cluster, Lifetime},
     commands, image,
     interrupt::Interrupt,
+    steps::step,
     tools, workspace,
 };
 
@@ -63,7 +64,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 }
 
 fn run_all(args: &Args, interrupt: &Interrupt, report: &mut Report) -> Result<()> {
-    let nats_server = report::step("tools", tools::nats_server)?;
+    let nats_server = step("tools", tools::nats_server)?;
     // Always the same packages, so that cargo chooses the same features and builds nothing twice.
     let cargo_test = |options: &[&str]| {
         let mut cargo = Command::new("cargo");
@@ -73,13 +74,13 @@ fn run_all(args: &Args, interrupt: &Interrupt, report: &mut Report) -> Result<()
     };
     let own = std::env::current_exe()?.display().to_string();
     let outside = runner_option(&[&own, "test-runner"]);
-    report::step("tests without a cluster", || {
+    step("tests without a cluster", || {
         let mut cargo = cargo_test(&["--no-fail-fast", "--config", &outside, "--"]);
         runner::run(cargo.args(&args.filters), interrupt, report)
     })?;
 
     let clustered = if has_cluster_tests()? {
-        report::step("building the tests for the cluster", || {
+        step("building the tests for the cluster", || {
             let mut list = cargo_test(&["--test", &format!("{NEEDS_CLUSTER}*"), "--quiet", "--", "--list"]);
             Ok(report::listed(&commands::output(list.args(&args.filters))?))
         })?
@@ -109,20 +110,23 @@ fn run_all(args: &Args, interrupt: &Interrupt, report: &mut Report) -> Result<()
         for (variable, program) in [("HEADSTART_KUBECTL", "kubectl"), ("HEADSTART_HELM", "helm")] {
             cargo.env(variable, commands::find(program).with_context(|| format!("no {program} in PATH"))?);
         }
-        return report::step("tests in the given cluster", || runner::run(&mut cargo, interrupt, report));
+        return step("tests in the given cluster", || runner::run(&mut cargo, interrupt, report));
     }
     if let Some(obstacle) = cluster::obstacle() {
         report.skipped(&clustered, &format!("NO CLUSTER CAN BE HAD HERE: {obstacle}"));
         report.failed("tests that need a cluster were skipped without --without-cluster");
         return Ok(());
     }
+    step("packages", cluster::install_packages)?;
+    let images = step("images", image::build_all)?;
+    interrupt.check()?;
     let (cluster, _held) = Cluster::for_tests()?;
     let up = Up::new(&cluster, interrupt)?;
-    report::step("giving the images to the cluster", || {
-        image::build_all()?.iter().try_for_each(|image| cluster.import(&image.archive))
+    step("giving the images to the cluster", || {
+        images.iter().try_for_each(|image| cluster.import(&image.archive))
     })?;
     let inside = runner_option(&[&own, "cluster", "--id", cluster.id(), "exec", "--"]);
-    report::step("tests in the cluster", || {
+    step("tests in the cluster", || {
         runner::run(&mut in_cluster(Some(&inside), "localhost"), interrupt, report)
     })?;
     up.down()
@@ -136,12 +140,11 @@ struct Up<'a> {
 
 impl<'a> Up<'a> {
     fn new(cluster: &'a Cluster, interrupt: &Interrupt) -> Result<Self> {
-        report::step("packages", cluster::install_packages)?;
-        let binaries = report::step("programs of the cluster", cluster::build)?;
+        let binaries = step("programs of the cluster", cluster::build)?;
         interrupt.check()?;
         let kept = std::env::var("KEEP").is_ok_and(|keep| keep == "1");
         let lifetime = if kept { Lifetime::UntilDown } else { Lifetime::AsThisProcess };
-        let lifeline = report::step("cluster up", || cluster.up(&binaries, lifetime))?;
+        let lifeline = step("cluster up", || cluster.up(&binaries, lifetime))?;
         Ok(Self { cluster, lifeline })
     }
 
@@ -154,7 +157,7 @@ impl<'a> Up<'a> {
             println!("the cluster stays: cargo xtask cluster --id {0} down ends it", self.cluster.id());
             return Ok(());
         }
-        let ended = report::step("cluster down", || self.cluster.down());
+        let ended = step("cluster down", || self.cluster.down());
         self.lifeline = None;
         ended
     }

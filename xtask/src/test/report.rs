@@ -1,8 +1,6 @@
 //! What came of the tests: the runners' own result lines, and their sum.
 
-use std::{process::ExitCode, time::Instant};
-
-use anyhow::Result;
+use std::process::ExitCode;
 
 /// Sums, and what is shown at the end.
 #[derive(Default)]
@@ -18,19 +16,6 @@ struct Counts {
     passed: u64,
     failed: u64,
     skipped: u64,
-}
-
-/// Does something, and prints what and how long it took.
-///
-/// # Errors
-/// What it gave.
-pub fn step<T>(name: &str, what: impl FnOnce() -> Result<T>) -> Result<T> {
-    println!("== {name}");
-    let begun = Instant::now();
-    let done = what();
-    let outcome = if done.is_ok() { "" } else { " (failed)" };
-    println!("== {name}: {:.1} s{outcome}", begun.elapsed().as_secs_f64());
-    done
 }
 
 /// The tests in what `--list` prints.
