@@ -56,8 +56,9 @@ impl JobTemplate {
     ///
     /// See [`TemplateError`]. All of them need a change of the template: there is nothing to try again.
     pub fn parse(yaml: &str) -> Result<Self, TemplateError> {
-        let value: Value =
+        let mut value: Value =
             serde_saphyr::from_str(yaml).map_err(|error| TemplateError::Yaml(error.to_string()))?;
+        quote_quantities(&mut value, false);
         let mut job: Job = serde_path_to_error::deserialize(&value).map_err(|error| TemplateError::Type {
             path: error.path().to_string(),
             message: error.inner().to_string(),
@@ -97,6 +98,20 @@ impl JobTemplate {
 
     pub(crate) fn annotations(&self) -> &BTreeMap<String, String> {
         &self.annotations
+    }
+}
+
+/// Makes texts of numbers in `requests` and `limits`: Kubernetes takes `cpu: 1` for a quantity, its types do not.
+fn quote_quantities(value: &mut Value, inside: bool) {
+    match value {
+        Value::Number(number) if inside => *value = Value::String(number.to_string()),
+        Value::Object(map) => {
+            for (key, value) in map {
+                quote_quantities(value, inside || key == "requests" || key == "limits");
+            }
+        }
+        Value::Array(list) => list.iter_mut().for_each(|value| quote_quantities(value, inside)),
+        _ => {}
     }
 }
 

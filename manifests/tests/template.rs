@@ -132,6 +132,14 @@ fn null_is_a_key_that_is_not_set() {
 }
 
 #[test]
+fn quantities_may_be_numbers_as_for_kubernetes() {
+    for cpu in [json!(1), json!(0.5), json!("500m")] {
+        let template = with("/spec/template/spec/containers/0/resources/requests/cpu", cpu.clone());
+        assert!(JobTemplate::parse(&template).is_ok(), "{cpu}");
+    }
+}
+
+#[test]
 fn wrong_types_are_refused_by_path() {
     let TemplateError::Type { path, message } = refusal(&with("/spec/backoffLimit", json!("many"))) else {
         panic!("a type error was expected")

@@ -22,17 +22,22 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 
-{{/* (dict root component [managedBy]) */}}
-{{- define "headstart.labels" -}}
+{{/* Labels of a pod: without versions, so that a new chart alone starts no pod anew. (dict root component [managedBy]) */}}
+{{- define "headstart.podLabels" -}}
 {{ include "headstart.selectorLabels" . }}
 app.kubernetes.io/part-of: headstart
 app.kubernetes.io/managed-by: {{ .managedBy | default .root.Release.Service }}
+{{- with .root.Values.additionalLabels }}
+{{ tpl (toYaml .) $.root }}
+{{- end }}
+{{- end -}}
+
+{{/* Labels of an object. (dict root component [managedBy]) */}}
+{{- define "headstart.labels" -}}
+{{ include "headstart.podLabels" . }}
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 {{- if not .managedBy }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
-{{- end }}
-{{- with .root.Values.additionalLabels }}
-{{ tpl (toYaml .) $.root }}
 {{- end }}
 {{- end -}}
 

@@ -28,7 +28,7 @@ max_payload: {{ .Values.nats.config.maxPayload }}
 jetstream {
   store_dir: /data
   # What is acknowledged is on the disk.
-  sync_interval: {{ .Values.nats.config.syncInterval }}
+  sync_interval: {{ .Values.nats.config.syncInterval | quote }}
   {{- with .Values.nats.config.maxFileStore }}
   max_file_store: {{ . }}
   {{- end }}

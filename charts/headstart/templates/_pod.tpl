@@ -70,7 +70,7 @@ resources:
 {{- define "headstart.podMetadata" -}}
 {{- $values := get .root.Values .component -}}
 labels:
-  {{- include "headstart.labels" . | nindent 2 }}
+  {{- include "headstart.podLabels" . | nindent 2 }}
   {{- with $values.podLabels }}
   {{- tpl (toYaml .) $.root | nindent 2 }}
   {{- end }}

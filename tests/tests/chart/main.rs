@@ -1,0 +1,215 @@
+//! What the Helm chart renders: goldens to be read as an administrator would, and the rules that goldens can't defend.
+//!
+//! Needs helm, and no cluster. Goldens are updated with `INSTA_UPDATE=always cargo test -p e2e --test chart`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod helm;
+mod permissions;
+mod pods;
+
+use helm::{kind, name, render, render_with};
+use serde_json::{Value, json};
+
+/// The sets of values in `values/`.
+const SETS: [&str; 4] = ["minimal", "opendesk", "everything", "queue"];
+
+#[test]
+fn minimal() {
+    insta::assert_snapshot!(golden("minimal"));
+}
+
+#[test]
+fn opendesk() {
+    insta::assert_snapshot!(golden("opendesk"));
+}
+
+#[test]
+fn everything() {
+    insta::assert_snapshot!(golden("everything"));
+}
+
+#[test]
+fn queue() {
+    insta::assert_snapshot!(golden("queue"));
+}
+
+/// The rendered text, with the generated passwords (32 letters, so 44 of base64) replaced.
+fn golden(set: &str) -> String {
+    let text = helm::template(set, &[]).unwrap();
+    let lines = text.lines().map(|line| match line.strip_prefix("  password: ") {
+        Some(password) if password.len() == 44 => "  password: (generated)",
+        _ => line,
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn helm_lint_is_content() {
+    for set in SETS {
+        helm::lint(set).unwrap();
+    }
+}
+
+#[test]
+fn unknown_and_impossible_values_are_refused_by_name() {
+    for (set, word) in [
+        ("api.confg.LOG_LEVEL=info", "confg"),
+        ("nats.persistence.sise=1Gi", "sise"),
+        ("containerSecurityContext.readOnlyRootFileSystem=true", "readOnlyRootFileSystem"),
+        ("launcher=cron", "launcher"),
+        ("resources.prefill.limits=null", "limits"),
+        ("replicaCount.api=-1", "replicaCount"),
+        ("image.digest=latest", "digest"),
+        ("prefill.udm.auth.password=", "prefill.udm.auth"),
+        ("nats.bundled=false", "nats.auth"),
+    ] {
+        let refusal = helm::template("minimal", &["--set", set]).expect_err(set);
+        assert!(refusal.contains(word), "{set}: {refusal}");
+    }
+    // Other charts' globals, and the switch of an umbrella chart, are none of our business.
+    helm::template("minimal", &["--set", "global.domain=example.org,enabled=true"]).unwrap();
+}
+
+#[test]
+fn nothing_is_cluster_scoped_or_outside_of_the_namespace() {
+    const NAMESPACED: [&str; 9] = [
+        "ConfigMap",
+        "Deployment",
+        "Job",
+        "Role",
+        "RoleBinding",
+        "Secret",
+        "Service",
+        "ServiceAccount",
+        "StatefulSet",
+    ];
+    for set in SETS {
+        for object in render(set) {
+            assert!(NAMESPACED.contains(&kind(&object)), "{set}: {} {}", kind(&object), name(&object));
+            assert_eq!(object.pointer("/metadata/namespace"), None, "{set}: {}", name(&object));
+        }
+    }
+}
+
+#[test]
+fn names_fit_however_long_the_release_is() {
+    let release = "a-release-with-a-very-long-name-that-helm-still-takes";
+    for object in helm::parse(&helm::template_as(release, "minimal", &[]).unwrap()) {
+        assert!(name(&object).len() <= 63, "{}", name(&object));
+    }
+}
+
+#[test]
+fn the_plain_roles_are_those_of_the_chart() {
+    let plain: Vec<Value> = ["roles", "role-bindings", "service-accounts"]
+        .iter()
+        .flat_map(|file| {
+            let path = helm::root().join(format!("rbac/{file}.yaml"));
+            helm::parse(&std::fs::read_to_string(&path).expect("reading rbac/"))
+        })
+        .collect();
+    let rendered: Vec<Value> = helm::parse(&helm::template_as("headstart", "minimal", &[]).unwrap())
+        .into_iter()
+        .filter(|object| ["Role", "RoleBinding", "ServiceAccount"].contains(&kind(object)))
+        .map(|mut object| {
+            let labels = object["metadata"]["labels"].as_object_mut().unwrap();
+            for of_helm in ["helm.sh/chart", "app.kubernetes.io/managed-by", "app.kubernetes.io/version"] {
+                labels.remove(of_helm);
+            }
+            object
+        })
+        .collect();
+    let sorted = |mut objects: Vec<Value>| {
+        objects.sort_by_key(|object| (kind(object).to_owned(), name(object).to_owned()));
+        objects
+    };
+    assert_eq!(sorted(plain), sorted(rendered));
+}
+
+#[test]
+fn roles_allow_what_the_design_says_and_no_more() {
+    let roles: Vec<Value> = render("minimal").into_iter().filter(|object| kind(object) == "Role").collect();
+    let rule = |groups: Value, resource: &str, verbs: Value| json!({"apiGroups": groups, "resources": [resource], "verbs": verbs});
+    let lease = "ums-headstart-controller";
+    let expected = [
+        (
+            "ums-headstart-api",
+            json!([
+                rule(json!(["batch"]), "jobs", json!(["create", "get"])),
+                rule(json!([""]), "configmaps", json!(["create", "get"])),
+            ]),
+        ),
+        (
+            "ums-headstart-controller",
+            json!([
+                rule(json!(["batch"]), "jobs", json!(["create", "get", "list", "watch", "patch", "delete"])),
+                rule(json!([""]), "pods", json!(["get", "list", "watch"])),
+                rule(json!([""]), "configmaps", json!(["create", "get"])),
+                rule(json!(["", "events.k8s.io"]), "events", json!(["create", "patch", "list"])),
+                rule(json!(["coordination.k8s.io"]), "leases", json!(["create"])),
+                {
+                    "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "resourceNames": [lease],
+                    "verbs": ["get", "update", "patch"],
+                },
+            ]),
+        ),
+    ];
+    let found: Vec<_> = roles.iter().map(|role| (name(role), role["rules"].clone())).collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn the_controllers_lease_is_the_one_that_its_role_names() {
+    let controller =
+        render("minimal").into_iter().find(|o| kind(o) == "Deployment" && name(o).ends_with("controller"));
+    let env = controller.unwrap()["spec"]["template"]["spec"]["containers"][0]["env"].clone();
+    let lease = env.as_array().unwrap().iter().find(|env| env["name"] == "LEASE_NAME").unwrap();
+    assert_eq!(lease["value"], "ums-headstart-controller");
+}
+
+#[test]
+fn without_kubernetes_as_launcher_there_is_no_right_at_all() {
+    for object in render("queue") {
+        assert!(!["Role", "RoleBinding"].contains(&kind(&object)), "{}", name(&object));
+    }
+    for pod in pods::all("queue") {
+        assert_eq!(pod.spec["automountServiceAccountToken"], false, "{}", pod.owner);
+    }
+}
+
+#[test]
+fn passwords_are_generated_once_for_each() {
+    let secrets = || -> Vec<String> {
+        let secrets = render("minimal").into_iter().filter(|object| kind(object) == "Secret");
+        secrets.map(|secret| secret["data"]["password"].as_str().unwrap().to_owned()).collect()
+    };
+    let mut all: Vec<String> = secrets();
+    assert_eq!(all.len(), 8, "three of the API, four of NATS, one of UDM");
+    all.sort();
+    all.dedup();
+    assert_eq!(all.len(), 8, "no two alike");
+}
+
+#[test]
+fn existing_secrets_are_used_and_none_is_made() {
+    let objects = render("opendesk");
+    assert!(objects.iter().all(|object| kind(object) != "Secret"));
+}
+
+#[test]
+fn a_password_that_changes_starts_the_pods_anew() {
+    let annotation = |objects: Vec<Value>, end: &str| {
+        let object =
+            objects.into_iter().find(|o| o.pointer("/spec/template").is_some() && name(o).ends_with(end));
+        object.unwrap()["spec"]["template"]["metadata"]["annotations"].clone()
+    };
+    for component in ["api", "nats"] {
+        let before = annotation(render("minimal"), component);
+        assert_eq!(before, annotation(render("minimal"), component), "nothing changed");
+        let after = annotation(render_with("minimal", &["--set", "api.nats.auth.password=new"]), component);
+        assert_ne!(before, after, "{component}");
+    }
+    // A new version of the chart alone is no reason to stop the NATS server.
+    let nats = annotation(render("minimal"), "nats").to_string();
+    assert!(!nats.contains(env!("CARGO_PKG_VERSION")), "{nats}");
+}
