@@ -27,6 +27,12 @@ impl Timestamp {
         Self(render(Offset::UTC.to_datetime(instant), Some(Offset::UTC)))
     }
 
+    /// A UTC instant without its offset: how a prefill's messages have always been stamped.
+    #[must_use]
+    pub fn naive_utc(instant: jiff::Timestamp) -> Self {
+        Self(render(Offset::UTC.to_datetime(instant), None))
+    }
+
     /// As it is written.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -1,0 +1,258 @@
+//! Flags and environment variables, in one scheme: the flag `--nats-url` is the variable `NATS_URL`.
+//!
+//! What installations have today (`NATS_HOST`, `ADMIN_PASSWORD`, `UDM_USERNAME` …) keeps its name. This is what was
+//! typed; each group turns into the typed configuration of its component here, and nowhere else.
+
+mod nats;
+mod roles;
+mod source;
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use nats::Nats;
+pub use roles::Roles;
+pub use source::{SourceAddress, Udm};
+
+/// Brings every user and group of the directory to the applications of openDesk and Nubus: first all that exist,
+/// then each change, in order, losing nothing.
+#[derive(Debug, Parser)]
+#[command(name = "headstart", version, max_term_width = 100, propagate_version = true)]
+#[command(after_help = "Every flag is also an environment variable: --nats-url is NATS_URL.\n\
+    Try it on a laptop: headstart standalone --source dump.jsonl")]
+pub struct Cli {
+    #[command(flatten)]
+    pub logging: Logging,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Args)]
+pub struct Logging {
+    /// error, warn, info, debug or trace; or directives such as info,broker=debug.
+    #[arg(long, env, value_name = "LEVEL", default_value = "info", global = true)]
+    pub log_level: String,
+    /// JSON lines, or text for people. auto: text on a terminal.
+    #[arg(long, env, value_name = "FORMAT", default_value = "auto", global = true)]
+    pub log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum LogFormat {
+    Auto,
+    Json,
+    Text,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve the HTTP API: registration, messages, events.
+    Api(Api),
+    /// Copy events into the queues of the subscriptions that asked for them.
+    Dispatcher(Dispatcher),
+    /// Run prefills as Kubernetes Jobs: start, watch, retry, record, clean up.
+    Controller(Controller),
+    /// Run one attempt of a prefill; this is what a Job's pod does.
+    Prefill(Prefill),
+    /// Run prefills from the NATS task queue, without Kubernetes.
+    Worker(Worker),
+    /// Run everything in one process, with a nats-server of its own.
+    Standalone(Standalone),
+    /// Check a directory dump, or the reach of a UDM, without writing anything.
+    Validate(Validate),
+    /// Become nats-server, and end with the parent (used by `standalone` only).
+    #[command(hide = true)]
+    GuardedNatsServer(GuardedNatsServer),
+}
+
+#[derive(Debug, Args)]
+pub struct Api {
+    #[command(flatten)]
+    pub nats: Nats,
+    #[command(flatten)]
+    pub roles: Roles,
+    #[command(flatten)]
+    pub http: Http,
+    /// Address to listen on.
+    #[arg(long, env, value_name = "ADDRESS", default_value = "0.0.0.0:7777")]
+    pub listen: SocketAddr,
+    /// Who runs prefills: Jobs of Kubernetes, or workers on the NATS task queue.
+    #[arg(long, env, value_name = "LAUNCHER", default_value = "kubernetes")]
+    pub launcher: LauncherKind,
+    #[command(flatten)]
+    pub jobs: Jobs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LauncherKind {
+    Kubernetes,
+    Queue,
+}
+
+#[derive(Debug, Args)]
+pub struct Http {
+    /// Prefix under which a reverse proxy shows the API; requests are served with and without it.
+    #[arg(long, env, value_name = "PATH", default_value = "/")]
+    pub root_path: String,
+    /// Allow requests from the pages of any origin.
+    #[arg(long, env, value_name = "BOOL", default_value = "false", action = clap::ArgAction::Set,
+          value_parser = clap::builder::BoolishValueParser::new())]
+    pub cors_all: bool,
+    /// Seconds after which an unacknowledged message is given again.
+    #[arg(long, env, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    pub redelivery_delay: Duration,
+}
+
+#[derive(Debug, Args)]
+pub struct Jobs {
+    /// The Job that prefills are made from, as the chart renders it (YAML).
+    #[arg(long, env, value_name = "FILE", default_value = "/etc/headstart/template/job.yaml")]
+    pub job_template: PathBuf,
+    /// Namespace of the Jobs; default: that of our own service account.
+    #[arg(long, env, value_name = "NAMESPACE")]
+    pub namespace: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Probes {
+    /// Address of /healthz, /readyz and /metrics.
+    #[arg(long, env, value_name = "ADDRESS")]
+    pub health_listen: Option<SocketAddr>,
+}
+
+#[derive(Debug, Args)]
+pub struct Dispatcher {
+    #[command(flatten)]
+    pub nats: Nats,
+    #[command(flatten)]
+    pub probes: Probes,
+}
+
+#[derive(Debug, Args)]
+pub struct Controller {
+    #[command(flatten)]
+    pub nats: Nats,
+    #[command(flatten)]
+    pub probes: Probes,
+    #[command(flatten)]
+    pub jobs: Jobs,
+    /// queue: no Jobs are watched; only what died half-way is finished.
+    #[arg(long, env, value_name = "LAUNCHER", default_value = "kubernetes")]
+    pub launcher: LauncherKind,
+    /// Most prefills that run at once.
+    #[arg(long, env, value_name = "N", default_value = "4", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_running_prefills: u32,
+    /// Seconds that a started Job may take until its pod runs.
+    #[arg(long, env, value_name = "SECONDS", default_value = "120", value_parser = seconds)]
+    pub start_deadline: Duration,
+}
+
+#[derive(Debug, Args)]
+pub struct Prefill {
+    #[command(flatten)]
+    pub nats: Nats,
+    #[command(flatten)]
+    pub source: SourceAddress,
+    #[command(flatten)]
+    pub udm: Udm,
+    /// The request, as JSON; from the Job's ConfigMap.
+    #[arg(long, env = "PREFILL_TASK", value_name = "FILE", default_value = "/etc/headstart/prefill/task.json")]
+    pub task: PathBuf,
+    /// Name of the pod, for people.
+    #[arg(long, env, value_name = "NAME", default_value = "prefill")]
+    pub pod_name: String,
+    /// Where Kubernetes reads the termination message.
+    #[arg(long, env, value_name = "FILE")]
+    pub termination_log: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Worker {
+    #[command(flatten)]
+    pub nats: Nats,
+    #[command(flatten)]
+    pub probes: Probes,
+    #[command(flatten)]
+    pub source: SourceAddress,
+    #[command(flatten)]
+    pub udm: Udm,
+    #[command(flatten)]
+    pub attempts: Attempts,
+    /// Name of this worker, for people.
+    #[arg(long, env, value_name = "NAME", default_value = "worker")]
+    pub pod_name: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Attempts {
+    /// Tries of a prefill before it has failed; -1: no limit.
+    #[arg(long, env, value_name = "N", default_value = "5", allow_negative_numbers = true,
+          value_parser = clap::value_parser!(i64).range(-1..))]
+    pub max_prefill_attempts: i64,
+    /// Prefills that one process runs at once.
+    #[arg(long, env, value_name = "N", default_value = "2", value_parser = clap::value_parser!(u16).range(1..))]
+    pub parallel_prefills: u16,
+}
+
+#[derive(Debug, Args)]
+pub struct Standalone {
+    /// Address to listen on.
+    #[arg(long, env, value_name = "ADDRESS", default_value = "127.0.0.1:7777")]
+    pub listen: SocketAddr,
+    /// Where everything is kept; made if it is not there.
+    #[arg(long, env, value_name = "DIR", default_value = "headstart-data")]
+    pub data_dir: PathBuf,
+    /// A nats-server that runs already; otherwise one is started, with its data under --data-dir.
+    #[arg(long = "nats", env = "NATS_URL", value_name = "URL")]
+    pub nats_url: Option<String>,
+    /// User at that server.
+    #[arg(long, env, value_name = "USER", requires = "nats_url")]
+    pub nats_user: Option<String>,
+    /// Its password.
+    #[arg(long, env, value_name = "PASSWORD", hide_env_values = true, requires = "nats_user")]
+    pub nats_password: Option<String>,
+    /// The nats-server to start (2.12 or newer); default: beside this program, where `cargo xtask tools` puts it, or
+    /// on PATH.
+    #[arg(long, env = "HEADSTART_NATS_SERVER", value_name = "FILE")]
+    pub nats_server: Option<PathBuf>,
+    #[command(flatten)]
+    pub source: SourceAddress,
+    #[command(flatten)]
+    pub udm: Udm,
+    #[command(flatten)]
+    pub roles: roles::OptionalRoles,
+    #[command(flatten)]
+    pub http: Http,
+    #[command(flatten)]
+    pub attempts: Attempts,
+}
+
+#[derive(Debug, Args)]
+pub struct Validate {
+    #[command(flatten)]
+    pub source: SourceAddress,
+    #[command(flatten)]
+    pub udm: Udm,
+    /// Topics that must be there, such as users/user; may be given several times.
+    #[arg(long, value_name = "TOPIC", default_value = "users/user")]
+    pub topic: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct GuardedNatsServer {
+    /// Program to run.
+    pub program: PathBuf,
+    /// Its arguments.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub arguments: Vec<String>,
+}
+
+/// Seconds, with fractions.
+fn seconds(text: &str) -> Result<Duration, String> {
+    text.parse::<f64>()
+        .ok()
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(|| "give a number of seconds above 0, such as 1.5".to_owned())
+}

@@ -1,0 +1,147 @@
+//! `headstart standalone`: API, dispatcher and worker in one process, on a nats-server of its own or a given one.
+
+pub mod nats_server;
+mod passwords;
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use broker::{Broker, NatsConfig, Secret};
+use prometheus_client::registry::Registry;
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    commands,
+    settings::{self, Roles},
+};
+use nats_server::NatsServer;
+
+/// How long a nats-server with much data may take until it answers.
+const NATS_STARTS_WITHIN: Duration = Duration::from_secs(60);
+
+/// Runs everything until `shutdown`.
+pub async fn run(settings: settings::Standalone, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let data_dir = &settings.data_dir;
+    std::fs::create_dir_all(data_dir)
+        .with_context(|| format!("can't make {} (--data-dir, DATA_DIR)", data_dir.display()))?;
+    let data_dir = data_dir
+        .canonicalize()
+        .with_context(|| format!("can't use {} (--data-dir, DATA_DIR)", data_dir.display()))?;
+    let _lock = nats_server::lock(&data_dir)?;
+    let source = Arc::new(settings.source.open(&settings.udm)?);
+    let listener = commands::listen(settings.listen).await?;
+    let roles = roles(&settings.roles, &data_dir)?;
+
+    let nats_shutdown = CancellationToken::new();
+    let mut nats = JoinSet::new();
+    let nats_config = match &settings.nats_url {
+        Some(url) => NatsConfig {
+            url: url.clone(),
+            user: settings.nats_user.clone(),
+            password: settings.nats_password.clone().map(Secret::new),
+            component: "standalone",
+            replicas: 1,
+        },
+        None => {
+            let server = NatsServer::prepare(settings.nats_server.as_deref(), &data_dir).await?;
+            let config = server.config();
+            nats.spawn(server.supervise(nats_shutdown.clone()));
+            config
+        }
+    };
+    let ended = tokio::select! {
+        ended = work(&settings, roles, source, listener, nats_config, shutdown.clone()) => ended,
+        Some(ended) = nats.join_next() => ended.context("nats-server")?,
+    };
+    // The components have ended, so nothing writes any more.
+    nats_shutdown.cancel();
+    while let Some(stopped) = nats.join_next().await {
+        stopped.context("nats-server")??;
+    }
+    ended
+}
+
+async fn work(
+    settings: &settings::Standalone,
+    roles: Roles,
+    source: Arc<prefill_job::source::Source>,
+    listener: TcpListener,
+    nats: NatsConfig,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let broker = commands::connect(&nats, NATS_STARTS_WITHIN, &shutdown).await?;
+    broker.create_layout().await.context("preparing NATS")?;
+    let mut registry = Registry::default();
+    let metrics = dispatcher::Metrics::register(&mut registry);
+    let worker = commands::worker_config(&settings.attempts, "standalone".to_owned());
+    let mut parts: JoinSet<anyhow::Result<()>> = JoinSet::new();
+    let stop = shutdown.child_token();
+    parts.spawn({
+        let running = dispatcher::run(dispatcher::Config::default(), broker.clone(), metrics, stop.clone());
+        async move { running.await.context("dispatcher") }
+    });
+    parts.spawn({
+        let running = prefill_job::worker::run(worker, broker.clone(), source, stop.clone());
+        async move {
+            running.await;
+            Ok(())
+        }
+    });
+    parts.spawn(commands::sweep(broker.clone(), stop.clone()));
+    let config = commands::api_config(&roles, &settings.http);
+    let launcher = api::Launcher::queue(broker.tasks());
+    parts.spawn({
+        let running = api::run(listener, config, broker.clone(), launcher, stop.clone());
+        async move { running.await.context("API") }
+    });
+    tracing::info!(address = %settings.listen, data = %settings.data_dir.display(), "headstart is running");
+    // The first part that ends, for whatever reason, ends the others.
+    let mut first = Ok(());
+    while let Some(ended) = parts.join_next().await {
+        stop.cancel();
+        let ended = ended.context("a part of headstart").and_then(|ended| ended);
+        if first.is_ok() {
+            first = ended;
+        }
+    }
+    broker.close().await;
+    first
+}
+
+/// The users of the API. Passwords that were not given are generated, kept, and printed once.
+fn roles(given: &settings::OptionalRoles, data_dir: &Path) -> anyhow::Result<Roles> {
+    let folder = data_dir.join("passwords");
+    std::fs::create_dir_all(&folder).with_context(|| format!("can't make {}", folder.display()))?;
+    let mut news = Vec::new();
+    let mut password = |variable: &str, user: &str, file: &str, given: &Option<String>| {
+        let path = folder.join(file);
+        let kept = passwords::keep(&path, given.as_deref())?;
+        if kept.generated {
+            news.push(format!("  {user}: {} ({variable}; kept in {})", kept.value, path.display()));
+        }
+        anyhow::Ok(kept.value)
+    };
+    let roles = Roles {
+        admin_password: password("ADMIN_PASSWORD", &given.admin_username, "admin", &given.admin_password)?,
+        events_password_udm: password(
+            "EVENTS_PASSWORD_UDM",
+            &given.events_username_udm,
+            "events",
+            &given.events_password_udm,
+        )?,
+        prefill_password: password(
+            "PREFILL_PASSWORD",
+            &given.prefill_username,
+            "prefill",
+            &given.prefill_password,
+        )?,
+        admin_username: given.admin_username.clone(),
+        events_username_udm: given.events_username_udm.clone(),
+        prefill_username: given.prefill_username.clone(),
+    };
+    if !news.is_empty() {
+        println!("Passwords were generated; they are shown only now:\n{}", news.join("\n"));
+    }
+    Ok(roles)
+}

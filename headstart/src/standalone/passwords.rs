@@ -1,0 +1,45 @@
+//! Passwords that were not given: generated once, kept in the data directory.
+
+use std::{
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+
+/// A password, and whether it was made just now.
+pub struct Kept {
+    pub value: String,
+    pub generated: bool,
+}
+
+/// The given password; else the one that is kept in the file; else a new one, which is then kept there.
+pub fn keep(file: &Path, given: Option<&str>) -> anyhow::Result<Kept> {
+    if let Some(given) = given {
+        return Ok(Kept { value: given.to_owned(), generated: false });
+    }
+    match std::fs::read_to_string(file) {
+        Ok(text) => Ok(Kept { value: text.trim_end().to_owned(), generated: false }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let value = uuid::Uuid::new_v4().simple().to_string();
+            write_private(file, &format!("{value}\n"))?;
+            Ok(Kept { value, generated: true })
+        }
+        Err(error) => Err(error).with_context(|| format!("can't read {}", file.display())),
+    }
+}
+
+/// Writes a file that only we may read, whole or not at all.
+pub fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
+    let mut temporary = PathBuf::from(path);
+    temporary.as_mut_os_string().push(".new");
+    let write = || {
+        let mut file =
+            std::fs::File::options().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, path)
+    };
+    write().with_context(|| format!("can't write {}", path.display()))
+}
