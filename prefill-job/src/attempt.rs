@@ -1,0 +1,200 @@
+//! One attempt: fence, fill, seal.
+
+use std::time::Duration;
+
+use broker::{Broker, Claimed, FenceHolder, Queue};
+use bytes::Bytes;
+use model::{Body, Counts, ExitCode, Message, PrefillTask, Publisher, Reason, Timestamp, UDM_REALM};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    outcome::{Failure, Outcome, gone},
+    progress::Teller,
+    source::{SnapshotObject, Source, SourceEvent},
+};
+
+/// Most messages of a batch (ADR-50 allows 1000; measured: 500 of 3 KB are near the best, `docs/benchmarks.md`).
+const BATCH_MESSAGES: usize = 500;
+/// Bytes after which a batch is written although it has room: the server holds it in memory.
+const BATCH_BYTES: usize = 4 << 20;
+/// Objects that wait between source and queue: back-pressure both ways.
+const CHANNEL: usize = 2 * BATCH_MESSAGES;
+
+/// Runs one attempt to its end. `holder` names the pod or worker, for people. Cancelling `shutdown` ends it cleanly
+/// between two batches.
+pub async fn run(
+    broker: &Broker,
+    source: &Source,
+    task: &PrefillTask,
+    holder: &str,
+    shutdown: &CancellationToken,
+) -> Outcome {
+    let queue = broker.queue(&task.subscription, task.incarnation);
+    tokio::select! {
+        () = shutdown.cancelled() => return Outcome::Failed(stopped()),
+        ready = boundary(&queue, task) => if let Err(failure) = ready {
+            return Outcome::Failed(failure);
+        },
+    }
+    let mut fence = match queue.claim_fence(task.round, task.attempt, holder).await {
+        Ok(Claimed::Holder(fence)) => fence,
+        Ok(Claimed::Sealed) => return Outcome::Done(sealed_counts(&queue).await),
+        Ok(Claimed::Overtaken | Claimed::Cancelled) => return Outcome::Obsolete,
+        Ok(Claimed::Gone) => return Outcome::Failed(gone()),
+        Err(error) => return Outcome::Failed(error.into()),
+    };
+    tracing::info!(
+        subscription = %task.subscription, incarnation = %task.incarnation, attempt = task.attempt,
+        holder = fence.holder(), "filling the queue"
+    );
+    if let Err(error) = fence.purge_below().await {
+        return error.into();
+    }
+    let teller = Teller::start(broker, task);
+    let outcome = fill(broker, source, task, &mut fence, &teller, shutdown).await;
+    teller.finish().await;
+    outcome
+}
+
+/// Waits until the queue's checkpoint shows the round: from then on, what the list misses comes as a live event. It
+/// is looked at here, and not only before the Job is started, because a Job may be resumed by hand.
+async fn boundary(queue: &Queue, task: &PrefillTask) -> Result<(), Failure> {
+    let mut pause = Duration::from_millis(20);
+    loop {
+        match queue.checkpoint().await? {
+            None => return Err(gone()),
+            Some(found) if found.value.incarnation != task.incarnation => return Err(gone()),
+            Some(found) if found.value.active && found.value.round >= task.round => return Ok(()),
+            Some(_) => {}
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(1));
+    }
+}
+
+async fn sealed_counts(queue: &Queue) -> Option<Counts> {
+    queue.fence().await.ok().flatten().and_then(|fence| fence.value.counts)
+}
+
+fn stopped() -> Failure {
+    Failure::transient(Reason::Internal, "stopped by a signal; the next pod begins anew")
+}
+
+/// Copies everything from the source into the queue and seals it.
+async fn fill(
+    broker: &Broker,
+    source: &Source,
+    task: &PrefillTask,
+    fence: &mut FenceHolder,
+    teller: &Teller,
+    shutdown: &CancellationToken,
+) -> Outcome {
+    let (objects, mut events) = mpsc::channel(CHANNEL);
+    let read = async { source.read(&task.realms_topics, objects).await.map_err(Failure::from) };
+    let write = write_all(&mut events, fence, teller, broker.largest_message(), shutdown);
+    // Both at once: the first failure drops the other. A source that has ended has dropped its sender, so the writer
+    // ends too.
+    let written = tokio::try_join!(async { read.await.map_err(Outcome::Failed) }, write);
+    match written {
+        Err(outcome) => outcome,
+        Ok(((), counts)) => match fence.seal(counts).await {
+            Ok(()) => Outcome::Done(Some(counts)),
+            Err(error) => error.into(),
+        },
+    }
+}
+
+/// Writes what comes until the source closes the channel.
+async fn write_all(
+    events: &mut mpsc::Receiver<SourceEvent>,
+    fence: &mut FenceHolder,
+    teller: &Teller,
+    largest: usize,
+    shutdown: &CancellationToken,
+) -> Result<Counts, Outcome> {
+    let mut counts = Counts::default();
+    let mut received = Vec::with_capacity(BATCH_MESSAGES);
+    let mut batch = Batch::default();
+    loop {
+        let more = tokio::select! {
+            () = shutdown.cancelled() => return Err(Outcome::Failed(stopped())),
+            more = events.recv_many(&mut received, BATCH_MESSAGES) => more,
+        };
+        if more == 0 {
+            return Ok(counts);
+        }
+        for event in received.drain(..) {
+            match event {
+                SourceEvent::Object(object) => {
+                    if batch.bytes >= BATCH_BYTES {
+                        batch.write(fence, &mut counts).await?;
+                    }
+                    batch.push(message(object, counts.messages + batch.messages.len() as u64 + 1, largest)?);
+                }
+                SourceEvent::Skipped { .. } => counts.skipped += 1,
+                SourceEvent::TopicStarted { topic, total } => teller.update(|tally| {
+                    tally.topic = Some(topic.into());
+                    tally.total = total.map(|n| tally.total.unwrap_or(0) + n).or(tally.total);
+                }),
+                SourceEvent::TopicFinished { .. } => teller.update(|tally| tally.topic = None),
+                SourceEvent::Retrying { error } => teller.update(|tally| tally.error = Some(error.into())),
+            }
+        }
+        batch.write(fence, &mut counts).await?;
+        teller.update(|tally| {
+            if tally.done < counts.messages {
+                tally.error = None;
+            }
+            tally.done = counts.messages;
+            tally.skipped = counts.skipped;
+        });
+    }
+}
+
+#[derive(Default)]
+struct Batch {
+    messages: Vec<Bytes>,
+    bytes: usize,
+}
+
+impl Batch {
+    fn push(&mut self, message: Bytes) {
+        self.bytes += message.len();
+        self.messages.push(message);
+    }
+
+    async fn write(&mut self, fence: &mut FenceHolder, counts: &mut Counts) -> Result<(), Outcome> {
+        if self.messages.is_empty() {
+            return Ok(());
+        }
+        fence.write(counts.messages + 1, &self.messages).await?;
+        counts.messages += self.messages.len() as u64;
+        self.messages.clear();
+        self.bytes = 0;
+        Ok(())
+    }
+}
+
+/// The message of an object, as consumers know it.
+fn message(object: SnapshotObject, index: u64, largest: usize) -> Result<Bytes, Outcome> {
+    let message = Message {
+        publisher_name: Publisher::UdmPreFill,
+        ts: Timestamp::naive_utc(jiff::Timestamp::now()),
+        realm: UDM_REALM.to_owned(),
+        topic: object.topic,
+        body: Body::snapshot(object.object),
+    };
+    let bad = |problem: String| {
+        let text = format!("object {index} ({}) can't be written: {problem}", message.topic);
+        Outcome::Failed(Failure::permanent(ExitCode::BadData, Reason::BadData, text))
+    };
+    let payload = serde_json::to_vec(&message).map_err(|e| bad(e.to_string()))?;
+    if payload.len() > largest {
+        return Err(bad(format!(
+            "it has {} bytes, at most {largest} fit; raise max_payload of NATS (64 KiB are kept for headers)",
+            payload.len()
+        )));
+    }
+    Ok(Bytes::from(payload))
+}

@@ -1,0 +1,195 @@
+//! How an attempt ends: exit code, termination message, and what it means for the subscription.
+
+use broker::FillError;
+use model::{Counts, ExitCode, Reason};
+use serde::{Deserialize, Serialize};
+
+use crate::source::SourceError;
+
+/// How an attempt ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Sealed, by this run or an earlier one of the same attempt.
+    Done(Option<Counts>),
+    /// A later attempt has taken over, or this one was cancelled: nothing is left to do.
+    Obsolete,
+    /// Not complete.
+    Failed(Failure),
+}
+
+/// Why an attempt is not complete.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Exit code of the process: permanent or transient.
+    pub code: ExitCode,
+    /// The reason as one word.
+    pub reason: Reason,
+    /// The reason as a sentence, with its causes.
+    pub message: String,
+    /// The fence was lost to a twin of the same attempt, which goes on: whoever lost must not touch the task.
+    pub lost_to_twin: bool,
+}
+
+/// Longest termination message that Kubernetes keeps, in bytes (`terminationMessagePath`).
+const TERMINATION_MESSAGE_MAX: usize = 4096;
+/// Room for everything but the sentence.
+const SENTENCE_MAX: usize = TERMINATION_MESSAGE_MAX - 1024;
+
+/// What the container leaves in `/dev/termination-log`: a contract with the controller.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TerminationMessage {
+    /// `done`, `obsolete`, or the class of the failure.
+    pub class: String,
+    /// A sentence for people.
+    pub message: String,
+    /// Messages written, if the attempt is complete.
+    pub messages: Option<u64>,
+    /// Objects that vanished between list and read, if the attempt is complete.
+    pub skipped: Option<u64>,
+}
+
+impl Outcome {
+    /// The exit code of the process.
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Done(_) | Self::Obsolete => ExitCode::Done,
+            Self::Failed(failure) => failure.code,
+        }
+    }
+
+    /// The termination message; it always fits.
+    #[must_use]
+    pub fn termination_message(&self) -> TerminationMessage {
+        let class = match self {
+            Self::Done(_) => "done",
+            Self::Obsolete => "obsolete",
+            Self::Failed(failure) => class(failure.code),
+        };
+        let (message, counts) = match self {
+            Self::Done(counts) => ("the prefill is complete".to_owned(), *counts),
+            Self::Obsolete => ("a later attempt has taken over, or this one was cancelled".to_owned(), None),
+            Self::Failed(failure) => (shorten(&failure.message), None),
+        };
+        TerminationMessage {
+            class: class.to_owned(),
+            message,
+            messages: counts.map(|c| c.messages),
+            skipped: counts.map(|c| c.skipped),
+        }
+    }
+}
+
+fn class(code: ExitCode) -> &'static str {
+    match code {
+        ExitCode::Done => "done",
+        ExitCode::Transient => "transient",
+        ExitCode::BadRequest => "bad_request",
+        ExitCode::CredentialsRefused => "credentials_refused",
+        ExitCode::SubscriptionGone => "subscription_gone",
+        ExitCode::BadData => "bad_data",
+    }
+}
+
+fn shorten(text: &str) -> String {
+    let mut end = text.len().min(SENTENCE_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}
+
+impl Failure {
+    /// A failure that may pass.
+    pub(crate) fn transient(reason: Reason, message: impl Into<String>) -> Self {
+        Self { code: ExitCode::Transient, reason, message: message.into(), lost_to_twin: false }
+    }
+
+    /// A failure that would come again.
+    pub(crate) fn permanent(code: ExitCode, reason: Reason, message: impl Into<String>) -> Self {
+        Self { code, reason, message: message.into(), lost_to_twin: false }
+    }
+}
+
+impl From<SourceError> for Failure {
+    fn from(error: SourceError) -> Self {
+        let code = error.exit_code();
+        let reason = match code {
+            ExitCode::BadRequest => Reason::BadRequest,
+            ExitCode::CredentialsRefused => Reason::CredentialsRefused,
+            ExitCode::BadData => Reason::BadData,
+            ExitCode::Done | ExitCode::Transient | ExitCode::SubscriptionGone => Reason::SourceUnavailable,
+        };
+        Self { code, reason, message: chain(&error), lost_to_twin: false }
+    }
+}
+
+impl From<broker::Error> for Failure {
+    fn from(error: broker::Error) -> Self {
+        // Even what is not transient may be mended by an operator: the limit of tries ends it.
+        Self::transient(Reason::Internal, chain(&error))
+    }
+}
+
+impl From<FillError> for Outcome {
+    fn from(error: FillError) -> Self {
+        let message = chain(&error);
+        Self::Failed(match error {
+            FillError::Overtaken => return Self::Obsolete,
+            FillError::LostToTwin => {
+                Failure { lost_to_twin: true, ..Failure::transient(Reason::Internal, message) }
+            }
+            FillError::Gone => gone(),
+            FillError::Full(_) => Failure::transient(Reason::Internal, message),
+            FillError::Broker(error) => error.into(),
+        })
+    }
+}
+
+/// The subscription does not exist any more.
+pub(crate) fn gone() -> Failure {
+    Failure::permanent(
+        ExitCode::SubscriptionGone,
+        Reason::Broken,
+        "the subscription is gone, or its queue is lost",
+    )
+}
+
+/// An error with all its causes, on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |e| (*e).source());
+    causes.fold(error.to_string(), |text, cause| {
+        let cause = cause.to_string();
+        if text.ends_with(&cause) { text } else { format!("{text}: {cause}") }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_termination_message_always_fits() {
+        for text in ["short", &"ü".repeat(10_000), &"\"\n".repeat(10_000)] {
+            let failure = Failure::transient(Reason::SourceUnavailable, text);
+            let message = Outcome::Failed(failure).termination_message();
+            assert_eq!(message.class, "transient");
+            assert!(message.message.len() <= SENTENCE_MAX);
+        }
+    }
+
+    #[test]
+    fn outcomes_exit_by_the_contract() {
+        let permanent = Failure::permanent(ExitCode::CredentialsRefused, Reason::CredentialsRefused, "401");
+        for (outcome, code, class) in [
+            (Outcome::Done(None), ExitCode::Done, "done"),
+            (Outcome::Obsolete, ExitCode::Done, "obsolete"),
+            (Outcome::Failed(permanent), ExitCode::CredentialsRefused, "credentials_refused"),
+            (FillError::Overtaken.into(), ExitCode::Done, "obsolete"),
+            (FillError::LostToTwin.into(), ExitCode::Transient, "transient"),
+            (FillError::Gone.into(), ExitCode::SubscriptionGone, "subscription_gone"),
+        ] {
+            assert_eq!((outcome.exit_code(), outcome.termination_message().class.as_str()), (code, class));
+        }
+    }
+}

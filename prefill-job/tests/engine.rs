@@ -1,0 +1,249 @@
+//! Attempts and workers on a real nats-server, with a dump as source.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use std::{io::Write, sync::Arc, time::Duration};
+
+use broker::{
+    Broker, Copier, Delivered, Queue, ReaderConfig, Readers, TasksConfig,
+    testing::{NatsServer, eventually},
+};
+use model::{
+    Counts, ExitCode, Incarnation, Lifecycle, PrefillState, PrefillTask, RealmTopic, Reason, Registration,
+    Subscription,
+};
+use prefill_job::{
+    Failure, Outcome, attempt,
+    source::{
+        Source,
+        dump::Dump,
+        udm::{self, Credentials, Retries, Udm},
+    },
+    worker,
+};
+use tempfile::NamedTempFile;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use uuid::Uuid;
+
+const SOON: Duration = Duration::from_secs(30);
+
+fn dump(users: usize) -> NamedTempFile {
+    let mut file = NamedTempFile::new().unwrap();
+    for n in 0..users {
+        writeln!(file, r#"{{"dn":"uid=u{n},dc=x","objectType":"users/user","id":"u{n}","properties":{{}}}}"#)
+            .unwrap();
+    }
+    writeln!(file, r#"{{"dn":"cn=g,dc=x","objectType":"groups/group","id":"g","properties":{{}}}}"#).unwrap();
+    file
+}
+
+fn source(file: &NamedTempFile) -> Source {
+    Source::Dump(Dump::new(file.path()))
+}
+
+async fn registered(broker: &Broker) -> (Subscription, Queue) {
+    let topics = ["groups/group", "users/.*"];
+    let registration = Registration {
+        name: "mail".parse().unwrap(),
+        realms_topics: topics.map(|t| RealmTopic { realm: "udm".into(), topic: t.into() }).to_vec(),
+        request_prefill: true,
+    };
+    let now = "2026-01-01T00:00:00".parse().unwrap();
+    let mut s = Subscription::reserve(registration, Incarnation(Uuid::new_v4()), 1, now);
+    s.lifecycle = Lifecycle::Ready;
+    broker.registry().create(&s).await.unwrap();
+    let queue = broker.queue(&s.name, s.incarnation);
+    queue.create(&s).await.unwrap();
+    (s, queue)
+}
+
+async fn activate(queue: &Queue) {
+    Copier::open(queue.clone()).await.unwrap().unwrap().mark(1, 1).await.unwrap();
+}
+
+async fn run(broker: &Broker, source: &Source, s: &Subscription) -> Outcome {
+    attempt::run(broker, source, &PrefillTask::of(s), "pod", &CancellationToken::new()).await
+}
+
+async fn state(broker: &Broker, s: &Subscription) -> (PrefillState, Option<Reason>) {
+    let prefill = broker.registry().subscription(&s.name).await.unwrap().unwrap().value.prefill;
+    (prefill.state, prefill.reason)
+}
+
+async fn read_all(broker: &Broker, s: &Subscription) -> Vec<String> {
+    let cancel = CancellationToken::new();
+    let view = broker.registry().view(cancel.clone());
+    view.synced().await;
+    let readers = Readers::new(broker.clone(), view, ReaderConfig::default());
+    let mut ids = Vec::new();
+    let wait = Duration::from_millis(100);
+    while let Some(Delivered { payload, .. }) =
+        readers.next(&s.name, s.incarnation, wait, &cancel, true).await.unwrap()
+    {
+        let json: serde_json::Value = serde_json::from_slice(&payload).unwrap();
+        assert_eq!(json["publisher_name"], "udm-pre-fill");
+        assert_eq!(json["topic"], json["body"]["new"]["objectType"]);
+        ids.push(json["body"]["new"]["id"].as_str().unwrap().to_owned());
+    }
+    cancel.cancel();
+    ids
+}
+
+fn expected(users: usize) -> Vec<String> {
+    std::iter::once("g".to_owned()).chain((0..users).map(|n| format!("u{n}"))).collect()
+}
+
+#[tokio::test]
+async fn an_attempt_waits_for_its_boundary_then_fills_in_the_order_of_the_topics() {
+    let server = NatsServer::start().await;
+    let broker = server.broker().await;
+    let (s, queue) = registered(&broker).await;
+    let file = dump(1200);
+    let source = source(&file);
+    let filling = run(&broker, &source, &s);
+    tokio::pin!(filling);
+    let early = tokio::time::timeout(Duration::from_millis(300), &mut filling).await;
+    assert!(early.is_err(), "it began before the queue showed its round: {early:?}");
+    activate(&queue).await;
+    let outcome = tokio::time::timeout(SOON, filling).await.unwrap();
+    assert_eq!(outcome, Outcome::Done(Some(Counts { messages: 1201, skipped: 0 })));
+    // Again: sealed, nothing is written twice.
+    assert_eq!(run(&broker, &source, &s).await, outcome);
+    let done = |s: &Subscription| s.with_prefill_state(PrefillState::Done, None, None, s.created.clone());
+    broker.registry().modify(&s.name, s.incarnation, done).await.unwrap();
+    assert_eq!(read_all(&broker, &s).await, expected(1200));
+    let progress = broker.progress().get(&s.name).await.unwrap().unwrap();
+    assert_eq!((progress.done, progress.total), (1201, Some(1201)));
+}
+
+#[tokio::test]
+async fn what_can_not_work_ends_with_its_code() {
+    let server = NatsServer::start().await;
+    let broker = server.broker().await;
+    let (mut s, queue) = registered(&broker).await;
+    activate(&queue).await;
+    let mut broken = NamedTempFile::new().unwrap();
+    writeln!(broken, "{{\"objectType\": ").unwrap();
+    let code = |outcome: &Outcome| outcome.exit_code();
+    assert_eq!(code(&run(&broker, &source(&broken), &s).await), ExitCode::BadData);
+    let missing = Source::Dump(Dump::new("/does/not/exist.jsonl"));
+    let outcome = run(&broker, &missing, &s).await;
+    assert!(
+        matches!(&outcome, Outcome::Failed(Failure { message, .. }) if message.contains("/does/not/exist"))
+    );
+    assert_eq!(code(&outcome), ExitCode::BadRequest);
+    s.incarnation = Incarnation(Uuid::new_v4());
+    assert_eq!(code(&run(&broker, &source(&dump(1)), &s).await), ExitCode::SubscriptionGone);
+}
+
+#[tokio::test]
+async fn a_higher_attempt_ends_the_lower_one() {
+    let server = NatsServer::start().await;
+    let broker = server.broker().await;
+    let (mut s, queue) = registered(&broker).await;
+    activate(&queue).await;
+    let file = dump(10);
+    let source = source(&file);
+    s.prefill.attempt = 2;
+    assert!(matches!(run(&broker, &source, &s).await, Outcome::Done(_)));
+    s.prefill.attempt = 1;
+    assert_eq!(run(&broker, &source, &s).await, Outcome::Obsolete);
+}
+
+#[tokio::test]
+async fn a_kill_of_the_server_in_the_middle_loses_and_repeats_nothing() {
+    let mut server = NatsServer::start().await;
+    let broker = server.broker().await;
+    let (s, queue) = registered(&broker).await;
+    activate(&queue).await;
+    let file = dump(60_000);
+    let source = source(&file);
+    let filling = run(&broker, &source, &s);
+    tokio::pin!(filling);
+    // Until something is written.
+    let begun = async {
+        loop {
+            if queue.pending().await.is_ok_and(|p| p.is_some_and(|p| p.prefill > 1000)) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::select! {
+        () = begun => {}
+        early = &mut filling => panic!("too fast to be interrupted: {early:?}"),
+    }
+    server.restart().await;
+    let outcome = tokio::time::timeout(Duration::from_secs(90), filling).await.unwrap();
+    let outcome = match outcome {
+        // NATS was away for longer than one call may take: the next try does it all again.
+        Outcome::Failed(Failure { code: ExitCode::Transient, .. }) => run(&broker, &source, &s).await,
+        other => other,
+    };
+    assert_eq!(outcome, Outcome::Done(Some(Counts { messages: 60_001, skipped: 0 })));
+    assert_eq!(queue.pending().await.unwrap().unwrap().prefill, 60_001);
+}
+
+fn start_worker(broker: &Broker, source: Source, tries_max: u64) -> (tokio::task::JoinHandle<()>, DropGuard) {
+    let config = worker::Config {
+        parallel: 1,
+        tries_max: Some(tries_max),
+        holder: "worker".into(),
+        tasks: TasksConfig { backoff: vec![Duration::from_millis(400), Duration::from_millis(800)] },
+    };
+    let shutdown = CancellationToken::new();
+    let running = worker::run(config, broker.clone(), Arc::new(source), shutdown.clone());
+    (tokio::spawn(running), shutdown.drop_guard())
+}
+
+#[tokio::test]
+async fn a_worker_takes_the_task_and_records_the_end() {
+    let server = NatsServer::start().await;
+    let broker = server.broker().await;
+    let (s, queue) = registered(&broker).await;
+    broker.tasks().submit(&PrefillTask::of(&s)).await.unwrap();
+    let file = dump(50);
+    let _worker = start_worker(&broker, source(&file), 3);
+    eventually("running", SOON, async || state(&broker, &s).await.0, |s| *s == PrefillState::Running).await;
+    activate(&queue).await;
+    eventually("done", SOON, async || state(&broker, &s).await.0, |s| *s == PrefillState::Done).await;
+    assert_eq!(read_all(&broker, &s).await, expected(50));
+    let gone = async || broker.tasks().contains(&PrefillTask::of(&s)).await.unwrap();
+    eventually("the task to be finished", SOON, gone, |there| !there).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_dies_is_followed_by_another() {
+    let server = NatsServer::start().await;
+    let broker = server.broker().await;
+    let (s, queue) = registered(&broker).await;
+    broker.tasks().submit(&PrefillTask::of(&s)).await.unwrap();
+    let file = dump(50);
+    let (first, _guard) = start_worker(&broker, source(&file), 3);
+    eventually("running", SOON, async || state(&broker, &s).await.0, |s| *s == PrefillState::Running).await;
+    first.abort();
+    let _second = start_worker(&broker, source(&file), 3);
+    activate(&queue).await;
+    eventually("done", SOON, async || state(&broker, &s).await.0, |s| *s == PrefillState::Done).await;
+    assert_eq!(read_all(&broker, &s).await, expected(50));
+}
+
+#[tokio::test]
+async fn tries_are_limited_and_the_reason_is_recorded() {
+    let server = NatsServer::start().await;
+    let broker = server.broker().await;
+    let (s, queue) = registered(&broker).await;
+    activate(&queue).await;
+    broker.tasks().submit(&PrefillTask::of(&s)).await.unwrap();
+    // Nobody listens there.
+    let credentials = Credentials::Basic { username: "cn=admin".into(), password: "secret".into() };
+    let once = Retries { tries: 1, ..Retries::default() };
+    let config =
+        udm::Config { retries: once, ..udm::Config::new("http://127.0.0.1:9/univention/udm/", credentials) };
+    let _worker = start_worker(&broker, Source::Udm(Udm::new(config).unwrap()), 2);
+    let failed =
+        eventually("failed", SOON, async || state(&broker, &s).await, |s| s.0 == PrefillState::Failed).await;
+    assert_eq!(failed.1, Some(Reason::SourceUnavailable));
+    let prefill = broker.registry().subscription(&s.name).await.unwrap().unwrap().value.prefill;
+    let message = prefill.message.unwrap();
+    assert!(message.contains("gave up") && !message.contains("secret"), "{message}");
+}
