@@ -1,1 +1,26 @@
-//! (to come)
+//! The reconciler: it makes the prefill of each subscription happen, as Kubernetes Jobs.
+//!
+//! ```text
+//!  Jobs, Pods ── watch ─┐
+//!  entries ───── watch ─┼─► observe ─► decide ─► act ─► entry (compare-and-set), Jobs (UID, resourceVersion)
+//!  fence, ConfigMap ────┘   (thin)     (pure)   (thin)  └─► Event, annotations, metric, log: one word for the reason
+//! ```
+//!
+//! **Invariants**
+//! * Level-triggered: a decision uses what is observed, never what was done before. A restart is another observation.
+//! * The fence is looked at before the Job: sealed is done, whatever else is seen.
+//! * Each action is idempotent or conditional, so two controllers at once, or a late one, are harmless.
+//! * What is absent or overdue in a cache is looked up at the API server before anything is given up for it.
+//! * Deadlines count on the monotonic clock from our first sight.
+//!
+//! The modules:
+//! * [`observed`]: the picture of one subscription, free of Kubernetes' types; [`decide()`]: from it to actions;
+//! * [`reason`]: pod status, events and exit codes as one word;
+//! * [`sweep`]: what needs no Kubernetes: markers, removals and registrations that died half-way.
+
+pub mod config;
+pub mod decide;
+pub mod observed;
+pub mod reason;
+
+pub use decide::{Action, decide};

@@ -1,0 +1,1 @@
+//! What the controller is told by whoever starts it.

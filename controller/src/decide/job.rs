@@ -1,0 +1,261 @@
+//! The verdict on the current attempt, from fence, Job and Pods, in this order.
+
+use std::time::Duration;
+
+use manifests::Identity;
+use model::{FenceState, PrefillState, PrefillTask, Reason, Subscription};
+
+use super::{Action, Because, Rules};
+use crate::{
+    observed::{Fate, FenceSeen, InputSeen, JobSeen, Moment, Observed, Place, PodPhase, Sight},
+    reason,
+};
+
+/// What the attempt is.
+pub(super) enum Verdict {
+    /// There is nothing to say, or not enough is known.
+    Nothing,
+    /// In that state, for that reason.
+    Is(PrefillState, Because),
+    /// The same, and a deadline follows.
+    IsUntil(PrefillState, Because, Moment),
+    /// Nothing yet: look again.
+    Soon(Moment),
+    /// Something else is to be done first.
+    Do(Box<Action>),
+}
+
+impl Verdict {
+    fn act(action: Action) -> Self {
+        Self::Do(Box::new(action))
+    }
+
+    fn failed(reason: Reason, message: impl Into<String>) -> Self {
+        Self::Is(PrefillState::Failed, Some((reason, Some(message.into()))))
+    }
+}
+
+pub(super) fn verdict(observed: &Observed, entry: &Subscription, rules: &Rules, now: Moment) -> Verdict {
+    let attempt = entry.prefill.attempt;
+    if entry.prefill.state == PrefillState::Done {
+        return Verdict::Nothing;
+    }
+    // The fence first: a pod may be killed after its seal and before its exit, a Job deleted before it was seen.
+    match &observed.fence {
+        FenceSeen::NotRead => {}
+        FenceSeen::Missing => {
+            return Verdict::failed(
+                Reason::Broken,
+                "the queue's stream is gone, and its events with it: delete the subscription and register again",
+            );
+        }
+        FenceSeen::Found(fence) if fence.seals(entry.incarnation, attempt) => {
+            return Verdict::Is(PrefillState::Done, None);
+        }
+        FenceSeen::Found(fence)
+            if fence.attempt == attempt
+                && fence.state == FenceState::Cancelled
+                && entry.prefill.state != PrefillState::Failed =>
+        {
+            return Verdict::failed(Reason::Cancelled, "the prefill was cancelled");
+        }
+        // Our view of the entry is older than the queue: the watch will tell.
+        FenceSeen::Found(fence) if fence.attempt > attempt => return Verdict::Nothing,
+        FenceSeen::Found(_) => {}
+    }
+    // Failed stays failed until somebody asks again; only a seal makes it done after all.
+    if entry.prefill.state == PrefillState::Failed {
+        return Verdict::Nothing;
+    }
+    match observed.current_job() {
+        None => missing_job(observed, entry),
+        Some(job) => existing_job(observed, entry, job, rules, now),
+    }
+}
+
+fn missing_job(observed: &Observed, entry: &Subscription) -> Verdict {
+    if observed.fence == FenceSeen::NotRead {
+        return Verdict::Nothing;
+    }
+    match entry.prefill.state {
+        PrefillState::Pending => Verdict::act(Action::CreateJob(PrefillTask::of(entry))),
+        _ => deleted(),
+    }
+}
+
+fn deleted() -> Verdict {
+    Verdict::failed(Reason::JobDeleted, "the Job was deleted while it ran; ask for the prefill again")
+}
+
+fn existing_job(
+    observed: &Observed,
+    entry: &Subscription,
+    job: &JobSeen,
+    rules: &Rules,
+    now: Moment,
+) -> Verdict {
+    match &job.fate {
+        // Whatever ended is judged with the fence only.
+        Fate::Complete | Fate::Failed { .. } if observed.fence == FenceSeen::NotRead => Verdict::Nothing,
+        Fate::Complete => Verdict::failed(
+            Reason::EndedWithoutSeal,
+            "the Job is complete, but the prefill was not sealed: its pod ended too early, or wrote elsewhere",
+        ),
+        Fate::Failed { reason, message } => {
+            let (reason, message) = reason::of_failed_job(reason, message, job.last_end());
+            Verdict::failed(reason, message)
+        }
+        Fate::Open if job.being_deleted => match entry.prefill.state {
+            PrefillState::Running => deleted(),
+            _ => Verdict::Is(
+                PrefillState::Pending,
+                Some((Reason::JobDeleted, Some("the Job is being deleted; another one follows".into()))),
+            ),
+        },
+        Fate::Open if job.suspended => suspended(observed, entry, job, rules, now),
+        Fate::Open => started(entry, job, rules, now),
+    }
+}
+
+fn suspended(
+    observed: &Observed,
+    entry: &Subscription,
+    job: &JobSeen,
+    rules: &Rules,
+    now: Moment,
+) -> Verdict {
+    if job.admitted || entry.prefill.state == PrefillState::Running {
+        let message = format!(
+            "the Job was suspended by somebody else; `kubectl patch job {} --type=merge -p \
+             '{{\"spec\":{{\"suspend\":false}}}}'` lets it go on",
+            job.job.identity.job_name()
+        );
+        return Verdict::Is(entry.prefill.state, Some((Reason::Suspended, Some(message))));
+    }
+    let wait = |reason, message: &str| {
+        let seen = job.since(Sight::Waiting).unwrap_or(now);
+        settled(entry, PrefillState::Pending, reason, Some(message.to_owned()), seen, rules, now)
+    };
+    if entry.prefill.boundary.is_none() {
+        return wait(
+            Reason::WaitingForBoundary,
+            "waits for the dispatcher to reach the marker in the event log",
+        );
+    }
+    if observed.place == Place::Taken {
+        return wait(Reason::Queued, "waits for a free place: as many prefills run as may run at once");
+    }
+    match job.input {
+        InputSeen::NotRead => Verdict::Nothing,
+        InputSeen::Missing => {
+            Verdict::act(Action::CreateInput { task: PrefillTask::of(entry), job: job.job.clone() })
+        }
+        InputSeen::Foreign => wait(
+            Reason::PodConfig,
+            "the ConfigMap belongs to a former Job of this name; waits until Kubernetes has collected it",
+        ),
+        InputSeen::Ours => Verdict::act(Action::Admit(job.job.clone())),
+    }
+}
+
+fn started(entry: &Subscription, job: &JobSeen, rules: &Rules, now: Moment) -> Verdict {
+    if job.runs() {
+        return Verdict::Is(PrefillState::Running, None);
+    }
+    if let Some(since) = job.since(Sight::Stuck) {
+        return stuck(entry, job, since, rules, now);
+    }
+    let since = job.since(Sight::Unstarted).unwrap_or(now);
+    let deadline = since + rules.start_deadline + retry_delay(job);
+    let hindrance = hindrance(job);
+    if deadline <= now {
+        let waited = rules.start_deadline.as_secs();
+        let (reason, text) = hindrance
+            .unwrap_or_else(|| (Reason::StartDeadline, "neither the pod nor its events say why".to_owned()));
+        return Verdict::failed(reason, format!("no pod ran within {waited} s: {text}"));
+    }
+    // A pod has run already: the attempt is under way, whatever we saw of it.
+    let tried = job.failures > 0 || job.last_end().is_some();
+    let state = if tried { PrefillState::Running } else { entry.prefill.state };
+    match hindrance {
+        Some((reason, text)) => Verdict::IsUntil(state, Some((reason, Some(text))), deadline),
+        None if job.last_end().is_some_and(|end| end.exit_code == Some(0)) => Verdict::Soon(deadline),
+        None => {
+            let message = Some("the pod has been asked for, but does not run yet".to_owned());
+            match settled(entry, state, Reason::Starting, message, since, rules, now) {
+                Verdict::Is(state, because) => Verdict::IsUntil(state, because, deadline),
+                soon => soon,
+            }
+        }
+    }
+}
+
+/// A reason is written once it has lasted a moment, or at once when it replaces another one, which is wrong by now.
+fn settled(
+    entry: &Subscription,
+    state: PrefillState,
+    reason: Reason,
+    message: Option<String>,
+    since: Moment,
+    rules: &Rules,
+    now: Moment,
+) -> Verdict {
+    let fresh = entry.prefill.reason.is_none() && entry.prefill.state == state;
+    if fresh && since + rules.settle > now {
+        return Verdict::Soon(since + rules.settle);
+    }
+    Verdict::Is(state, Some((reason, message)))
+}
+
+/// What keeps the pod from running, by the pod itself, by events, or by the try before.
+fn hindrance(job: &JobSeen) -> Option<(Reason, String)> {
+    let said = job.living_pods().find_map(|pod| match &pod.phase {
+        PodPhase::Pending(Some((reason, text))) if !pod.terminating => {
+            Some((*reason, format!("pod {}: {text}", pod.name)))
+        }
+        _ => None,
+    });
+    said.or_else(|| job.evidence.clone()).or_else(|| {
+        let end = job.last_end().filter(|end| end.exit_code != Some(0))?;
+        // Between two tries.
+        job.living_pods().next().is_none().then(|| reason::of_retry(end))
+    })
+}
+
+/// Kubernetes waits 10 s · 2^(failures − 1) between tries, at most 10 min (`DefaultJobPodFailureBackOff`,
+/// `MaxJobPodFailureBackOff`): time in which no pod is to be expected.
+fn retry_delay(job: &JobSeen) -> Duration {
+    let failures = job.failures.max(u32::try_from(job.ended_badly()).unwrap_or(u32::MAX));
+    match failures {
+        0 => Duration::ZERO,
+        n => Duration::from_secs(10 << (n - 1).min(6)).min(Duration::from_secs(600)),
+    }
+}
+
+fn stuck(entry: &Subscription, job: &JobSeen, since: Moment, rules: &Rules, now: Moment) -> Verdict {
+    let deadline = since + rules.stuck_after;
+    let message = format!(
+        "the pod was asked to end and does not, most often because its node is lost; another attempt begins after {} s",
+        rules.stuck_after.as_secs()
+    );
+    if deadline > now {
+        return match settled(
+            entry,
+            entry.prefill.state,
+            Reason::StuckTerminating,
+            Some(message),
+            since,
+            rules,
+            now,
+        ) {
+            Verdict::Is(state, because) => Verdict::IsUntil(state, because, deadline),
+            soon => soon,
+        };
+    }
+    Verdict::act(Action::NextAttempt {
+        identity: Identity::from(&PrefillTask::of(entry)),
+        job: job.job.clone(),
+        reason: Reason::StuckTerminating,
+        message: "the pod did not end; another attempt takes over".to_owned(),
+    })
+}

@@ -1,0 +1,263 @@
+//! What holds for every state that can be observed: entry × fence × Job × Pods, all of them.
+
+use model::{FenceState, Lifecycle, PrefillState, Reason};
+
+use super::{
+    Action,
+    world::{MINE, OTHER, World},
+};
+use crate::observed::{Fate, FenceSeen, InputSeen, Observed, PodPhase};
+
+fn for_all(check: impl Fn(&World, &[Action])) {
+    let (fences, jobs) = (fences(), jobs());
+    let mut count = 0;
+    for entry in entries() {
+        for fence in &fences {
+            for with_job in &jobs {
+                for age in [0, 1_000, 200_000] {
+                    let mut world = with_job(entry.clone().fence_seen(fence.clone())).after(age);
+                    let actions = world.decide();
+                    check(&world, &actions);
+                    count += 1;
+                }
+            }
+        }
+    }
+    assert!(count > 200_000, "{count}");
+}
+
+fn entries() -> Vec<World> {
+    let mut entries = vec![World::new().no_entry()];
+    for lifecycle in [Lifecycle::Registering, Lifecycle::Deleting] {
+        for state in [PrefillState::Pending, PrefillState::Running] {
+            entries.push(World::new().state(state, None).with_entry(|entry| entry.lifecycle = lifecycle));
+        }
+    }
+    for (state, reason) in [
+        (PrefillState::Pending, None),
+        (PrefillState::Pending, Some(Reason::Queued)),
+        (PrefillState::Running, None),
+        (PrefillState::Running, Some(Reason::StuckTerminating)),
+        (PrefillState::Failed, Some(Reason::ImagePull)),
+        (PrefillState::Done, None),
+    ] {
+        for attempt in [1, 2] {
+            let world = World::new().state(state, reason).attempt(attempt);
+            entries.extend([world.clone(), world.clone().no_boundary(), world.no_place()]);
+        }
+    }
+    entries
+}
+
+fn fences() -> Vec<FenceSeen> {
+    use FenceState::{Cancelled, Open, Sealed};
+    let mut fences = vec![FenceSeen::NotRead, FenceSeen::Missing];
+    for (attempt, state) in [(0, Open), (1, Open), (1, Sealed), (1, Cancelled), (2, Sealed), (3, Open)] {
+        fences.push(World::new().fence(attempt, state).observed.fence);
+    }
+    fences
+}
+
+type Change = Box<dyn Fn(World) -> World>;
+
+fn jobs() -> Vec<Change> {
+    let mut jobs: Vec<Change> = vec![Box::new(|world| world)];
+    for (incarnation, attempt) in [(MINE, 1), (MINE, 2), (OTHER, 1)] {
+        for (suspended, admitted) in [(true, false), (true, true), (false, true), (false, false)] {
+            for (name, pods) in pods() {
+                for fate in
+                    [Fate::Open, Fate::Complete, Fate::Failed { reason: name.into(), message: name.into() }]
+                {
+                    let fate = fate.clone();
+                    jobs.push(Box::new(move |world| {
+                        pods(world.job_of(incarnation, attempt)).with_job(|job| {
+                            (job.suspended, job.admitted) = (suspended, admitted);
+                            job.fate = fate.clone();
+                        })
+                    }));
+                }
+            }
+        }
+        for input in [InputSeen::NotRead, InputSeen::Missing, InputSeen::Foreign] {
+            jobs.push(Box::new(move |world| {
+                world.job_of(incarnation, attempt).with_job(|job| job.input = input)
+            }));
+        }
+        jobs.push(Box::new(move |world| {
+            world.job_of(incarnation, attempt).with_job(|job| job.being_deleted = true)
+        }));
+    }
+    jobs
+}
+
+fn pods() -> Vec<(&'static str, fn(World) -> World)> {
+    vec![
+        ("none", |world| world),
+        ("pending", |world| world.pod(PodPhase::Pending(None))),
+        ("no image", |world| world.pod(PodPhase::Pending(Some((Reason::ImagePull, "no image".into()))))),
+        ("running", |world| world.pod(PodPhase::Running)),
+        ("stuck", |world| world.pod(PodPhase::Running).terminating()),
+        ("failed", |world| world.failed_try(1, Some(Reason::SourceUnavailable), "away")),
+        ("exited", |world| world.failed_try(0, None, "")),
+    ]
+}
+
+/// All that is done to the world until nothing changes any more, while no time passes.
+#[test]
+fn acting_and_observing_again_reaches_a_fixed_point() {
+    for_all(|world, _| {
+        let mut world = world.clone();
+        for _ in 0..12 {
+            let mut changed = false;
+            for action in world.decide() {
+                changed |= world.apply(&action);
+            }
+            if !changed {
+                return;
+            }
+        }
+        panic!("no rest: {:?} wants {:?}", world.observed, world.clone().decide());
+    });
+}
+
+#[test]
+fn an_attempt_never_falls_and_a_round_never_changes() {
+    for_all(|world, actions| {
+        let Some(before) = world.observed.entry.clone() else { return };
+        let mut world = world.clone();
+        for action in actions {
+            world.apply(action);
+        }
+        let after = world.entry();
+        assert!(after.prefill.attempt >= before.prefill.attempt);
+        assert_eq!(
+            (after.prefill.round, after.prefill.boundary, after.incarnation, after.lifecycle),
+            (before.prefill.round, before.prefill.boundary, before.incarnation, before.lifecycle)
+        );
+    });
+}
+
+/// Promise 7: nothing is stuck silently.
+#[test]
+fn what_is_not_final_has_a_deadline_or_a_reason() {
+    for_all(|world, actions| {
+        let observed = &world.observed;
+        let Some(entry) = &observed.entry else { return };
+        let open = matches!(entry.prefill.state, PrefillState::Pending | PrefillState::Running);
+        if !open || entry.lifecycle != Lifecycle::Ready || not_enough_known(observed) {
+            return;
+        }
+        let runs = observed.current_job().is_some_and(|job| job.runs());
+        let said = entry.prefill.reason.is_some();
+        assert!(!actions.is_empty() || runs || said, "{observed:?}");
+    });
+}
+
+/// `observe` reads the fence and the ConfigMap whenever they matter, and reads again what it finds too old.
+fn not_enough_known(observed: &Observed) -> bool {
+    let attempt = observed.entry.as_ref().map_or(0, |entry| entry.prefill.attempt);
+    match &observed.fence {
+        FenceSeen::NotRead => true,
+        FenceSeen::Found(fence) => fence.attempt > attempt || waits_unread(observed),
+        FenceSeen::Missing => false,
+    }
+}
+
+fn waits_unread(observed: &Observed) -> bool {
+    observed.current_job().is_some_and(|job| job.input == InputSeen::NotRead)
+}
+
+#[test]
+fn a_sealed_prefill_becomes_done_whatever_else_is_seen() {
+    for_all(|world, actions| {
+        let observed = &world.observed;
+        let (Some(entry), FenceSeen::Found(fence)) = (&observed.entry, &observed.fence) else { return };
+        if entry.lifecycle != Lifecycle::Ready || !fence.seals(entry.incarnation, entry.prefill.attempt) {
+            return;
+        }
+        for action in actions {
+            if let Action::Record { state, .. } = action {
+                assert_eq!(*state, PrefillState::Done);
+            }
+            assert!(!matches!(action, Action::Admit(_) | Action::CreateJob(_) | Action::NextAttempt { .. }));
+        }
+        let mut world = world.clone();
+        for action in actions {
+            world.apply(action);
+        }
+        assert_eq!(world.entry().prefill.state, PrefillState::Done);
+    });
+}
+
+#[test]
+fn without_a_seal_nothing_becomes_done() {
+    for_all(|world, actions| {
+        let Observed { entry, fence, .. } = &world.observed;
+        let sealed = match (entry, fence) {
+            (Some(entry), FenceSeen::Found(fence)) => fence.seals(entry.incarnation, entry.prefill.attempt),
+            _ => false,
+        };
+        for action in actions {
+            if let Action::Record { state: PrefillState::Done, .. } = action {
+                assert!(sealed, "{:?}", world.observed);
+            }
+        }
+    });
+}
+
+#[test]
+fn nothing_of_another_subscription_or_incarnation_is_touched() {
+    for_all(|world, actions| {
+        for action in actions {
+            let (subscription, incarnation) = match action {
+                Action::Record { identity, .. } | Action::NextAttempt { identity, .. } => {
+                    (&identity.subscription, Some(identity.incarnation))
+                }
+                Action::CreateJob(task) | Action::CreateInput { task, .. } => {
+                    (&task.subscription, Some(task.incarnation))
+                }
+                Action::Admit(job) | Action::Adopt(job) | Action::Show { job, .. } => {
+                    (&job.identity.subscription, Some(job.identity.incarnation))
+                }
+                // The Jobs of former incarnations are deleted.
+                Action::Delete { job, .. } => (&job.identity.subscription, None),
+                Action::LookAgain(_) => continue,
+            };
+            assert_eq!(*subscription, world.observed.subscription);
+            if let Some(incarnation) = incarnation {
+                assert_eq!(Some(incarnation), world.observed.entry.as_ref().map(|entry| entry.incarnation));
+            }
+        }
+    });
+}
+
+#[test]
+fn a_job_starts_only_at_its_turn_with_its_boundary_and_its_input() {
+    for_all(|world, actions| {
+        for action in actions {
+            if let Action::Admit(admitted) = action {
+                let job = world.observed.current_job().unwrap();
+                assert_eq!(*admitted, job.job);
+                assert_eq!(job.input, InputSeen::Ours);
+                assert_eq!(world.observed.place, crate::observed::Place::Free);
+                assert!(world.entry().prefill.boundary.is_some());
+                assert!(!job.admitted, "what somebody else suspended stays suspended");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_deletion_that_is_decided_is_justified() {
+    for_all(|world, actions| {
+        for action in actions {
+            if let Action::Delete { job, .. } = action {
+                assert!(
+                    super::deletion_is_justified(world.observed.entry.as_ref(), job),
+                    "{:?}",
+                    world.observed
+                );
+            }
+        }
+    });
+}

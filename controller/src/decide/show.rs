@@ -1,0 +1,31 @@
+//! What the annotations of a Job show: state, reason and progress, for `kubectl describe` and custom columns.
+
+use model::Subscription;
+
+use super::{Action, Rules};
+use crate::observed::{Moment, Observed};
+
+pub(super) fn show(observed: &Observed, entry: &Subscription, rules: &Rules, now: Moment) -> Vec<Action> {
+    let mut actions = Vec::new();
+    let Some(job) = observed.current_job().filter(|job| !job.being_deleted) else { return actions };
+    if !job.suspended && !job.admitted {
+        actions.push(Action::Adopt(job.job.clone()));
+    }
+    let shown = &job.shown;
+    let prefill = &entry.prefill;
+    let state_differs = shown.state.as_deref() != Some(prefill.state.as_str())
+        || shown.reason.as_deref() != prefill.reason.map(|reason| reason.as_str());
+    let progress = observed.progress.clone().or_else(|| shown.progress.clone());
+    let next = shown.progress_at.map_or(now, |at| at + rules.progress_every);
+    if state_differs || (progress != shown.progress && next <= now) {
+        actions.push(Action::Show {
+            job: job.job.clone(),
+            state: prefill.state,
+            reason: prefill.reason,
+            progress,
+        });
+    } else if progress != shown.progress {
+        actions.push(Action::LookAgain(next));
+    }
+    actions
+}

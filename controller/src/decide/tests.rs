@@ -1,0 +1,400 @@
+//! The documentation of failures: what is seen, and what is done about it.
+
+use model::{FenceState::*, Lifecycle, PrefillState::*, Reason};
+
+use super::{
+    Action,
+    world::{MINE, OTHER, World},
+};
+use crate::observed::{Fate, FenceSeen, InputSeen, PodPhase};
+
+fn words(action: &Action) -> String {
+    match action {
+        Action::Record { state, reason: Some(reason), .. } => format!("{} {reason}", state.as_str()),
+        Action::Record { state, reason: None, .. } => state.as_str().to_owned(),
+        Action::NextAttempt { reason, .. } => format!("next attempt {reason}"),
+        Action::CreateJob(task) => format!("create job {}", task.attempt),
+        Action::CreateInput { .. } => "create input".to_owned(),
+        Action::Admit(_) => "admit".to_owned(),
+        Action::Delete { job, why } => format!("delete {} {}", job.uid, why.as_str()),
+        other => format!("{other:?}"),
+    }
+}
+
+/// Each line: what is seen, in a sentence and as a world; and what is done, "" for nothing.
+fn table(cases: Vec<(&str, World, &str)>) {
+    for (name, world, expected) in cases {
+        let deeds: Vec<String> = world.deeds().iter().map(words).collect();
+        assert_eq!(deeds.join(", "), expected, "{name}");
+    }
+}
+
+fn pending() -> World {
+    World::new()
+}
+
+fn queued() -> World {
+    World::new().state(Pending, Some(Reason::Queued))
+}
+
+fn running() -> World {
+    World::new().state(Running, None)
+}
+
+fn failed() -> World {
+    World::new().state(Failed, Some(Reason::ImagePull))
+}
+
+fn done() -> World {
+    World::new().state(Done, None)
+}
+
+fn image_pull() -> PodPhase {
+    PodPhase::Pending(Some((Reason::ImagePull, "ImagePullBackOff: no such image".into())))
+}
+
+fn dead() -> Fate {
+    Fate::Failed { reason: "BackoffLimitExceeded".into(), message: String::new() }
+}
+
+#[test]
+fn the_way_without_trouble() {
+    table(vec![
+        ("registered, the marker is not reached: no word for a moment", pending().no_boundary().job(), ""),
+        (
+            "registered, the marker is not reached for a while",
+            pending().no_boundary().job().after(2),
+            "pending WaitingForBoundary",
+        ),
+        ("the marker is reached, there is a place", pending().job(), "admit"),
+        ("no place: no word for a moment", pending().no_place().job(), ""),
+        ("no place for a while", pending().no_place().job().after(2), "pending Queued"),
+        (
+            "the marker is reached, but there is no place: the word is wrong at once",
+            pending().state(Pending, Some(Reason::WaitingForBoundary)).no_place().job(),
+            "pending Queued",
+        ),
+        ("queued, and said so", queued().no_place().job().after(3600), ""),
+        ("queued, and a place gets free", queued().job().after(3600), "admit"),
+        ("admitted, no pod for a moment", pending().admitted(), ""),
+        ("admitted, no pod for a while", pending().admitted().after(2), "pending Starting"),
+        ("admitted after it was queued", queued().admitted(), "pending Starting"),
+        ("the pod runs", pending().admitted().pod(PodPhase::Running), "running"),
+        ("the pod runs, and said so", running().admitted().pod(PodPhase::Running).after(9999), ""),
+        ("sealed, the pod still runs", running().sealed().admitted().pod(PodPhase::Running), "done"),
+        ("sealed and complete", running().sealed().admitted().fate(Fate::Complete), "done"),
+        ("done, the Job is kept", done().sealed().admitted().fate(Fate::Complete).after(3599), ""),
+        (
+            "done, kept long enough",
+            done().sealed().admitted().fate(Fate::Complete).after(3600),
+            "delete uid-1 kept",
+        ),
+        ("no prefill was asked for", done().attempt(0), ""),
+    ]);
+}
+
+#[test]
+fn the_fence_is_looked_at_first() {
+    table(vec![
+        ("sealed, then the Job failed", running().sealed().admitted().fate(dead()), "done"),
+        ("sealed, then the Job was deleted", running().sealed(), "done"),
+        (
+            "sealed, then suspended by hand",
+            running().sealed().admitted().with_job(|j| j.suspended = true),
+            "done",
+        ),
+        ("sealed after it was given up", failed().sealed(), "done"),
+        ("sealed by a Job that was resumed by hand", pending().sealed().admitted(), "done"),
+        (
+            "an earlier attempt sealed: nothing of this one is known by that",
+            running().attempt(2).sealed().job_of(MINE, 2).fate(Fate::Complete),
+            "failed EndedWithoutSeal",
+        ),
+        ("a later attempt has the fence: our view lags behind", running().fence(2, Sealed), ""),
+        ("complete without a seal", running().admitted().fate(Fate::Complete), "failed EndedWithoutSeal"),
+        (
+            "complete, the fence was not read",
+            running().fence_seen(FenceSeen::NotRead).admitted().fate(Fate::Complete),
+            "",
+        ),
+        ("no Job, the fence was not read", running().fence_seen(FenceSeen::NotRead), ""),
+        ("cancelled, and the canceller died", running().fence(1, Cancelled).admitted(), "failed Cancelled"),
+        ("cancelled while it was queued", queued().fence(1, Cancelled).job(), "failed Cancelled"),
+        ("failed by request, which cancelled the fence", failed().fence(1, Cancelled), ""),
+        ("an earlier attempt was cancelled", pending().attempt(2).fence(1, Cancelled), "create job 2"),
+        ("the stream is gone", running().fence_seen(FenceSeen::Missing).admitted(), "failed Broken"),
+        ("done, and the stream is gone: the API shows that", done().fence_seen(FenceSeen::Missing), ""),
+    ]);
+}
+
+#[test]
+fn what_is_missing() {
+    table(vec![
+        ("pending without a Job: its maker died", pending(), "create job 1"),
+        ("asked again, and the API died", pending().attempt(2), "create job 2"),
+        ("asked again before the marker", pending().no_boundary(), "create job 1"),
+        (
+            "the Job is there, its ConfigMap is not",
+            pending().job().with_job(|j| j.input = InputSeen::Missing),
+            "create input",
+        ),
+        (
+            "the ConfigMap belongs to a former Job of this name",
+            pending().job().with_job(|j| j.input = InputSeen::Foreign).after(2),
+            "pending PodConfig",
+        ),
+        (
+            "the ConfigMap was not looked at",
+            pending().job().with_job(|j| j.input = InputSeen::NotRead).after(9),
+            "",
+        ),
+        ("the Job was deleted while it ran", running(), "failed JobDeleted"),
+        (
+            "the Job is being deleted while it runs",
+            running().admitted().with_job(|j| j.being_deleted = true),
+            "failed JobDeleted",
+        ),
+        (
+            "the Job is being deleted while it waits",
+            pending().job().with_job(|j| j.being_deleted = true),
+            "pending JobDeleted",
+        ),
+        (
+            "registration under way: the API makes what is missing",
+            pending().with_entry(|e| e.lifecycle = Lifecycle::Registering),
+            "",
+        ),
+        (
+            "registration under way: its Job is left alone",
+            pending().with_entry(|e| e.lifecycle = Lifecycle::Registering).job().after(9999),
+            "",
+        ),
+    ]);
+}
+
+#[test]
+fn suspended_by_somebody_else() {
+    let paused = || running().admitted().with_job(|j| j.suspended = true);
+    table(vec![
+        ("paused while it ran", paused(), "running Suspended"),
+        ("paused for a day", paused().state(Running, Some(Reason::Suspended)).after(86_400), ""),
+        (
+            "paused before its pod ran",
+            pending().admitted().with_job(|j| j.suspended = true),
+            "pending Suspended",
+        ),
+        (
+            "resumed",
+            running().state(Running, Some(Reason::Suspended)).admitted().pod(PodPhase::Running),
+            "running",
+        ),
+        (
+            "resumed by hand before its turn",
+            pending().no_boundary().no_place().job().with_job(|j| j.suspended = false).pod(PodPhase::Running),
+            "running",
+        ),
+        (
+            "paused, and its pod does not end",
+            paused().pod(PodPhase::Running).terminating().after(9999),
+            "running Suspended",
+        ),
+    ]);
+}
+
+#[test]
+fn a_pod_that_does_not_come_up() {
+    let evidence =
+        |reason| move |job: &mut crate::observed::JobSeen| job.evidence = Some((reason, "why".into()));
+    table(vec![
+        (
+            "the image can't be pulled: the word at once",
+            pending().admitted().pod(image_pull()),
+            "pending ImagePull",
+        ),
+        ("… until the deadline", pending().admitted().pod(image_pull()).after(299), "pending ImagePull"),
+        (
+            "… and given up at the deadline",
+            pending().admitted().pod(image_pull()).after(300),
+            "failed ImagePull",
+        ),
+        (
+            "no node has room",
+            pending()
+                .admitted()
+                .pod(PodPhase::Pending(Some((Reason::Unschedulable, "0/1".into()))))
+                .after(300),
+            "failed Unschedulable",
+        ),
+        (
+            "no pod, an event says why",
+            pending().admitted().with_job(evidence(Reason::PodRefused)),
+            "pending PodRefused",
+        ),
+        (
+            "… until the deadline",
+            pending().admitted().with_job(evidence(Reason::PodRefused)).after(300),
+            "failed PodRefused",
+        ),
+        (
+            "a volume is missing, an event says it",
+            pending()
+                .admitted()
+                .pod(PodPhase::Pending(None))
+                .with_job(evidence(Reason::PodConfig))
+                .after(300),
+            "failed PodConfig",
+        ),
+        (
+            "nothing says why",
+            pending().admitted().pod(PodPhase::Pending(None)).after(300),
+            "failed StartDeadline",
+        ),
+        ("given up: its Job really ends", failed().admitted().pod(image_pull()), "delete uid-1 ended"),
+        ("failed by request: its Job really ends, also when it waits", failed().job(), "delete uid-1 ended"),
+    ]);
+}
+
+#[test]
+fn tries_and_retries() {
+    let source_away =
+        |world: World| world.failed_try(1, Some(Reason::SourceUnavailable), "connection refused");
+    table(vec![
+        ("a try failed, Kubernetes waits", source_away(running().admitted()), "running SourceUnavailable"),
+        ("it failed before we saw it run", source_away(pending().admitted()), "running SourceUnavailable"),
+        // 300 s + 10 s · 2^(6 − 1)
+        (
+            "six failed: the back-off does not count as a failure to start",
+            (0..6).fold(running().admitted(), |w, _| source_away(w)).after(619),
+            "running SourceUnavailable",
+        ),
+        (
+            "… but not for ever",
+            (0..6).fold(running().admitted(), |w, _| source_away(w)).after(620),
+            "failed SourceUnavailable",
+        ),
+        (
+            "the next try runs",
+            source_away(running().state(Running, Some(Reason::SourceUnavailable)).admitted())
+                .pod(PodPhase::Running),
+            "running",
+        ),
+        (
+            "too many tries",
+            source_away(running().admitted()).job_failed("BackoffLimitExceeded"),
+            "failed BackoffLimitExceeded",
+        ),
+        ("took too long", running().admitted().job_failed("DeadlineExceeded"), "failed DeadlineExceeded"),
+        (
+            "credentials refused",
+            running()
+                .admitted()
+                .failed_try(4, Some(Reason::CredentialsRefused), "401")
+                .job_failed("PodFailurePolicy"),
+            "failed CredentialsRefused",
+        ),
+        (
+            "out of memory, each time",
+            running()
+                .admitted()
+                .failed_try(137, Some(Reason::OutOfMemory), "")
+                .job_failed("BackoffLimitExceeded"),
+            "failed OutOfMemory",
+        ),
+        ("failed, the Job is kept for its logs", failed().admitted().fate(dead()).after(86_399), ""),
+        ("failed, kept long enough", failed().admitted().fate(dead()).after(86_400), "delete uid-1 kept"),
+        (
+            "asked again: the Job of the attempt before goes",
+            pending().attempt(2).admitted().fate(dead()).job_of(MINE, 2).after(10),
+            "admit, delete uid-1 unwanted",
+        ),
+    ]);
+}
+
+#[test]
+fn a_node_is_lost() {
+    let lost = || running().admitted().pod(PodPhase::Running).terminating();
+    table(vec![
+        ("the pod is asked to end", lost(), ""),
+        ("… and does not", lost().after(2), "running StuckTerminating"),
+        ("… for too long", lost().after(120), "next attempt StuckTerminating"),
+        ("another pod took over", lost().pod(PodPhase::Running).after(120), ""),
+        (
+            "the next attempt: a new Job, the old one goes",
+            pending().attempt(2).admitted().pod(PodPhase::Running).terminating().after(10),
+            "create job 2, delete uid-1 unwanted",
+        ),
+        ("done, but the pod does not exit", done().sealed().admitted().pod(PodPhase::Running).after(59), ""),
+        (
+            "done, and the pod does not exit for long",
+            done().sealed().admitted().pod(PodPhase::Running).after(60),
+            "delete uid-1 ended",
+        ),
+    ]);
+}
+
+#[test]
+fn jobs_that_nobody_wants() {
+    table(vec![
+        ("the subscription is gone: a moment of grace", pending().no_entry().admitted().after(9), ""),
+        ("the subscription is gone", pending().no_entry().admitted().after(10), "delete uid-1 unwanted"),
+        (
+            "the subscription is being removed",
+            running().with_entry(|e| e.lifecycle = Lifecycle::Deleting).admitted(),
+            "delete uid-1 unwanted",
+        ),
+        ("of another incarnation", done().job_of(OTHER, 1).after(10), "delete uid-1 unwanted"),
+        ("of an earlier attempt", done().attempt(2).sealed().admitted().after(10), "delete uid-1 unwanted"),
+        ("newer than our view", pending().job().job_of(MINE, 2).after(9), "admit"),
+        (
+            "being deleted already",
+            pending().no_entry().admitted().with_job(|j| j.being_deleted = true).after(99),
+            "",
+        ),
+    ]);
+}
+
+#[test]
+fn what_the_annotations_show() {
+    let shows = |mut world: World| {
+        world.decide().iter().filter(|a| matches!(a, Action::Show { .. } | Action::Adopt(_))).count()
+    };
+    let progress = |text: &str| {
+        let text = text.to_owned();
+        move |mut world: World| {
+            world.observed.progress = Some(text);
+            world
+        }
+    };
+    let running = || running().admitted().pod(PodPhase::Running).shown();
+    assert_eq!(shows(running()), 0);
+    assert_eq!(shows(running().state(Failed, Some(Reason::JobDeleted))), 1, "the state changed");
+    assert_eq!(shows(progress("1 of 9")(running())), 1, "the first progress");
+    let mut world = progress("1 of 9")(running());
+    let action = world.decide().pop().unwrap();
+    assert!(world.apply(&action), "{action:?}");
+    let world = progress("2 of 9")(world);
+    assert_eq!(shows(world.clone().after(4)), 0, "not more often than every five seconds");
+    assert_eq!(shows(world.after(5)), 1);
+    assert_eq!(shows(running().with_job(|job| job.admitted = false)), 1, "resumed by somebody else");
+}
+
+#[test]
+fn a_deletion_is_asked_for_again_before_it_happens() {
+    use super::deletion_is_justified;
+    let world = World::new().job();
+    let job = world.observed.jobs[0].job.clone();
+    let entry = |world: &World| world.observed.entry.clone();
+    assert!(deletion_is_justified(None, &job));
+    for (world, expected) in [
+        (pending(), false),
+        (running(), false),
+        (failed(), true),
+        (done(), true),
+        (pending().attempt(2), true),
+        (pending().with_entry(|e| e.incarnation = OTHER), true),
+        (pending().with_entry(|e| e.lifecycle = Lifecycle::Deleting), true),
+        (pending().with_entry(|e| e.lifecycle = Lifecycle::Registering), false),
+    ] {
+        assert_eq!(deletion_is_justified(entry(&world).as_ref(), &job), expected, "{:?}", world.entry());
+    }
+}
