@@ -55,11 +55,11 @@ annotations:
 {{- get .root.Values.serviceAccount.names .component | default (printf "%s-%s" (include "headstart.fullname" .root) .component) -}}
 {{- end -}}
 
-{{/* The components that run with this launcher, one a line. The prefill runs in Jobs. */}}
+{{/* The components that run with this launcher, with spaces between them. The prefill runs in Jobs. */}}
 {{- define "headstart.components" -}}
 {{- if eq .Values.launcher "kubernetes" -}}
 api dispatcher controller prefill
 {{- else -}}
-api dispatcher worker
+api dispatcher controller worker
 {{- end -}}
 {{- end -}}

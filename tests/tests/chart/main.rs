@@ -6,6 +6,7 @@
 mod helm;
 mod permissions;
 mod pods;
+mod rights;
 
 use helm::{kind, name, render, render_with};
 use serde_json::{Value, json};
@@ -62,6 +63,7 @@ fn unknown_and_impossible_values_are_refused_by_name() {
         ("image.digest=latest", "digest"),
         ("prefill.udm.auth.password=", "prefill.udm.auth"),
         ("nats.bundled=false", "nats.auth"),
+        ("nats.streamReplicas=3", "streamReplicas"),
     ] {
         let refusal = helm::template("minimal", &["--set", set]).expect_err(set);
         assert!(refusal.contains(word), "{set}: {refusal}");

@@ -1,0 +1,229 @@
+//! Each component does its work with the rights that its user has on the chart's NATS server, and no more.
+
+use std::time::Duration;
+
+use broker::{
+    Broker, Claimed, NatsConfig, ReaderConfig, Readers, Removal, Secret, TasksConfig,
+    testing::{NatsServer, eventually},
+};
+use bytes::Bytes;
+use model::{
+    Counts, Incarnation, Lifecycle, PrefillState, PrefillTask, Progress, RealmTopic, Registration,
+    Subscription,
+};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::helm::{kind, name, render_with};
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// A nats-server with the users of the rendered configuration.
+async fn server(launcher: &str) -> NatsServer {
+    let objects = render_with("minimal", &["--set", &format!("launcher={launcher}")]);
+    let config = objects.iter().find(|o| kind(o) == "ConfigMap" && name(o).ends_with("-nats")).unwrap();
+    let config = config["data"]["nats.conf"].as_str().unwrap();
+    let users = &config[config.find("authorization {").unwrap()..];
+    // Passwords are the components' names here. The test's own look at the server is nobody in particular.
+    let users = users.replace("$NATS_PASSWORD_", "").replacen(
+        "users: [",
+        "users: [ {user: nobody, password: nobody}",
+        1,
+    );
+    NatsServer::start_with(&format!("no_auth_user: nobody\n{users}")).await
+}
+
+async fn connect(server: &NatsServer, component: &'static str) -> Broker {
+    let config = NatsConfig {
+        user: Some(component.to_owned()),
+        password: Some(Secret::new(component.to_uppercase())),
+        ..server.config(component)
+    };
+    Broker::connect(&config).await.unwrap()
+}
+
+/// What the API does for a registration.
+async fn register(api: &Broker, name: &str) -> Subscription {
+    let registration = Registration {
+        name: name.parse().unwrap(),
+        realms_topics: vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
+        request_prefill: true,
+    };
+    let now = "2026-01-01T00:00:00".parse().unwrap();
+    let s = Subscription::reserve(registration, Incarnation(Uuid::new_v4()), 1, now);
+    api.registry().create(&s).await.unwrap();
+    api.queue(&s.name, s.incarnation).create(&s).await.unwrap();
+    api.credentials().put(&s.name, s.incarnation, "$argon2id$x").await.unwrap();
+    let ready = |s: &Subscription| Some(Subscription { lifecycle: Lifecycle::Ready, ..s.clone() });
+    api.registry().modify(&s.name, s.incarnation, ready).await.unwrap();
+    api.events().marker(&s.name, s.incarnation, 1).await.unwrap();
+    s
+}
+
+/// What an attempt does.
+async fn fill(writer: &Broker, s: &Subscription) {
+    writer.await_layout().await.unwrap();
+    let queue = writer.queue(&s.name, s.incarnation);
+    assert!(queue.checkpoint().await.unwrap().is_some());
+    let Claimed::Holder(mut holder) = queue.claim_fence(1, 1, "pod").await.unwrap() else {
+        panic!("the fence is free")
+    };
+    holder.purge_below().await.unwrap();
+    let object = Bytes::from_static(br#"{"realm":"udm","topic":"users/user","body":{"old":{},"new":{}}}"#);
+    holder.write(1, &[object.clone(), object]).await.unwrap();
+    let progress = Progress {
+        incarnation: s.incarnation,
+        attempt: 1,
+        topic: None,
+        done: 2,
+        total: Some(2),
+        skipped: 0,
+        rate: 1.0,
+        error: None,
+    };
+    writer.progress().put(&s.name, &progress).await.unwrap();
+    holder.seal(Counts { messages: 2, skipped: 0 }).await.unwrap();
+}
+
+/// What controller and worker do when they find the seal.
+async fn record_done(broker: &Broker, s: &Subscription) {
+    let now: model::Timestamp = "2026-01-02T00:00:00".parse().unwrap();
+    let done = |s: &Subscription| s.with_prefill_state(PrefillState::Done, None, None, now.clone());
+    broker.registry().modify(&s.name, s.incarnation, done).await.unwrap();
+}
+
+async fn dispatch(dispatcher: &Broker, s: &Subscription) {
+    let shutdown = CancellationToken::new();
+    let metrics = dispatcher::Metrics::default();
+    let running =
+        dispatcher::run(dispatcher::Config::default(), dispatcher.clone(), metrics, shutdown.clone());
+    let running = tokio::spawn(running);
+    let queue = dispatcher.queue(&s.name, s.incarnation);
+    eventually(
+        "the event in the queue",
+        SOON,
+        async || queue.pending().await.unwrap().unwrap().main,
+        |main| *main == 1,
+    )
+    .await;
+    eventually(
+        "the boundary",
+        SOON,
+        async || dispatcher.registry().subscription(&s.name).await.unwrap(),
+        |s| s.as_ref().is_some_and(|s| s.value.prefill.boundary.is_some()),
+    )
+    .await;
+    shutdown.cancel();
+    running.await.unwrap().unwrap();
+}
+
+async fn post_event(api: &Broker) {
+    let event = Bytes::from_static(br#"{"realm":"udm","topic":"users/user"}"#);
+    api.events().publish(event, Instant::now()).await.unwrap();
+}
+
+/// Reads and acknowledges two messages of the prefill and one live.
+async fn consume(api: &Broker, s: &Subscription) {
+    let shutdown = CancellationToken::new();
+    let view = api.registry().view(shutdown.clone());
+    view.synced().await;
+    let readers = Readers::new(api.clone(), view, ReaderConfig::default());
+    for _ in 0..3 {
+        let message = readers.next(&s.name, s.incarnation, SOON, &shutdown, false).await.unwrap().unwrap();
+        assert!(readers.acknowledge(&s.name, s.incarnation, message.sequence).await.unwrap());
+    }
+    // Waits at the end of the queue, which takes a consumer.
+    let more = readers.next(&s.name, s.incarnation, Duration::from_millis(300), &shutdown, false).await;
+    assert!(more.unwrap().is_none());
+    shutdown.cancel();
+}
+
+#[tokio::test]
+async fn with_kubernetes_each_component_does_its_work() {
+    let server = server("kubernetes").await;
+    let api = connect(&server, "api").await;
+    api.create_layout().await.unwrap();
+    api.create_layout().await.unwrap();
+    let mail = register(&api, "mail").await;
+    post_event(&api).await;
+    dispatch(&connect(&server, "dispatcher").await, &mail).await;
+    fill(&connect(&server, "prefill").await, &mail).await;
+
+    let controller = connect(&server, "controller").await;
+    controller.await_layout().await.unwrap();
+    let shutdown = CancellationToken::new();
+    controller.registry().view(shutdown.clone()).synced().await;
+    shutdown.cancel();
+    assert!(controller.queue(&mail.name, mail.incarnation).fence().await.unwrap().is_some());
+    controller.progress().get(&mail.name).await.unwrap();
+    record_done(&controller, &mail).await;
+    controller.events().marker(&mail.name, mail.incarnation, 1).await.unwrap();
+    assert_eq!(controller.registry().list().await.unwrap().len(), 1);
+    consume(&api, &mail).await;
+    assert_eq!(api.remove_subscription(&mail.name, mail.incarnation).await.unwrap(), Removal::Removed);
+
+    let chat = register(&api, "chat").await;
+    assert!(controller.queue(&chat.name, chat.incarnation).cancel_fence(1).await.unwrap());
+    assert_eq!(controller.remove_subscription(&chat.name, chat.incarnation).await.unwrap(), Removal::Removed);
+}
+
+#[tokio::test]
+async fn with_the_task_queue_each_component_does_its_work() {
+    let server = server("queue").await;
+    let api = connect(&server, "api").await;
+    api.create_layout().await.unwrap();
+    let mail = register(&api, "mail").await;
+    post_event(&api).await;
+    api.tasks().submit(&PrefillTask::of(&mail)).await.unwrap();
+    dispatch(&connect(&server, "dispatcher").await, &mail).await;
+
+    let worker = connect(&server, "worker").await;
+    let task = worker.tasks().next(&TasksConfig::default(), SOON).await.unwrap().unwrap();
+    task.in_progress().await.unwrap();
+    fill(&worker, &mail).await;
+    record_done(&worker, &mail).await;
+    task.finish().await.unwrap();
+    let shutdown = CancellationToken::new();
+    worker.registry().view(shutdown.clone()).synced().await;
+    shutdown.cancel();
+    consume(&api, &mail).await;
+    assert_eq!(api.remove_subscription(&mail.name, mail.incarnation).await.unwrap(), Removal::Removed);
+
+    // A removal that died before its task was gone.
+    let chat = register(&api, "chat").await;
+    api.tasks().submit(&PrefillTask::of(&chat)).await.unwrap();
+    let controller = connect(&server, "controller").await;
+    assert_eq!(controller.remove_subscription(&chat.name, chat.incarnation).await.unwrap(), Removal::Removed);
+}
+
+/// NATS answers what is not allowed with silence, so each of these takes the time of a call.
+#[tokio::test]
+async fn nobody_does_the_work_of_others() {
+    let server = server("kubernetes").await;
+    let api = connect(&server, "api").await;
+    api.create_layout().await.unwrap();
+    let mail = register(&api, "mail").await;
+    let (prefill, dispatcher) = (connect(&server, "prefill").await, connect(&server, "dispatcher").await);
+    let controller = connect(&server, "controller").await;
+    let (pn, pc, dc) = (prefill.registry(), prefill.credentials(), dispatcher.credentials());
+    let (ps, es, de) = (prefill.queue(&mail.name, mail.incarnation), prefill.events(), dispatcher.events());
+    let change = |s: &Subscription| Some(Subscription { lifecycle: Lifecycle::Deleting, ..s.clone() });
+    let (entries, hashes, hashes_too, entry, marker, marker_too, layout, queue) = tokio::join!(
+        pn.get(&mail.name),
+        pc.get(&mail.name),
+        dc.get(&mail.name),
+        pn.modify(&mail.name, mail.incarnation, change),
+        es.marker(&mail.name, mail.incarnation, 1),
+        de.marker(&mail.name, mail.incarnation, 1),
+        controller.create_layout(),
+        ps.create(&mail),
+    );
+    assert!(entries.is_err(), "a prefill reads the subscriptions");
+    assert!(hashes.is_err() && hashes_too.is_err(), "only API and controller read password hashes");
+    assert!(entry.is_err(), "a prefill changes a subscription");
+    assert!(marker.is_err() && marker_too.is_err(), "only API and controller send markers");
+    assert!(layout.is_err(), "only the API makes streams");
+    assert!(queue.is_err(), "a prefill makes a queue");
+    assert_eq!(api.registry().get(&mail.name).await.unwrap().map(|e| e.revision > 0), Some(true));
+}
