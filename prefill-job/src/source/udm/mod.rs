@@ -147,3 +147,31 @@ fn wanted(
 fn still_wanted(object: &SnapshotObject, module: &str, plan: &Plan) -> bool {
     object.topic == module || plan.is_match(&object.topic)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(listed: &[(&str, &str)]) -> Entries {
+        let entry =
+            |(object_type, dn): &(&str, &str)| format!(r#"{{"dn": "{dn}", "objectType": "{object_type}"}}"#);
+        let text: Vec<_> = listed.iter().map(entry).collect();
+        let json =
+            format!(r#"{{"results": {}, "_embedded": {{"udm:object": [{}]}}}}"#, text.len(), text.join(","));
+        list::read(json.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn of_a_virtual_module_only_strays_are_read_and_each_once() {
+        let listed =
+            [("dns/alias", "a"), ("dns/srv", "s"), ("dns/dns", "d"), ("dns/host", "h"), ("dns/srv", "t")];
+        let entries = entries(&listed);
+        // `dns/alias` is read with its own module, `dns/srv` is in no index, nobody asked for `dns/host`.
+        let modules = ["dns/alias", "dns/dns"].map(str::to_owned);
+        let topic = |topic: &str| RealmTopic { realm: "udm".to_owned(), topic: topic.to_owned() };
+        let plan = Plan::new(&[topic("dns/(dns|alias|srv)")]).unwrap();
+        let mut strays = HashSet::from(["t".to_owned()]);
+        assert_eq!(wanted("dns/dns", &entries, &plan, &modules, &mut strays), [1, 2]);
+        assert_eq!(wanted("dns/other", &entries, &plan, &modules, &mut strays), [] as [u32; 0]);
+    }
+}
