@@ -1,4 +1,5 @@
 //! What the builders give: snapshots to be read as an administrator would, and the rules that snapshots can't defend.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use k8s_openapi::api::{
     batch::v1::Job,

@@ -215,3 +215,29 @@ fn a_password_that_changes_starts_the_pods_anew() {
     let nats = annotation(render("minimal"), "nats").to_string();
     assert!(!nats.contains(env!("CARGO_PKG_VERSION")), "{nats}");
 }
+
+#[test]
+fn the_readme_knows_every_value() {
+    let readme = std::fs::read_to_string(helm::root().join("charts/headstart/README.md")).unwrap();
+    let table = &readme[readme.find("## Values").unwrap()..];
+    let schema = std::fs::read_to_string(helm::root().join("charts/headstart/values.schema.json")).unwrap();
+    let schema: Value = serde_json::from_str(&schema).unwrap();
+    let properties = |value: &Value| -> Vec<String> {
+        value["properties"].as_object().into_iter().flatten().map(|(key, _)| key.clone()).collect()
+    };
+    let mut missing = Vec::new();
+    for (group, value) in schema["properties"].as_object().unwrap() {
+        let nested =
+            [value.pointer("/properties/config").unwrap_or(&Value::Null), value].map(&properties).concat();
+        for key in nested.into_iter().chain([group.clone()]) {
+            // `enabled` is for umbrella charts; names of components stand for each other.
+            let known =
+                ["enabled", "config", "auth", "udm", "ports"].contains(&key.as_str()) || table.contains(&key);
+            let of_kubernetes = group.ends_with("SecurityContext") || group.ends_with("Probe");
+            if !known && !(of_kubernetes && key != *group) {
+                missing.push(format!("{group}.{key}"));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "not in the README's table: {missing:?}");
+}
