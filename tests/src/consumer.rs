@@ -1,0 +1,182 @@
+//! A consumer and a producer that know only the wire contract.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use reqwest::{Client, Method, RequestBuilder, StatusCode};
+use serde_json::{Value, json};
+
+use crate::eventually;
+
+/// How long one may wait for something that takes a pod to start, or a component to come back.
+const SOON: Duration = Duration::from_secs(180);
+
+fn client() -> Result<Client> {
+    Ok(Client::builder()
+        .timeout(Duration::from_secs(40))
+        .connect_timeout(Duration::from_secs(5))
+        .no_proxy()
+        .build()?)
+}
+
+/// One consumer and its subscription.
+pub struct Consumer {
+    client: Client,
+    base: String,
+    name: String,
+}
+
+impl Consumer {
+    const PASSWORD: &str = "consumer-secret";
+
+    /// Registers; sends the request again until it is answered, as an installer does.
+    ///
+    /// # Errors
+    /// The answer is neither 201 nor 200.
+    pub async fn register(
+        base: &str,
+        admin: &str,
+        name: &str,
+        topics: &[&str],
+        prefill: bool,
+    ) -> Result<Self> {
+        let consumer = Self { client: client()?, base: base.to_owned(), name: name.to_owned() };
+        let topics: Vec<Value> = topics.iter().map(|t| json!({"realm": "udm", "topic": t})).collect();
+        let body = json!({"name": name, "realms_topics": topics, "request_prefill": prefill,
+                          "password": Self::PASSWORD});
+        eventually("the registration", SOON, async || {
+            let request = consumer.client.post(format!("{base}/v1/subscriptions"));
+            let answer = request.basic_auth("admin", Some(admin)).json(&body).send().await?;
+            let status = answer.status();
+            ensure!(
+                matches!(status, StatusCode::CREATED | StatusCode::OK),
+                "{status}: {}",
+                answer.text().await?
+            );
+            Ok(())
+        })
+        .await?;
+        Ok(consumer)
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let url = format!("{}/v1/subscriptions/{}{path}", self.base, self.name);
+        self.client.request(method, url).basic_auth(&self.name, Some(Self::PASSWORD))
+    }
+
+    /// The subscription as the API shows it.
+    ///
+    /// # Errors
+    /// The API does not answer with 200.
+    pub async fn subscription(&self) -> Result<Value> {
+        let answer = self.request(Method::GET, "").send().await?.error_for_status()?;
+        Ok(answer.json().await?)
+    }
+
+    /// Waits until the prefill is in a state.
+    ///
+    /// # Errors
+    /// It never is; the error holds the subscription as it is.
+    pub async fn await_prefill(&self, state: &str) -> Result<Value> {
+        eventually(&format!("the prefill of {} to be {state}", self.name), SOON, async || {
+            let seen = self.subscription().await?;
+            ensure!(seen["prefill_queue_status"] == state, "{seen}");
+            Ok(seen)
+        })
+        .await
+    }
+
+    /// One message, or `None` when nothing came in time.
+    ///
+    /// # Errors
+    /// The API does not answer with 200.
+    pub async fn next(&self, timeout_s: f64) -> Result<Option<Value>> {
+        let request = self.request(Method::GET, "/messages/next").query(&[("timeout", timeout_s)]);
+        Ok(request.send().await?.error_for_status()?.json().await?)
+    }
+
+    /// Acknowledges; false: there is no such message.
+    ///
+    /// # Errors
+    /// The API answers neither 200 nor 404.
+    pub async fn acknowledge(&self, sequence: u64) -> Result<bool> {
+        let request = self.request(Method::PATCH, &format!("/messages/{sequence}/status"));
+        match request.json(&json!({"status": "ok"})).send().await?.status() {
+            StatusCode::OK => Ok(true),
+            StatusCode::NOT_FOUND => Ok(false),
+            other => bail!("{other}"),
+        }
+    }
+
+    /// Reads and acknowledges `count` messages. What fails is tried again, as a consumer does that is restarted. A
+    /// message that comes again is counted once: only the very next one may be one that came before.
+    ///
+    /// # Errors
+    /// They don't come in time.
+    pub async fn read(&self, count: usize) -> Result<Vec<Value>> {
+        let mut got: Vec<Value> = Vec::with_capacity(count);
+        let deadline = std::time::Instant::now() + SOON;
+        while got.len() < count {
+            ensure!(std::time::Instant::now() < deadline, "{} of {count} messages came: {got:?}", got.len());
+            let message = match self.next(5.0).await {
+                Ok(Some(message)) => message,
+                Ok(None) => continue,
+                Err(_) => {
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                    continue;
+                }
+            };
+            let sequence = message["sequence_number"].as_u64().context("no sequence_number")?;
+            if got.last().is_none_or(|last| last["sequence_number"] != sequence) {
+                got.push(message);
+            }
+            // An unknown outcome: the message may come again.
+            let _outcome = self.acknowledge(sequence).await;
+        }
+        Ok(got)
+    }
+
+    /// Removes the subscription.
+    ///
+    /// # Errors
+    /// The API does not answer with 200.
+    pub async fn remove(self) -> Result<()> {
+        self.request(Method::DELETE, "").send().await?.error_for_status()?;
+        Ok(())
+    }
+}
+
+/// Sends events as the directory's listener does.
+pub struct Producer {
+    client: Client,
+    base: String,
+    password: String,
+}
+
+impl Producer {
+    /// Sends to an API.
+    ///
+    /// # Errors
+    /// The HTTP client can't be made.
+    pub fn new(base: &str, password: &str) -> Result<Self> {
+        Ok(Self { client: client()?, base: base.to_owned(), password: password.to_owned() })
+    }
+
+    /// Sends an event until it is accepted. After an unknown outcome it may arrive twice, as with any producer.
+    ///
+    /// # Errors
+    /// It is never accepted.
+    pub async fn send(&self, topic: &str, id: &str) -> Result<()> {
+        let body = json!({
+            "publisher_name": "udm-listener", "ts": "2026-01-31T12:00:00", "realm": "udm", "topic": topic,
+            "body": {"old": {}, "new": {"objectType": topic, "id": id, "dn": format!("uid={id},dc=x")}},
+        });
+        eventually("an event to be accepted", SOON, async || {
+            let request = self.client.post(format!("{}/v1/messages", self.base));
+            let answer = request.basic_auth("udm", Some(&self.password)).json(&body).send().await?;
+            ensure!(answer.status() == StatusCode::ACCEPTED, "{}: {}", answer.status(), answer.text().await?);
+            Ok(())
+        })
+        .await
+    }
+}

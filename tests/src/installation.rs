@@ -1,0 +1,154 @@
+//! The chart, installed into a namespace, beside a stand-in for UDM.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use crate::{Consumer, Namespace, Producer};
+
+/// Passwords of the test's installation.
+const ADMIN: &str = "admin-secret";
+const EVENTS: &str = "events-secret";
+const UDM: &str = "udm-secret";
+
+/// An installation of the chart.
+pub struct Installation {
+    /// Where it lives.
+    pub namespace: Namespace,
+    base: String,
+    udm: String,
+}
+
+impl Installation {
+    /// Installs a stand-in for UDM with that many users and groups, then the chart with further `--set` values.
+    ///
+    /// # Errors
+    /// Something does not come up; Helm says what.
+    pub async fn install(test: &str, users: usize, groups: usize, values: &[&str]) -> Result<Self> {
+        let mut namespace = Namespace::create(test)?;
+        namespace.apply(&stand_in(users, groups)?)?;
+        namespace.volume("data-hs-headstart-nats-0")?;
+        let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/headstart");
+        let (repository, tag) = image("HEADSTART_IMAGE", "localhost/headstart:dev");
+        let (nats_repository, nats_tag) = image("HEADSTART_NATS_IMAGE", "localhost/nats:dev");
+        let mut sets = vec![
+            format!("image.repository={repository}"),
+            format!("image.tag={tag}"),
+            format!("nats.image.repository={nats_repository}"),
+            format!("nats.image.tag={nats_tag}"),
+            "global.imagePullPolicy=IfNotPresent".to_owned(),
+            format!("api.auth.admin.password={ADMIN}"),
+            format!("api.auth.eventsUdm.password={EVENTS}"),
+            format!("prefill.udm.auth.password={UDM}"),
+            "prefill.config.UDM_HOST=udm".to_owned(),
+            "nats.config.maxFileStore=1GiB".to_owned(),
+        ];
+        sets.extend(values.iter().map(|value| (*value).to_owned()));
+        let chart = chart.to_string_lossy().into_owned();
+        let mut arguments = vec!["upgrade", "--install", "hs", &chart, "--wait", "--timeout", "180s"];
+        for set in &sets {
+            arguments.extend(["--set", set]);
+        }
+        if let Err(error) = namespace.helm(&arguments) {
+            // The panic that follows makes the namespace explain itself.
+            panic!("{error:#}");
+        }
+        let base = namespace.service("hs-headstart-api", 80)?;
+        let udm = namespace.service("udm", 9979)?;
+        Ok(Self { namespace, base, udm })
+    }
+
+    /// Registers a consumer.
+    ///
+    /// # Errors
+    /// The API refuses.
+    pub async fn register(&self, name: &str, topics: &[&str], prefill: bool) -> Result<Consumer> {
+        Consumer::register(&self.base, ADMIN, name, topics, prefill).await
+    }
+
+    /// Who sends events.
+    ///
+    /// # Errors
+    /// The HTTP client can't be made.
+    pub fn producer(&self) -> Result<Producer> {
+        Producer::new(&self.base, EVENTS)
+    }
+
+    /// Sets the stand-in's faults.
+    ///
+    /// # Errors
+    /// It refuses.
+    pub async fn faults(&self, faults: &Value) -> Result<()> {
+        self.control("faults", faults).await
+    }
+
+    /// Lets the stand-in accept another password than the one that was installed.
+    ///
+    /// # Errors
+    /// It refuses.
+    pub async fn udm_password(&self, password: Option<&str>) -> Result<()> {
+        let password = password.unwrap_or(UDM);
+        self.control("credentials", &json!({"username": "cn=admin", "password": password})).await
+    }
+
+    async fn control(&self, path: &str, body: &Value) -> Result<()> {
+        let client = reqwest::Client::builder().no_proxy().build()?;
+        let answer = client.put(format!("{}/control/{path}", self.udm)).json(body).send().await?;
+        let status = answer.status();
+        anyhow::ensure!(status.is_success(), "{status}: {}", answer.text().await?);
+        Ok(())
+    }
+
+    /// The Job of a subscription's attempt.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn job(&self, subscription: &str, attempt: u32) -> Result<Value> {
+        let selector = format!("headstart/subscription={subscription},headstart/attempt={attempt}");
+        let jobs = self.namespace.get(&["jobs", "-l", &selector])?;
+        jobs["items"].get(0).cloned().with_context(|| format!("no Job with {selector}"))
+    }
+}
+
+impl Namespace {
+    /// Address of a Service, from where the test runs: inside the network of our own cluster.
+    fn service(&self, name: &str, port: u16) -> Result<String> {
+        let service = self.get(&["service", name])?;
+        let address = service["spec"]["clusterIP"].as_str().context("no clusterIP")?;
+        Ok(format!("http://{address}:{port}"))
+    }
+}
+
+fn image(variable: &str, default: &str) -> (String, String) {
+    let image = std::env::var(variable).unwrap_or_else(|_| default.to_owned());
+    let (repository, tag) = image.rsplit_once(':').unwrap_or((&image, "latest"));
+    (repository.to_owned(), tag.to_owned())
+}
+
+fn stand_in(users: usize, groups: usize) -> Result<Value> {
+    let (repository, tag) = image("HEADSTART_UDM_IMAGE", "localhost/stand-in-udm:dev");
+    let labels = json!({"app": "udm"});
+    let restricted = json!({
+        "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "runAsNonRoot": true, "runAsUser": 1000,
+        "capabilities": {"drop": ["ALL"]}, "seccompProfile": {"type": "RuntimeDefault"},
+    });
+    Ok(json!({"apiVersion": "v1", "kind": "List", "items": [
+        {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "udm"}, "spec": {
+            "selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": {
+                "automountServiceAccountToken": false,
+                "containers": [{
+                    "name": "udm", "image": format!("{repository}:{tag}"), "imagePullPolicy": "IfNotPresent",
+                    "args": ["--users", users.to_string(), "--groups", groups.to_string(), "--photos-per-mille", "0"],
+                    "env": [{"name": "STAND_IN_UDM_PASSWORD", "value": UDM}],
+                    "ports": [{"containerPort": 9979}],
+                    "readinessProbe": {"httpGet": {"path": "/control/health", "port": 9979}, "periodSeconds": 1},
+                    "securityContext": restricted,
+                }],
+            }},
+        }},
+        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "udm"}, "spec": {
+            "selector": labels, "ports": [{"port": 9979}],
+        }},
+    ]}))
+}
