@@ -1,0 +1,274 @@
+//! Who calls: HTTP Basic, fixed roles and subscriptions.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use argon2::{
+    Argon2,
+    password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash},
+};
+use axum::http::{HeaderMap, header::AUTHORIZATION};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use broker::{Credentials, RegistryView, Revised, StoredCredential};
+use model::{Incarnation, Lifecycle, Subscription, SubscriptionName};
+use ring::hmac;
+use subtle::ConstantTimeEq;
+use tokio::{sync::Semaphore, time::Instant};
+
+use crate::{
+    config::{Config, RoleCredentials},
+    error::{ApiError, NO_ACCESS, NOT_AUTHENTICATED, WRONG_CREDENTIALS},
+};
+
+/// Hashes that are computed at once: each takes a core and 19 MiB for some ten milliseconds.
+const HASHES_AT_ONCE: usize = 2;
+/// How long a verified password is remembered.
+const REMEMBERED_FOR: Duration = Duration::from_secs(30);
+/// Verified passwords that are remembered, one a subscription.
+const REMEMBERED_MAX: usize = 10_000;
+
+/// What the caller presents.
+#[derive(Clone)]
+pub(crate) struct Login {
+    user: String,
+    password: String,
+}
+
+/// One of the fixed users.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Admin,
+    Events,
+    Prefill,
+}
+
+/// Knows the fixed users and verifies subscriptions.
+pub(crate) struct Auth {
+    config: Config,
+    credentials: Credentials,
+    view: RegistryView,
+    hashes: Arc<Semaphore>,
+    /// Only fingerprints under this key, which never leaves the process, are remembered.
+    key: hmac::Key,
+    /// By subscription. A std lock: nothing awaits under it.
+    remembered: Mutex<HashMap<SubscriptionName, Remembered>>,
+    /// What an unknown user's password is compared with, so that it takes as long as a known one's.
+    decoy: String,
+}
+
+struct Remembered {
+    incarnation: Incarnation,
+    fingerprint: hmac::Tag,
+    until: Instant,
+}
+
+impl Login {
+    /// Reads the header.
+    pub(crate) fn from_headers(headers: &HeaderMap) -> Result<Self, ApiError> {
+        parse(headers).ok_or(NOT_AUTHENTICATED)
+    }
+}
+
+fn parse(headers: &HeaderMap) -> Option<Login> {
+    let (scheme, value) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let text = String::from_utf8(STANDARD.decode(value.trim()).ok()?).ok()?;
+    // Only the first colon separates: passwords may hold more.
+    let (user, password) = text.split_once(':')?;
+    Some(Login { user: user.to_owned(), password: password.to_owned() })
+}
+
+impl Auth {
+    pub(crate) fn new(config: Config, credentials: Credentials, view: RegistryView) -> Self {
+        let random = uuid::Uuid::new_v4().into_bytes();
+        Self {
+            config,
+            credentials,
+            view,
+            hashes: Arc::new(Semaphore::new(HASHES_AT_ONCE)),
+            key: hmac::Key::new(hmac::HMAC_SHA256, &[random, uuid::Uuid::new_v4().into_bytes()].concat()),
+            remembered: Mutex::default(),
+            decoy: hash("decoy").unwrap_or_default(),
+        }
+    }
+
+    /// Is it this fixed user? Both parts are compared in constant time.
+    pub(crate) fn is(&self, login: &Login, role: Role) -> bool {
+        let RoleCredentials { username, password } = match role {
+            Role::Admin => &self.config.admin,
+            Role::Events => &self.config.events,
+            Role::Prefill => &self.config.prefill,
+        };
+        let user = login.user.as_bytes().ct_eq(username.as_bytes());
+        let password = login.password.as_bytes().ct_eq(password.expose().as_bytes());
+        (user & password).into()
+    }
+
+    /// Demands one of the fixed users.
+    pub(crate) fn role(&self, headers: &HeaderMap, role: Role) -> Result<(), ApiError> {
+        let login = Login::from_headers(headers)?;
+        if self.is(&login, role) { Ok(()) } else { Err(WRONG_CREDENTIALS) }
+    }
+
+    /// Demands the subscription itself, and answers it.
+    pub(crate) async fn subscriber(
+        &self,
+        login: &Login,
+        name: &str,
+    ) -> Result<Arc<Revised<Subscription>>, ApiError> {
+        if login.user != name {
+            return Err(NO_ACCESS);
+        }
+        let Ok(name) = name.parse::<SubscriptionName>() else {
+            self.verify(self.decoy.clone(), &login.password).await;
+            return Err(WRONG_CREDENTIALS);
+        };
+        // The cache answers for most requests; what it does not know is asked for, once.
+        for fresh in [false, true] {
+            let entry = if fresh { self.view.read(&name).await? } else { self.view.get(name.as_str()) };
+            let Some(entry) = entry.filter(|e| e.value.lifecycle != Lifecycle::Deleting) else { continue };
+            if self.remembers(&entry.value, login) {
+                return Ok(entry);
+            }
+            let stored = self.credentials.get(&name).await?;
+            let Some(stored) = stored.filter(|s| s.incarnation.is_none_or(|i| i == entry.value.incarnation))
+            else {
+                continue;
+            };
+            if self.verify(stored.hash.clone(), &login.password).await {
+                self.replace_former_hash(&name, &entry.value, &stored, &login.password).await;
+                self.remember(&entry.value, login);
+                return Ok(entry);
+            }
+            return Err(WRONG_CREDENTIALS);
+        }
+        self.verify(self.decoy.clone(), &login.password).await;
+        Err(WRONG_CREDENTIALS)
+    }
+
+    /// Does the stored hash belong to this password? Runs beside the other requests, a bounded number at once.
+    pub(crate) async fn verify(&self, hash: String, password: &str) -> bool {
+        let password = password.to_owned();
+        self.blocking(move || verify(&hash, &password)).await.unwrap_or(false)
+    }
+
+    /// Hashes a new password.
+    pub(crate) async fn hash(&self, password: &str) -> Result<String, ApiError> {
+        let password = password.to_owned();
+        self.blocking(move || hash(&password)).await.flatten().ok_or(ApiError::Unavailable {
+            detail: "The password could not be hashed",
+            cause: "argon2 failed".to_owned(),
+        })
+    }
+
+    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        let _permit = self.hashes.acquire().await.ok()?;
+        tokio::task::spawn_blocking(work).await.ok()
+    }
+
+    /// A bcrypt hash of the former software becomes one of ours at the first login.
+    async fn replace_former_hash(
+        &self,
+        name: &SubscriptionName,
+        subscription: &Subscription,
+        stored: &StoredCredential,
+        password: &str,
+    ) {
+        if !is_bcrypt(&stored.hash) {
+            return;
+        }
+        if let Ok(hash) = self.hash(password).await
+            && let Err(error) = self.credentials.put(name, subscription.incarnation, &hash).await
+        {
+            tracing::warn!(subscription = %name, %error, "a former password hash could not be replaced");
+        }
+    }
+
+    fn fingerprint(&self, login: &Login) -> hmac::Tag {
+        let mut context = hmac::Context::with_key(&self.key);
+        context.update(login.user.as_bytes());
+        context.update(b":");
+        context.update(login.password.as_bytes());
+        context.sign()
+    }
+
+    fn remembers(&self, subscription: &Subscription, login: &Login) -> bool {
+        let fingerprint = self.fingerprint(login);
+        let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        remembered.get(&subscription.name).is_some_and(|known| {
+            known.incarnation == subscription.incarnation
+                && known.until > Instant::now()
+                && bool::from(known.fingerprint.as_ref().ct_eq(fingerprint.as_ref()))
+        })
+    }
+
+    fn remember(&self, subscription: &Subscription, login: &Login) {
+        let now = Instant::now();
+        let known = Remembered {
+            incarnation: subscription.incarnation,
+            fingerprint: self.fingerprint(login),
+            until: now + REMEMBERED_FOR,
+        };
+        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        if remembered.len() >= REMEMBERED_MAX {
+            remembered.retain(|_, known| known.until > now);
+        }
+        remembered.insert(subscription.name.clone(), known);
+    }
+}
+
+fn hash(password: &str) -> Option<String> {
+    Argon2::default().hash_password(password.as_bytes()).ok().map(|hash| hash.to_string())
+}
+
+fn is_bcrypt(hash: &str) -> bool {
+    hash.starts_with("$2")
+}
+
+fn verify(hash: &str, password: &str) -> bool {
+    if is_bcrypt(hash) {
+        return bcrypt::verify(password, hash).unwrap_or(false);
+    }
+    PasswordHash::new(hash)
+        .is_ok_and(|parsed| Argon2::default().verify_password(password.as_bytes(), &parsed).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn login(value: &str) -> Option<(String, String)> {
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, value.parse().unwrap());
+        parse(&headers).map(|l| (l.user, l.password))
+    }
+
+    #[test]
+    fn headers() {
+        let encoded = |text: &str| STANDARD.encode(text);
+        let pair = |user: &str, password: &str| Some((user.to_owned(), password.to_owned()));
+        assert_eq!(login(&format!("Basic {}", encoded("a:b:c"))), pair("a", "b:c"));
+        assert_eq!(login(&format!("bAsIc {}", encoded("mail:pässword"))), pair("mail", "pässword"));
+        assert_eq!(login(&format!("Basic {}", encoded(":"))), pair("", ""));
+        for bad in
+            ["Basic", "Basic !!!", "Bearer x", &format!("Basic {}", encoded("nocolon")), "Basic /////w=="]
+        {
+            assert_eq!(login(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn hashes_of_ours_and_of_the_former_software() {
+        let ours = hash("secret").unwrap();
+        assert!(ours.starts_with("$argon2id$"));
+        assert!(verify(&ours, "secret") && !verify(&ours, "other"));
+        let former = bcrypt::hash("secret", 4).unwrap();
+        assert!(verify(&former, "secret") && !verify(&former, "other"));
+        assert!(!verify("", "secret") && !verify("$2b$nonsense", "secret"));
+    }
+}

@@ -1,0 +1,75 @@
+//! Settings of the API.
+
+use std::{fmt, sync::Arc};
+
+use broker::{ReaderConfig, Secret};
+
+/// One of the fixed users.
+#[derive(Clone, Debug)]
+pub struct RoleCredentials {
+    /// User name.
+    pub username: String,
+    /// Password.
+    pub password: Secret,
+}
+
+/// Settings of the API.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Who registers and removes subscriptions.
+    pub admin: RoleCredentials,
+    /// Who sends events.
+    pub events: RoleCredentials,
+    /// Who may set the state of a prefill.
+    pub prefill: RoleCredentials,
+    /// Prefix under which a proxy shows the API; requests are served with and without it.
+    pub root_path: String,
+    /// Allow requests from the pages of any origin.
+    pub cors_all: bool,
+    /// How queues are read.
+    pub reader: ReaderConfig,
+    /// For tests of crashes: called before each step of a registration.
+    pub before_step: Option<StepHook>,
+}
+
+/// The steps of a registration, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    /// The name is reserved.
+    Reserve,
+    /// Stream, first fence, first checkpoint.
+    Queue,
+    /// The password's hash.
+    Credentials,
+    /// Job and ConfigMap, or the task.
+    Launch,
+    /// The entry becomes `ready`.
+    Ready,
+    /// The marker goes into the event log.
+    Marker,
+    /// The answer.
+    Answer,
+}
+
+impl Step {
+    /// All steps, in their order.
+    pub const ALL: [Self; 7] = [
+        Self::Reserve,
+        Self::Queue,
+        Self::Credentials,
+        Self::Launch,
+        Self::Ready,
+        Self::Marker,
+        Self::Answer,
+    ];
+}
+
+/// Called before each step; `true` stops the request there for ever, as a kill of the process would.
+#[derive(Clone)]
+pub struct StepHook(pub Arc<dyn Fn(Step) -> bool + Send + Sync>);
+
+impl fmt::Debug for StepHook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StepHook")
+    }
+}

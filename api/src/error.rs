@@ -1,0 +1,178 @@
+//! Failures and their answers: the one place where an error becomes a status and a body.
+
+use axum::{
+    http::{
+        HeaderValue, StatusCode,
+        header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
+    },
+    response::{IntoResponse, Response},
+};
+use broker::{PublishError, ReadError};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+/// Why the server ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The socket failed.
+    #[error("the API's socket failed")]
+    Serve(#[from] std::io::Error),
+}
+
+/// One invalid field.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Problem {
+    /// Where: `["body", "realms_topics", 0, "topic"]`.
+    pub loc: Vec<Value>,
+    /// What is wrong and what to do. Never what was sent.
+    pub msg: String,
+    /// A word for programs.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+}
+
+impl Problem {
+    pub(crate) fn new(loc: &[&dyn Place], kind: &'static str, msg: impl Into<String>) -> Self {
+        Self { loc: loc.iter().map(|place| place.value()).collect(), msg: msg.into(), kind }
+    }
+}
+
+/// A part of a location: a field's name or an index.
+pub(crate) trait Place {
+    fn value(&self) -> Value;
+}
+
+impl Place for &str {
+    fn value(&self) -> Value {
+        json!(self)
+    }
+}
+
+impl Place for usize {
+    fn value(&self) -> Value {
+        json!(self)
+    }
+}
+
+/// Why a request is not answered as asked.
+#[derive(Debug)]
+pub(crate) enum ApiError {
+    /// 401. The words are those of the former service; clients don't read them.
+    Unauthorized(&'static str),
+    /// 404.
+    NotFound(String),
+    /// 409.
+    Conflict(String),
+    /// 413: the body has more bytes than this.
+    TooLarge(usize),
+    /// 422.
+    Invalid(Vec<Problem>),
+    /// 500, in the words of the former service: the queue of a registered subscription is lost.
+    Broken,
+    /// 503: something behind us is away.
+    Unavailable { detail: &'static str, cause: String },
+}
+
+pub(crate) const NOT_AUTHENTICATED: ApiError = ApiError::Unauthorized("Not authenticated");
+pub(crate) const WRONG_CREDENTIALS: ApiError = ApiError::Unauthorized("Incorrect username or password");
+pub(crate) const NO_ACCESS: ApiError = ApiError::Unauthorized("You do not have access to this data");
+
+impl ApiError {
+    pub(crate) fn invalid(problem: Problem) -> Self {
+        Self::Invalid(vec![problem])
+    }
+
+    pub(crate) fn unavailable(detail: &'static str, error: &(dyn std::error::Error + 'static)) -> Self {
+        let causes = std::iter::successors(error.source(), |e| (*e).source());
+        let cause = causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"));
+        Self::Unavailable { detail, cause }
+    }
+}
+
+impl From<broker::Error> for ApiError {
+    fn from(error: broker::Error) -> Self {
+        Self::unavailable("The message queue is not available at the moment; try again", &error)
+    }
+}
+
+impl From<ReadError> for ApiError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Gone => Self::NotFound("The subscription does not exist any more".to_owned()),
+            ReadError::Broken => Self::Broken,
+            ReadError::Other(error) => error.into(),
+        }
+    }
+}
+
+impl From<PublishError> for ApiError {
+    fn from(error: PublishError) -> Self {
+        match error {
+            PublishError::TooLarge { limit, .. } => Self::TooLarge(limit),
+            PublishError::Full => Self::Unavailable {
+                detail: "The event log is full because a consumer does not read; try again later",
+                cause: error.to_string(),
+            },
+            PublishError::Late => Self::Unavailable {
+                detail: "The event could not be placed in time; send it again",
+                cause: error.to_string(),
+            },
+            PublishError::Other(error) => error.into(),
+        }
+    }
+}
+
+/// A JSON answer with its length, in compact form.
+pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Response {
+    let text = serde_json::to_vec(body).unwrap_or_else(|_| b"null".to_vec());
+    (status, [(CONTENT_TYPE, HeaderValue::from_static("application/json"))], text).into_response()
+}
+
+/// The answer of every success without a payload.
+pub(crate) fn null(status: StatusCode) -> Response {
+    json(status, &())
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let detail = |status, text: &str| json(status, &json!({"detail": text}));
+        match self {
+            Self::Unauthorized(text) => {
+                let mut answer = detail(StatusCode::UNAUTHORIZED, text);
+                answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic"));
+                answer
+            }
+            Self::NotFound(text) => detail(StatusCode::NOT_FOUND, &text),
+            Self::Conflict(text) => detail(StatusCode::CONFLICT, &text),
+            Self::TooLarge(limit) => {
+                detail(StatusCode::PAYLOAD_TOO_LARGE, &format!("The body is larger than {limit} bytes"))
+            }
+            Self::Invalid(problems) => {
+                let lines: Vec<String> = problems.iter().map(describe).collect();
+                let message = format!("{} validation error(s): {}", lines.len(), lines.join("; "));
+                json(
+                    StatusCode::UNPROCESSABLE_ENTITY,
+                    &json!({"status_code": 422, "message": message, "data": null, "errors": problems}),
+                )
+            }
+            Self::Broken => {
+                tracing::error!(
+                    "the queue of a registered subscription does not exist: delete and register again"
+                );
+                detail(StatusCode::INTERNAL_SERVER_ERROR, "Inconsistent message queue state in NATS")
+            }
+            Self::Unavailable { detail: text, cause } => {
+                tracing::warn!(error = cause, "a request is answered with 503");
+                let mut answer = detail(StatusCode::SERVICE_UNAVAILABLE, text);
+                answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("2"));
+                answer
+            }
+        }
+    }
+}
+
+fn describe(problem: &Problem) -> String {
+    let place = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let places: Vec<String> = problem.loc.iter().map(place).collect();
+    format!("{}: {}", places.join("."), problem.msg)
+}

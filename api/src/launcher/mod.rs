@@ -1,0 +1,41 @@
+//! Who runs prefills: Jobs of Kubernetes, or workers on the NATS task queue.
+
+mod kubernetes;
+
+use broker::Tasks;
+use manifests::JobTemplate;
+use model::PrefillTask;
+
+use crate::error::ApiError;
+use kubernetes::Kubernetes;
+
+/// Who runs prefills.
+#[derive(Clone)]
+pub enum Launcher {
+    /// A suspended Job and its ConfigMap per attempt; the controller starts it.
+    Kubernetes(Box<Kubernetes>),
+    /// A task per attempt; the next free worker takes it.
+    Queue(Tasks),
+}
+
+impl Launcher {
+    /// Jobs made from a template, in a namespace.
+    #[must_use]
+    pub fn kubernetes(client: kube::Client, namespace: String, template: JobTemplate) -> Self {
+        Self::Kubernetes(Box::new(Kubernetes::new(client, namespace, template)))
+    }
+
+    /// Tasks on a queue.
+    #[must_use]
+    pub fn queue(tasks: Tasks) -> Self {
+        Self::Queue(tasks)
+    }
+
+    /// Makes what the attempt needs. Doing it again is harmless.
+    pub(crate) async fn launch(&self, task: &PrefillTask) -> Result<(), ApiError> {
+        match self {
+            Self::Kubernetes(kubernetes) => kubernetes.launch(task).await,
+            Self::Queue(tasks) => Ok(tasks.submit(task).await?),
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! `/openapi.json`: what the API takes and answers, errors included. A test asks every operation that stands here.
+
+use axum::{extract::State, http::StatusCode, response::Response};
+use serde_json::{Value, json};
+
+use crate::{app::Shared, error::json as json_answer};
+
+pub(crate) async fn serve(State(app): Shared) -> Response {
+    json_answer(StatusCode::OK, &document(&app.config.root_path))
+}
+
+/// The description, for an API behind this root path.
+pub(crate) fn document(root_path: &str) -> Value {
+    json!({
+        "openapi": "3.1.0",
+        "info": {"title": "Provisioning REST APIs", "version": env!("CARGO_PKG_VERSION"),
+                 "description": "Headstart: identity provisioning for openDesk and Nubus."},
+        "servers": [{"url": root_path}],
+        "security": [{"HTTPBasic": []}],
+        "paths": {
+            "/v1/subscriptions": {
+                "get": operation("List all subscriptions", "Role: admin.", &[], None, &[
+                    (200, "The subscriptions", Some(json!({"type": "array", "items": schema("Subscription")}))),
+                    UNAUTHORIZED, UNAVAILABLE,
+                ]),
+                "post": operation("Register a subscription",
+                    "Role: admin. The same request again completes a registration that broke off.", &[],
+                    Some(schema("NewSubscription")), &[
+                    (200, "It was registered before, with the same parameters", NULL),
+                    (201, "Registered: no later event is missed", NULL),
+                    UNAUTHORIZED,
+                    (409, "Registered with other parameters (the detail names the field), or its queue is lost", DETAIL),
+                    TOO_LARGE, INVALID, UNAVAILABLE,
+                ]),
+            },
+            "/v1/subscriptions/{name}": {
+                "get": operation("Show a subscription", "Role: admin, or the subscription itself.", &[NAME], None, &[
+                    (200, "The subscription, with the state of its prefill", Some(schema("Subscription"))),
+                    UNAUTHORIZED, NOT_FOUND, UNAVAILABLE,
+                ]),
+                "delete": operation("Remove a subscription and its queue", "Role: admin, or the subscription itself.",
+                    &[NAME], None, &[(200, "Removed", NULL), UNAUTHORIZED, NOT_FOUND, UNAVAILABLE]),
+            },
+            "/v1/subscriptions/{name}/prefill": {
+                "get": operation("Show the prefill", "Role: admin, or the subscription itself.", &[NAME], None, &[
+                    (200, "State, attempt, reason and progress", Some(schema("Prefill"))),
+                    UNAUTHORIZED, NOT_FOUND, UNAVAILABLE,
+                ]),
+                "patch": operation("Set the state of the prefill", "Role: prefill. Any transition is accepted.",
+                    &[NAME], Some(json!({"type": "object", "required": ["status"], "properties": {"status": states()}})),
+                    &[(200, "Set", NULL), UNAUTHORIZED, NOT_FOUND, TOO_LARGE, INVALID, UNAVAILABLE]),
+            },
+            "/v1/subscriptions/{name}/messages/next": {
+                "get": operation("Read the next message",
+                    "Role: the subscription itself. Waits until there is one. `null`: nothing came in time, or the \
+                     prefill is not done; if it has failed, the header Prefill-Status says why.",
+                    &[NAME, TIMEOUT, POP], None, &[
+                    (200, "The message, or null",
+                     Some(json!({"anyOf": [schema("ProvisioningMessage"), {"type": "null"}]}))),
+                    UNAUTHORIZED, NOT_FOUND, INVALID,
+                    (500, "The queue is lost: remove the subscription and register it again", DETAIL),
+                    UNAVAILABLE,
+                ]),
+            },
+            "/v1/subscriptions/{name}/messages/{seq_num}/status": {
+                "patch": operation("Acknowledge a message", "Role: the subscription itself. The message is removed.",
+                    &[NAME, SEQUENCE],
+                    Some(json!({"type": "object", "required": ["status"], "properties": {"status": {"const": "ok"}}})),
+                    &[(200, "Removed", NULL), UNAUTHORIZED,
+                      (404, "There is no such message: never was, or acknowledged before", DETAIL),
+                      TOO_LARGE, INVALID,
+                      (500, "The queue is lost: remove the subscription and register it again", DETAIL),
+                      UNAVAILABLE]),
+            },
+            "/v1/messages": {
+                "post": operation("Send an event", "Role: events.", &[], Some(schema("Message")), &[
+                    (202, "Stored: it will be delivered to every subscription of its topic", NULL),
+                    UNAUTHORIZED, TOO_LARGE, INVALID, UNAVAILABLE,
+                ]),
+            },
+        },
+        "components": {
+            "securitySchemes": {"HTTPBasic": {"type": "http", "scheme": "basic"}},
+            "schemas": schemas(),
+        },
+    })
+}
+
+/// Status, meaning, and what the body is.
+type Answer = (u16, &'static str, Option<Value>);
+
+const NULL: Option<Value> = Some(Value::Null);
+/// Stands for `{"detail": string}`.
+const DETAIL: Option<Value> = None;
+const UNAUTHORIZED: Answer = (401, "No or wrong credentials, or not one's own subscription", DETAIL);
+const NOT_FOUND: Answer = (404, "There is no such subscription", DETAIL);
+const TOO_LARGE: Answer = (413, "The body is too large; the detail names the limit", DETAIL);
+/// Stands for the schema `Invalid`.
+const INVALID: Answer = (422, "A field is not valid; `errors` names it", Some(Value::Bool(true)));
+const UNAVAILABLE: Answer = (503, "NATS or Kubernetes is away; try again after Retry-After seconds", DETAIL);
+
+/// Where, name, JSON type, meaning.
+type Parameter = (&'static str, &'static str, &'static str, &'static str);
+
+const NAME: Parameter = ("path", "name", "string", "Name of the subscription");
+const SEQUENCE: Parameter = ("path", "seq_num", "integer", "The message's sequence_number");
+const TIMEOUT: Parameter = ("query", "timeout", "number", "Seconds to wait: 0.1 to 280, 5 if not given");
+const POP: Parameter = ("query", "pop", "boolean", "Remove the message on delivery, for good");
+
+fn operation(
+    summary: &str,
+    description: &str,
+    parameters: &[Parameter],
+    body: Option<Value>,
+    answers: &[Answer],
+) -> Value {
+    let parameters: Vec<Value> = parameters
+        .iter()
+        .map(|(place, name, kind, meaning)| {
+            json!({"in": place, "name": name, "required": *place == "path", "description": meaning,
+                   "schema": {"type": kind}})
+        })
+        .collect();
+    let responses: serde_json::Map<String, Value> = answers
+        .iter()
+        .map(|(status, meaning, body)| {
+            let schema = match body {
+                None => schema("Detail"),
+                Some(Value::Null) => json!({"type": "null"}),
+                Some(Value::Bool(true)) => schema("Invalid"),
+                Some(schema) => schema.clone(),
+            };
+            let answer = json!({"description": meaning, "content": {"application/json": {"schema": schema}}});
+            (status.to_string(), answer)
+        })
+        .collect();
+    let mut operation = json!({"summary": summary, "description": description, "parameters": parameters,
+                               "responses": responses});
+    if let Some(schema) = body {
+        operation["requestBody"] =
+            json!({"required": true, "content": {"application/json": {"schema": schema}}});
+    }
+    operation
+}
+
+fn schema(name: &str) -> Value {
+    json!({"$ref": format!("#/components/schemas/{name}")})
+}
+
+fn states() -> Value {
+    json!({"enum": ["pending", "running", "failed", "done"]})
+}
+
+fn object(required: &[&str], properties: Value) -> Value {
+    json!({"type": "object", "required": required, "properties": properties})
+}
+
+fn schemas() -> Value {
+    let text = json!({"type": "string"});
+    let count = json!({"type": "integer", "minimum": 0});
+    let topics = json!({"type": "array", "items": schema("RealmTopic"),
+                        "description": "The prefill comes in this order"});
+    let publishers = json!({"enum": ["udm-listener", "ldif-producer", "udm-pre-fill", "consumer-registration", "consumer_client_test"]});
+    let message = json!({
+        "publisher_name": publishers, "ts": {"type": "string", "format": "date-time"}, "realm": text, "topic": text,
+        "body": object(&["old", "new"], json!({"old": {"type": "object"}, "new": {"type": "object"}})),
+    });
+    let mut placed = message.clone();
+    placed["sequence_number"] = json!({"type": "integer", "minimum": 1});
+    placed["num_delivered"] = json!({"type": "integer", "minimum": 1});
+    let message_fields = ["publisher_name", "ts", "realm", "topic", "body"];
+    json!({
+        "Detail": object(&["detail"], json!({"detail": text})),
+        "Invalid": object(&["status_code", "message", "data", "errors"], json!({
+            "status_code": {"const": 422}, "message": text, "data": {"type": "null"},
+            "errors": {"type": "array", "items": object(&["loc", "msg", "type"], json!({
+                "loc": {"type": "array", "items": {"type": ["string", "integer"]}}, "msg": text, "type": text,
+            }))},
+        })),
+        "RealmTopic": object(&["realm", "topic"], json!({
+            "realm": {"type": "string", "minLength": 1},
+            "topic": {"type": "string", "minLength": 1,
+                      "description": "A UDM module, or a regular expression that matches whole names"},
+        })),
+        "NewSubscription": object(&["name", "realms_topics", "request_prefill", "password"], json!({
+            "name": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9_=-]{0,62}$"},
+            "realms_topics": topics, "request_prefill": {"type": "boolean"},
+            "password": {"type": "string", "description": "At most 1024 bytes, no NUL"},
+        })),
+        "Subscription": object(&["name", "realms_topics", "request_prefill", "prefill_queue_status"], json!({
+            "name": text, "realms_topics": topics, "request_prefill": {"type": "boolean"},
+            "prefill_queue_status": states(), "prefill": schema("Prefill"),
+        })),
+        "Prefill": object(&["state", "round", "attempt", "since", "boundary_known"], json!({
+            "state": states(), "round": count, "attempt": count, "since": {"type": "string", "format": "date-time"},
+            "reason": {"type": ["string", "null"]}, "message": {"type": ["string", "null"]},
+            "boundary_known": {"type": "boolean"},
+            "progress": {"anyOf": [{"type": "null"}, object(&["done", "skipped", "rate"], json!({
+                "topic": {"type": ["string", "null"]}, "done": count, "total": {"type": ["integer", "null"]},
+                "skipped": count, "rate": {"type": "number", "description": "Objects a second"},
+                "error": {"type": ["string", "null"], "description": "What is being tried again"},
+            }))]},
+        })),
+        "Message": object(&message_fields, message),
+        "ProvisioningMessage":
+            object(&[&message_fields[..], &["sequence_number", "num_delivered"]].concat(), placed),
+    })
+}

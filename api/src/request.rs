@@ -1,0 +1,428 @@
+//! What requests hold: bodies and query parameters, with errors that name the field and never what was sent.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use axum::{
+    body::{Body, to_bytes},
+    http::{HeaderMap, header::CONTENT_TYPE},
+};
+use bytes::Bytes;
+use model::{
+    Body as MessageBody, BodyError, Message, NameError, PrefillState, Publisher, RealmTopic, Registration,
+    SubscriptionName, Timestamp, TopicPattern,
+};
+use serde::Deserialize;
+use serde_json::{Value, value::RawValue};
+
+use crate::error::{ApiError, Problem};
+
+/// Largest body of anything but an event, in bytes.
+pub(crate) const LARGEST_BODY: usize = 1 << 20;
+/// Longest password, in bytes.
+const LONGEST_PASSWORD: usize = 1024;
+/// Longest time a poll is held: below the 300 s after which existing clients give up.
+const LONGEST_POLL: Duration = Duration::from_secs(280);
+const SHORTEST_POLL: Duration = Duration::from_millis(100);
+const DEFAULT_POLL: Duration = Duration::from_secs(5);
+
+/// A body that was read whole. JSON that can't be parsed is refused here, before any look at credentials.
+pub(crate) struct JsonBody {
+    text: Bytes,
+    is_json: bool,
+}
+
+impl JsonBody {
+    pub(crate) async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Self, ApiError> {
+        let announced = headers.get("content-length").and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
+        if announced.is_some_and(|length| length > limit) {
+            return Err(ApiError::TooLarge(limit));
+        }
+        let text = to_bytes(body, limit).await.map_err(|_| ApiError::TooLarge(limit))?;
+        let is_json = is_json(headers);
+        if is_json && !text.is_empty() && serde_json::from_slice::<&RawValue>(&text).is_err() {
+            let problem = Problem::new(&[&"body"], "json_invalid", "the body is no valid JSON (UTF-8)");
+            return Err(ApiError::invalid(problem));
+        }
+        Ok(Self { text, is_json })
+    }
+
+    /// The body's fields. Unknown ones are ignored by whoever looks.
+    fn fields(&self) -> Result<BTreeMap<String, &RawValue>, ApiError> {
+        let refuse = |msg: &str| ApiError::invalid(Problem::new(&[&"body"], "model_type", msg));
+        if !self.is_json {
+            return Err(refuse("send a JSON object, with Content-Type: application/json"));
+        }
+        serde_json::from_slice(&self.text).map_err(|_| refuse("the body must be a JSON object"))
+    }
+}
+
+/// `application/json` or `application/*+json`, with any parameters.
+fn is_json(headers: &HeaderMap) -> bool {
+    let value = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let media_type = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    media_type == "application/json"
+        || (media_type.starts_with("application/") && media_type.ends_with("+json"))
+}
+
+/// Collects the problems of all fields, so that a client sees them at once.
+#[derive(Default)]
+struct Problems(Vec<Problem>);
+
+impl Problems {
+    fn field<'a, T: Deserialize<'a>>(
+        &mut self,
+        fields: &BTreeMap<String, &'a RawValue>,
+        name: &'static str,
+        kind: &'static str,
+        expected: &str,
+    ) -> Option<T> {
+        let Some(raw) = fields.get(name) else {
+            self.0.push(Problem::new(&[&"body", &name], "missing", "this field is required"));
+            return None;
+        };
+        let value = serde_json::from_str(raw.get()).ok();
+        if value.is_none() {
+            self.0.push(Problem::new(&[&"body", &name], kind, expected));
+        }
+        value
+    }
+
+    fn finish(self) -> Result<(), ApiError> {
+        if self.0.is_empty() { Ok(()) } else { Err(ApiError::Invalid(self.0)) }
+    }
+}
+
+/// A string of JSON; numbers are not taken for one.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Text(String);
+
+/// A boolean as the former service understood it: also 1, "yes", "on", "t" and their opposites.
+struct Lax(bool);
+
+impl<'de> Deserialize<'de> for Lax {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        lax_bool(&Value::deserialize(deserializer)?)
+            .map(Self)
+            .ok_or_else(|| serde::de::Error::custom("no boolean"))
+    }
+}
+
+fn lax_bool(value: &Value) -> Option<bool> {
+    match value {
+        Value::Bool(value) => Some(*value),
+        Value::Number(number) => match number.as_f64() {
+            Some(0.0) => Some(false),
+            Some(1.0) => Some(true),
+            _ => None,
+        },
+        Value::String(text) => lax_word(text),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+fn lax_word(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "y" | "on" | "t" => Some(true),
+        "false" | "0" | "no" | "n" | "off" | "f" => Some(false),
+        _ => None,
+    }
+}
+
+/// A registration and its password.
+pub(crate) fn registration(body: &JsonBody) -> Result<(Registration, String), ApiError> {
+    let fields = body.fields()?;
+    let mut problems = Problems::default();
+    let name =
+        problems.field(&fields, "name", "string_type", "a string is expected").and_then(|Text(name)| {
+            name.parse::<SubscriptionName>()
+                .map_err(|error| {
+                    let kind = match error {
+                        NameError::Pattern => "string_pattern_mismatch",
+                        NameError::Reserved => "name_reserved",
+                    };
+                    problems.0.push(Problem::new(&[&"body", &"name"], kind, error.to_string()));
+                })
+                .ok()
+        });
+    let realms_topics = problems
+        .field::<Vec<Value>>(
+            &fields,
+            "realms_topics",
+            "list_type",
+            "an array of {\"realm\", \"topic\"} is expected",
+        )
+        .map(|items| realm_topics(&items, &mut problems));
+    let request_prefill =
+        problems.field(&fields, "request_prefill", "bool_type", "true or false is expected");
+    let password = problems.field(&fields, "password", "string_type", "a string is expected").inspect(
+        |Text(password)| {
+            let at: &[&dyn crate::error::Place] = &[&"body", &"password"];
+            if password.len() > LONGEST_PASSWORD {
+                let msg = format!("the password has more than {LONGEST_PASSWORD} bytes");
+                problems.0.push(Problem::new(at, "string_too_long", msg));
+            }
+            if password.contains('\0') {
+                problems.0.push(Problem::new(at, "string_nul", "the password holds a NUL character"));
+            }
+        },
+    );
+    problems.finish()?;
+    match (name, realms_topics, request_prefill, password) {
+        (Some(name), Some(realms_topics), Some(Lax(request_prefill)), Some(Text(password))) => {
+            Ok((Registration { name, realms_topics, request_prefill }, password))
+        }
+        // Each missing one is a problem, and was returned above.
+        _ => Err(ApiError::Invalid(Vec::new())),
+    }
+}
+
+fn realm_topics(items: &[Value], problems: &mut Problems) -> Vec<RealmTopic> {
+    let mut topics = Vec::with_capacity(items.len());
+    for (index, item) in items.iter().enumerate() {
+        let mut text = |field: &'static str| {
+            let at: &[&dyn crate::error::Place] = &[&"body", &"realms_topics", &index, &field];
+            let problem = match item.get(field) {
+                Some(Value::String(text)) if text.is_empty() => {
+                    Problem::new(at, "string_too_short", "it must not be empty")
+                }
+                Some(Value::String(text)) => return Some(text.clone()),
+                Some(_) => Problem::new(at, "string_type", "a string is expected"),
+                None => Problem::new(at, "missing", "this field is required"),
+            };
+            problems.0.push(problem);
+            None
+        };
+        let (Some(realm), Some(topic)) = (text("realm"), text("topic")) else { continue };
+        if let Err(error) = TopicPattern::new(&topic) {
+            let at: &[&dyn crate::error::Place] = &[&"body", &"realms_topics", &index, &"topic"];
+            problems.0.push(Problem::new(at, "regex_invalid", error.to_string()));
+        }
+        topics.push(RealmTopic { realm, topic });
+    }
+    topics
+}
+
+/// An event, ready to be stored: known fields only, `ts` in its one form, the body byte for byte.
+pub(crate) fn event(body: &JsonBody) -> Result<Bytes, ApiError> {
+    let fields = body.fields()?;
+    let mut problems = Problems::default();
+    let publishers = "one of udm-listener, ldif-producer, udm-pre-fill, consumer-registration, consumer_client_test is expected";
+    let publisher_name = problems.field::<Publisher>(&fields, "publisher_name", "enum", publishers);
+    let ts = problems.field::<Timestamp>(
+        &fields,
+        "ts",
+        "datetime_from_date_parsing",
+        "a date and time is expected, such as 2026-01-31T12:00:00+00:00",
+    );
+    let realm = problems.field::<Text>(&fields, "realm", "string_type", "a string is expected");
+    let topic = problems.field::<Text>(&fields, "topic", "string_type", "a string is expected");
+    let message_body = problems.field::<MessageBody>(
+        &fields,
+        "body",
+        "model_type",
+        "an object with the keys old and new is expected",
+    );
+    if let Some(Err(error)) = message_body.as_ref().map(MessageBody::check) {
+        let problem = match error {
+            BodyError::OldNotObject => {
+                Problem::new(&[&"body", &"body", &"old"], "dict_type", error.to_string())
+            }
+            BodyError::NewNotObject => {
+                Problem::new(&[&"body", &"body", &"new"], "dict_type", error.to_string())
+            }
+            BodyError::Empty | BodyError::NoObjectType => {
+                Problem::new(&[&"body", &"body"], "value_error", error.to_string())
+            }
+        };
+        problems.0.push(problem);
+    }
+    problems.finish()?;
+    match (publisher_name, ts, realm, topic, message_body) {
+        (Some(publisher_name), Some(ts), Some(Text(realm)), Some(Text(topic)), Some(body)) => {
+            let message = Message { publisher_name, ts, realm, topic, body };
+            serde_json::to_vec(&message)
+                .map(Bytes::from)
+                .map_err(|e| ApiError::invalid(Problem::new(&[&"body"], "value_error", e.to_string())))
+        }
+        _ => Err(ApiError::Invalid(Vec::new())),
+    }
+}
+
+/// The state in the body of `PATCH …/prefill`.
+pub(crate) fn prefill_state(body: &JsonBody) -> Result<PrefillState, ApiError> {
+    let fields = body.fields()?;
+    let mut problems = Problems::default();
+    let state =
+        problems.field(&fields, "status", "enum", "one of pending, running, failed, done is expected");
+    problems.finish()?;
+    state.ok_or_else(|| ApiError::Invalid(Vec::new()))
+}
+
+/// Checks the body of an acknowledgement: `{"status": "ok"}` is the only one there is.
+pub(crate) fn acknowledgement(body: &JsonBody) -> Result<(), ApiError> {
+    #[derive(Deserialize)]
+    enum Status {
+        #[serde(rename = "ok")]
+        Ok,
+    }
+    let fields = body.fields()?;
+    let mut problems = Problems::default();
+    let _status: Option<Status> = problems.field(&fields, "status", "enum", "\"ok\" is expected");
+    problems.finish()
+}
+
+/// The number of a message in a path.
+pub(crate) fn sequence(text: &str) -> Result<u64, ApiError> {
+    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| {
+        let msg = "a number of a message is expected: 1 or more";
+        ApiError::invalid(Problem::new(&[&"path", &"seq_num"], "int_parsing", msg))
+    })
+}
+
+/// How long to wait for a message, and whether to remove it on delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Poll {
+    pub wait: Duration,
+    pub pop: bool,
+}
+
+impl Poll {
+    pub(crate) fn parse(query: &[(String, String)]) -> Result<Self, ApiError> {
+        let mut problems = Problems::default();
+        let last =
+            |name: &str| query.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.trim());
+        let wait = match last("timeout").map(wait) {
+            None => DEFAULT_POLL,
+            Some(Some(wait)) => wait,
+            Some(None) => {
+                let msg = "a number of seconds is expected, such as 30 or 0.5";
+                problems.0.push(Problem::new(&[&"query", &"timeout"], "float_parsing", msg));
+                DEFAULT_POLL
+            }
+        };
+        let pop = match last("pop").map(lax_word) {
+            None => false,
+            Some(Some(pop)) => pop,
+            Some(None) => {
+                problems.0.push(Problem::new(
+                    &[&"query", &"pop"],
+                    "bool_parsing",
+                    "true or false is expected",
+                ));
+                false
+            }
+        };
+        problems.finish()?;
+        Ok(Self { wait, pop })
+    }
+}
+
+fn wait(text: &str) -> Option<Duration> {
+    // "nan" and "inf" are floats, too.
+    let seconds = text.parse::<f64>().ok().filter(|s| s.is_finite())?;
+    let seconds = seconds.clamp(SHORTEST_POLL.as_secs_f64(), LONGEST_POLL.as_secs_f64());
+    Some(Duration::from_secs_f64(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn body(value: &Value) -> JsonBody {
+        JsonBody { text: Bytes::from(value.to_string()), is_json: true }
+    }
+
+    fn kinds<T>(result: Result<T, ApiError>) -> Vec<(String, &'static str)> {
+        match result {
+            Ok(_) => Vec::new(),
+            Err(ApiError::Invalid(problems)) => {
+                problems.into_iter().map(|p| (serde_json::to_string(&p.loc).unwrap(), p.kind)).collect()
+            }
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn registrations() {
+        let good = json!({"name": "mail", "realms_topics": [{"realm": "udm", "topic": "users/.*", "x": 1}],
+                          "request_prefill": "yes", "password": "ü:", "unknown": 1});
+        let (registration, password) = registration(&body(&good)).unwrap();
+        assert!(registration.request_prefill && password == "ü:" && registration.realms_topics.len() == 1);
+        for (change, expected) in [
+            (json!({"name": "a.b"}), vec![(r#"["body","name"]"#, "string_pattern_mismatch")]),
+            (json!({"name": "incoming"}), vec![(r#"["body","name"]"#, "name_reserved")]),
+            (json!({"name": 5}), vec![(r#"["body","name"]"#, "string_type")]),
+            (json!({"realms_topics": "udm:users/user"}), vec![(r#"["body","realms_topics"]"#, "list_type")]),
+            (
+                json!({"realms_topics": [{"realm": "", "topic": "("}, ["udm", "x"], {"realm": "udm", "topic": "["}]}),
+                vec![
+                    (r#"["body","realms_topics",0,"realm"]"#, "string_too_short"),
+                    (r#"["body","realms_topics",1,"realm"]"#, "missing"),
+                    (r#"["body","realms_topics",1,"topic"]"#, "missing"),
+                    (r#"["body","realms_topics",2,"topic"]"#, "regex_invalid"),
+                ],
+            ),
+            (json!({"request_prefill": null}), vec![(r#"["body","request_prefill"]"#, "bool_type")]),
+            (json!({"request_prefill": 2}), vec![(r#"["body","request_prefill"]"#, "bool_type")]),
+            (json!({"password": "a\0"}), vec![(r#"["body","password"]"#, "string_nul")]),
+            (json!({"password": "x".repeat(1025)}), vec![(r#"["body","password"]"#, "string_too_long")]),
+        ] {
+            let mut bad = good.clone();
+            for (key, value) in change.as_object().unwrap() {
+                bad[key] = value.clone();
+            }
+            let expected: Vec<_> = expected.into_iter().map(|(loc, kind)| (loc.to_owned(), kind)).collect();
+            assert_eq!(kinds(super::registration(&body(&bad))), expected, "{change}");
+        }
+        assert_eq!(kinds(super::registration(&body(&json!({})))).len(), 4);
+        assert_eq!(kinds(super::registration(&body(&json!([])))).len(), 1);
+    }
+
+    #[test]
+    fn polls() {
+        let parse = |pairs: &[(&str, &str)]| {
+            let pairs: Vec<_> = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+            Poll::parse(&pairs).ok().map(|p| (p.wait.as_millis(), p.pop))
+        };
+        for (pairs, expected) in [
+            (&[][..], Some((5000, false))),
+            (&[("timeout", "0.25"), ("pop", "true")], Some((250, true))),
+            (&[("timeout", "-3")], Some((100, false))),
+            (&[("timeout", "0")], Some((100, false))),
+            (&[("timeout", "1e9")], Some((280_000, false))),
+            (&[("timeout", "nan")], None),
+            (&[("timeout", "inf")], None),
+            (&[("timeout", "")], None),
+            (&[("timeout", "x")], None),
+            (&[("pop", "maybe")], None),
+        ] {
+            assert_eq!(parse(pairs), expected, "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn content_types() {
+        for (value, expected) in [
+            ("application/json", true),
+            ("Application/JSON; charset=utf-8", true),
+            ("application/vnd.api+json", true),
+            ("text/json", false),
+            ("", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, value.parse().unwrap());
+            assert_eq!(is_json(&headers), expected, "{value}");
+        }
+        assert!(!is_json(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn numbers_of_messages() {
+        assert_eq!(sequence("7").unwrap(), 7);
+        for bad in ["0", "-1", "x", "", "18446744073709551616", "1.5"] {
+            assert!(sequence(bad).is_err(), "{bad}");
+        }
+    }
+}
