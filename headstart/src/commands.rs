@@ -209,6 +209,7 @@ pub fn api_config(roles: &Roles, http: &Http) -> api::Config {
         root_path: http.root_path.clone(),
         cors_all: http.cors_all,
         reader: ReaderConfig { redelivery_delay: http.redelivery_delay },
+        before_step: None,
     }
 }
 

@@ -11,7 +11,9 @@ use crate::eventually;
 /// How long one may wait for something that takes a pod to start, or a component to come back.
 const SOON: Duration = Duration::from_secs(180);
 
-fn client() -> Result<Client> {
+pub(crate) fn client() -> Result<Client> {
+    // reqwest wants one, although only plain HTTP is spoken here. A second installation is refused, and fine.
+    rustls::crypto::ring::default_provider().install_default().ok();
     Ok(Client::builder()
         .timeout(Duration::from_secs(40))
         .connect_timeout(Duration::from_secs(5))

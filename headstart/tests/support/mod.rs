@@ -42,6 +42,8 @@ pub struct Standalone {
 impl Standalone {
     /// Prepares a directory of groups and users, and starts.
     pub async fn start(groups: usize, users: usize) -> Self {
+        // reqwest wants one, although only plain HTTP is spoken here.
+        rustls::crypto::ring::default_provider().install_default().ok();
         let folder = tempfile::tempdir().unwrap();
         let mut dump = std::fs::File::create(folder.path().join("directory.jsonl")).unwrap();
         for n in 0..users {

@@ -1,0 +1,139 @@
+//! A registration that is killed between any two of its steps is completed by sending it again.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod support;
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use api::{Step, StepHook};
+use broker::testing::eventually;
+use model::{Lifecycle, PrefillTask, SubscriptionName};
+use reqwest::{Method, StatusCode};
+use support::{ADMIN, Server, answer, config, registration, replica};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// A replica that stops dead before a step. Tells when it has come there.
+async fn dies_before(
+    server: &Server,
+    step: Step,
+) -> (String, mpsc::UnboundedReceiver<()>, CancellationToken) {
+    let (reached, awaited) = mpsc::unbounded_channel();
+    let hook = StepHook(Arc::new(move |at| {
+        at == step && {
+            reached.send(()).ok();
+            true
+        }
+    }));
+    let shutdown = CancellationToken::new();
+    (replica(&server.broker, config(Some(hook)), shutdown.clone()).await, awaited, shutdown)
+}
+
+async fn everything_exists(server: &Server, name: &SubscriptionName) {
+    let entry = server.broker.registry().subscription(name).await.unwrap().unwrap().value;
+    assert_eq!(entry.lifecycle, Lifecycle::Ready);
+    assert!(server.broker.queue(name, entry.incarnation).exists().await.unwrap(), "queue, fence, checkpoint");
+    let credential = server.broker.credentials().get(name).await.unwrap().unwrap();
+    assert_eq!(credential.incarnation, Some(entry.incarnation));
+    assert!(server.broker.tasks().contains(&PrefillTask::of(&entry)).await.unwrap(), "the task");
+    let boundary =
+        async || server.broker.registry().subscription(name).await.unwrap().unwrap().value.prefill.boundary;
+    eventually("the marker to take effect", Duration::from_secs(20), boundary, Option::is_some).await;
+}
+
+#[tokio::test]
+async fn killed_before_any_step_it_is_completed_by_the_same_request() {
+    let server = Server::start().await;
+    for (number, step) in Step::ALL.into_iter().enumerate() {
+        let name: SubscriptionName = format!("mail{number}").parse().unwrap();
+        let body = registration(name.as_str(), &["groups/group", "users/.*"], true);
+        let (base, mut reached, shutdown) = dies_before(&server, step).await;
+        let request = server.client.post(format!("{base}/v1/subscriptions"));
+        let request = request.basic_auth(ADMIN.0, Some(ADMIN.1)).json(&body);
+        let dying = tokio::spawn(request.send());
+        tokio::time::timeout(Duration::from_secs(20), reached.recv()).await.unwrap().unwrap();
+        dying.abort();
+        shutdown.cancel();
+        // Not answered, so not in the list unless all exists.
+        let again = server.send(Method::POST, "/v1/subscriptions", ADMIN, Some(&body)).await;
+        assert!(again.status.is_success(), "{step:?}: {again:?}");
+        everything_exists(&server, &name).await;
+        let same = server.send(Method::POST, "/v1/subscriptions", ADMIN, Some(&body)).await;
+        assert_eq!(same.status, StatusCode::OK, "{step:?}");
+    }
+    assert_eq!(server.broker.registry().list().await.unwrap().len(), Step::ALL.len());
+}
+
+#[tokio::test]
+async fn a_half_done_one_may_be_removed_and_registered_otherwise() {
+    let server = Server::start().await;
+    for step in [Step::Queue, Step::Credentials, Step::Ready] {
+        let body = registration("mail", &["users/user"], true);
+        let (base, mut reached, shutdown) = dies_before(&server, step).await;
+        let request = server.client.post(format!("{base}/v1/subscriptions"));
+        let dying = tokio::spawn(request.basic_auth(ADMIN.0, Some(ADMIN.1)).json(&body).send());
+        tokio::time::timeout(Duration::from_secs(20), reached.recv()).await.unwrap().unwrap();
+        dying.abort();
+        shutdown.cancel();
+        let other = registration("mail", &["groups/group"], true);
+        let refused = server.send(Method::POST, "/v1/subscriptions", ADMIN, Some(&other)).await;
+        assert_eq!(refused.status, StatusCode::CONFLICT, "{step:?}");
+        let removed = server.send(Method::DELETE, "/v1/subscriptions/mail", ADMIN, None).await;
+        assert_eq!(removed.status, StatusCode::OK, "{step:?}");
+        let created = server.send(Method::POST, "/v1/subscriptions", ADMIN, Some(&other)).await;
+        assert_eq!(created.status, StatusCode::CREATED, "{step:?}");
+        everything_exists(&server, &"mail".parse().unwrap()).await;
+        server.send(Method::DELETE, "/v1/subscriptions/mail", ADMIN, None).await;
+    }
+}
+
+#[tokio::test]
+async fn many_at_once_through_two_replicas_make_one_subscription() {
+    let server = Server::start().await;
+    let shutdown = CancellationToken::new();
+    let other = replica(&server.broker, config(None), shutdown.clone()).await;
+    let body = registration("mail", &["users/user"], true);
+    let requests = (0..8).map(|n| {
+        let base = if n % 2 == 0 { other.clone() } else { server.url("") };
+        answer(
+            server
+                .client
+                .post(format!("{base}/v1/subscriptions"))
+                .basic_auth(ADMIN.0, Some(ADMIN.1))
+                .json(&body),
+        )
+    });
+    let answers = futures::future::join_all(requests).await;
+    assert!(answers.iter().all(|a| a.status.is_success()), "{answers:?}");
+    assert!(answers.iter().any(|a| a.status == StatusCode::CREATED));
+    everything_exists(&server, &"mail".parse().unwrap()).await;
+    // Different parameters at once: one wins, the other is told so.
+    let bodies = [&["users/user"][..], &["groups/group"]].map(|topics| registration("chat", topics, false));
+    let results = Mutex::new(Vec::new());
+    futures::future::join_all(bodies.iter().map(async |body| {
+        let answer = server.send(Method::POST, "/v1/subscriptions", ADMIN, Some(body)).await;
+        results.lock().unwrap().push(answer.status.as_u16());
+    }))
+    .await;
+    let mut results = results.into_inner().unwrap();
+    results.sort_unstable();
+    assert_eq!(results, [201, 409]);
+    shutdown.cancel();
+}
+
+#[tokio::test]
+async fn no_event_after_the_answer_is_missed() {
+    let server = Server::start().await;
+    for round in 0..15 {
+        let name = format!("mail{round}");
+        server.register(&name, &["users/user"], false).await;
+        let event = support::event("users/user", "right-after");
+        server.send(Method::POST, "/v1/messages", support::EVENTS, Some(&event)).await;
+        let path = format!("/v1/subscriptions/{name}/messages/next?timeout=20");
+        let got = server.send(Method::GET, &path, (&name, "pw"), None).await;
+        assert_eq!(got.json()["body"]["new"]["id"], "right-after", "{name}");
+    }
+}
