@@ -164,8 +164,13 @@ async fn validate(settings: settings::Validate, shutdown: CancellationToken) -> 
     let source = settings.source.open(&settings.udm)?;
     if let Source::Dump(dump) = &source {
         let summary = dump.validate().await?;
-        println!("{summary}");
-        anyhow::ensure!(summary.problems.is_empty(), "the dump has lines that can't be used");
+        for (object_type, of_type) in &summary.types {
+            println!("{object_type}: {} objects, {} bytes", of_type.objects, of_type.bytes);
+        }
+        for problem in &summary.problems {
+            println!("line {}: {}", problem.line, problem.problem);
+        }
+        anyhow::ensure!(summary.problem_count == 0, "{} lines of the dump are no objects", summary.problem_count);
         return Ok(());
     }
     let topics: Vec<RealmTopic> = settings

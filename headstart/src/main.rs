@@ -25,6 +25,9 @@ fn main() -> ExitCode {
             let code = if error.use_stderr() { if in_job { 3 } else { 2 } } else { 0 };
             // Nothing is left to do when even this can't be printed.
             error.print().ok();
+            if let Some(variables) = settings::missing_variables(&error) {
+                eprintln!("Or in the environment: {variables}");
+            }
             return ExitCode::from(code);
         }
     };

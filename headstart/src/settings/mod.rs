@@ -9,10 +9,13 @@ mod source;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
 
 pub use nats::Nats;
-pub use roles::Roles;
+pub use roles::{OptionalRoles, Roles};
 pub use source::{SourceAddress, Udm};
 
 /// Brings every user and group of the directory to the applications of openDesk and Nubus: first all that exist,
@@ -221,7 +224,7 @@ pub struct Standalone {
     #[command(flatten)]
     pub udm: Udm,
     #[command(flatten)]
-    pub roles: roles::OptionalRoles,
+    pub roles: OptionalRoles,
     #[command(flatten)]
     pub http: Http,
     #[command(flatten)]
@@ -246,6 +249,20 @@ pub struct GuardedNatsServer {
     /// Its arguments.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub arguments: Vec<String>,
+}
+
+/// The environment variables of the required flags that are missing.
+pub fn missing_variables(error: &clap::Error) -> Option<String> {
+    if error.kind() != ErrorKind::MissingRequiredArgument {
+        return None;
+    }
+    let Some(ContextValue::Strings(flags)) = error.get(ContextKind::InvalidArg) else { return None };
+    let variables: Vec<String> = flags
+        .iter()
+        .filter_map(|flag| flag.strip_prefix("--")?.split(' ').next())
+        .map(|flag| flag.to_ascii_uppercase().replace('-', "_"))
+        .collect();
+    (!variables.is_empty()).then(|| variables.join(", "))
 }
 
 /// Seconds, with fractions.

@@ -6,7 +6,7 @@ mod passwords;
 use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use broker::{Broker, NatsConfig, Secret};
+use broker::{NatsConfig, Secret};
 use prometheus_client::registry::Registry;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
