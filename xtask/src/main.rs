@@ -7,6 +7,7 @@ use clap::Parser;
 mod check;
 mod cluster;
 mod commands;
+mod demo;
 mod image;
 mod interrupt;
 mod steps;
@@ -25,6 +26,8 @@ enum Task {
     },
     /// A real single-node Kubernetes on this machine, for tests and for trying things out
     Cluster(cluster::Args),
+    /// See what Headstart does, in a minute, without Kubernetes
+    Demo(demo::Args),
     /// Build the container images: the product's, and those of the tests
     Image,
     /// Run all tests: against a real nats-server, and in a real Kubernetes
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
     let done = match Task::parse() {
         Task::Check { gates } => check::run(&gates),
         Task::Cluster(args) => cluster::run(args).map(|()| ExitCode::SUCCESS),
+        Task::Demo(args) => demo::run(&args),
         Task::Image => image::run().map(|()| ExitCode::SUCCESS),
         Task::Test(args) => test::run(&args),
         Task::TestRunner(args) => test::run_unless_cluster(&args).map(|()| ExitCode::SUCCESS),
