@@ -99,9 +99,14 @@ async fn controller(settings: settings::Controller, shutdown: CancellationToken)
             let template = template(&settings.jobs)?;
             let (client, namespace) = kubernetes(&settings.jobs).await?;
             let config = controller::Config {
+                namespace,
+                template,
                 max_running: settings.max_running_prefills as usize,
-                start_deadline: settings.start_deadline,
-                ..controller::Config::new(namespace, template)
+                rules: controller::Rules {
+                    start_deadline: settings.start_deadline,
+                    ..controller::Rules::default()
+                },
+                reporter: settings.pod_name,
             };
             controller::run(config, broker.clone(), client, metrics, shutdown).await?;
         }
@@ -118,8 +123,11 @@ pub async fn sweep(broker: Broker, shutdown: CancellationToken) -> anyhow::Resul
 }
 
 async fn prefill(settings: settings::Prefill, shutdown: CancellationToken) -> ExitCode {
-    let config =
-        job::Config { task: settings.task.clone(), holder: settings.pod_name.clone(), termination_log: settings.termination_log.clone() };
+    let config = job::Config {
+        task: settings.task.clone(),
+        holder: settings.pod_name.clone(),
+        termination_log: settings.termination_log.clone(),
+    };
     let outcome = match prefill_parts(&settings, &shutdown).await {
         Ok((broker, source)) => job::run(&config, &broker, &source, &shutdown).await,
         Err(failure) => Outcome::Failed(failure),
@@ -138,12 +146,13 @@ async fn prefill_parts(
         message: format!("{e:#}"),
         lost_to_twin: false,
     })?;
-    let broker = connect(&settings.nats.config("prefill"), NATS_WITHIN, shutdown).await.map_err(|e| Failure {
-        code: model::ExitCode::Transient,
-        reason: model::Reason::Internal,
-        message: format!("{e:#}"),
-        lost_to_twin: false,
-    })?;
+    let broker =
+        connect(&settings.nats.config("prefill"), NATS_WITHIN, shutdown).await.map_err(|e| Failure {
+            code: model::ExitCode::Transient,
+            reason: model::Reason::Internal,
+            message: format!("{e:#}"),
+            lost_to_twin: false,
+        })?;
     Ok((broker, source))
 }
 
@@ -170,7 +179,11 @@ async fn validate(settings: settings::Validate, shutdown: CancellationToken) -> 
         for problem in &summary.problems {
             println!("line {}: {}", problem.line, problem.problem);
         }
-        anyhow::ensure!(summary.problem_count == 0, "{} lines of the dump are no objects", summary.problem_count);
+        anyhow::ensure!(
+            summary.problem_count == 0,
+            "{} lines of the dump are no objects",
+            summary.problem_count
+        );
         return Ok(());
     }
     let topics: Vec<RealmTopic> = settings

@@ -47,7 +47,11 @@ pub async fn serve(
 }
 
 async fn readyz(State(probes): State<Arc<Probes>>) -> impl IntoResponse {
-    if (probes.ready)() { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n") }
+    if (probes.ready)() {
+        (StatusCode::OK, "ready\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
+    }
 }
 
 async fn metrics(State(probes): State<Arc<Probes>>) -> impl IntoResponse {

@@ -149,5 +149,8 @@ fn settings_that_are_wrong_or_missing_are_named() {
 fn help_shows_no_secret() {
     let output = headstart(&["api", "--help"]).env("ADMIN_PASSWORD", "hunter2").output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success() && text.contains("ADMIN_PASSWORD") && !text.contains("hunter2"), "{text}");
+    assert!(
+        output.status.success() && text.contains("ADMIN_PASSWORD") && !text.contains("hunter2"),
+        "{text}"
+    );
 }

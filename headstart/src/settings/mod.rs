@@ -149,6 +149,9 @@ pub struct Controller {
     /// Seconds that a started Job may take until its pod runs.
     #[arg(long, env, value_name = "SECONDS", default_value = "120", value_parser = seconds)]
     pub start_deadline: Duration,
+    /// Name of this pod, for the Events that it writes.
+    #[arg(long, env, value_name = "NAME", default_value = "headstart-controller")]
+    pub pod_name: String,
 }
 
 #[derive(Debug, Args)]
@@ -160,7 +163,12 @@ pub struct Prefill {
     #[command(flatten)]
     pub udm: Udm,
     /// The request, as JSON; from the Job's ConfigMap.
-    #[arg(long, env = "PREFILL_TASK", value_name = "FILE", default_value = "/etc/headstart/prefill/task.json")]
+    #[arg(
+        long,
+        env = "PREFILL_TASK",
+        value_name = "FILE",
+        default_value = "/etc/headstart/prefill/task.json"
+    )]
     pub task: PathBuf,
     /// Name of the pod, for people.
     #[arg(long, env, value_name = "NAME", default_value = "prefill")]

@@ -35,8 +35,7 @@ impl NatsServer {
         std::fs::create_dir_all(&folder)
             .with_context(|| format!("can't make {} (--data-dir, DATA_DIR)", folder.display()))?;
         let password = super::passwords::keep(&folder.join("password"), None)?;
-        let server =
-            Self { program, folder, port: free_port()?, password: Secret::new(password.value) };
+        let server = Self { program, folder, port: free_port()?, password: Secret::new(password.value) };
         server.end_left_over()?;
         server.write_configuration()?;
         Ok(server)
@@ -108,7 +107,9 @@ impl NatsServer {
     /// Ends the server of a former run that was killed, where the system did not do so: it holds the data.
     fn end_left_over(&self) -> anyhow::Result<()> {
         let Ok(text) = std::fs::read_to_string(self.pid_file()) else { return Ok(()) };
-        let Some(pid) = text.trim().parse().ok().and_then(rustix::process::Pid::from_raw) else { return Ok(()) };
+        let Some(pid) = text.trim().parse().ok().and_then(rustix::process::Pid::from_raw) else {
+            return Ok(());
+        };
         let ours = || {
             // The number may belong to somebody else by now: look at what it runs.
             let line = std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
@@ -159,7 +160,8 @@ async fn find(given: Option<&Path>) -> anyhow::Result<PathBuf> {
             let own = std::env::current_exe().unwrap_or_default();
             // target/release/headstart → target/tools/nats-server
             candidates.extend(own.parent().map(|folder| folder.join("nats-server")));
-            candidates.extend(own.parent().and_then(Path::parent).map(|folder| folder.join("tools/nats-server")));
+            candidates
+                .extend(own.parent().and_then(Path::parent).map(|folder| folder.join("tools/nats-server")));
             candidates.push(PathBuf::from("nats-server"));
         }
     }
@@ -201,8 +203,7 @@ fn free_port() -> anyhow::Result<u16> {
 /// a server behind that holds the data.
 pub fn become_nats_server(arguments: &GuardedNatsServer) -> ExitCode {
     #[cfg(target_os = "linux")]
-    if let Err(error) =
-        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+    if let Err(error) = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
     {
         eprintln!("headstart: nats-server will not end with its parent: {error}");
     }

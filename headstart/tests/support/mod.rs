@@ -48,12 +48,14 @@ impl Standalone {
         let mut dump = std::fs::File::create(folder.path().join("directory.jsonl")).unwrap();
         for n in 0..users {
             let dn = format!("uid=u{n},cn=users,dc=example,dc=org");
-            let object = json!({"dn": dn, "objectType": "users/user", "id": format!("u{n}"), "properties": {}});
+            let object =
+                json!({"dn": dn, "objectType": "users/user", "id": format!("u{n}"), "properties": {}});
             writeln!(dump, "{object}").unwrap();
         }
         for n in 0..groups {
             let dn = format!("cn=g{n},cn=groups,dc=example,dc=org");
-            let object = json!({"dn": dn, "objectType": "groups/group", "id": format!("g{n}"), "properties": {}});
+            let object =
+                json!({"dn": dn, "objectType": "groups/group", "id": format!("g{n}"), "properties": {}});
             writeln!(dump, "{object}").unwrap();
         }
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -93,7 +95,8 @@ impl Standalone {
             .append(true)
             .open(self.folder.path().join("headstart.log"))
             .unwrap();
-        self.child = Some(self.command().stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap());
+        self.child =
+            Some(self.command().stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap());
         let deadline = Instant::now() + SOON;
         loop {
             if let Ok(answer) = self.client.get(self.url("/readyz")).send().await
@@ -155,7 +158,8 @@ impl Standalone {
     /// Registers until it is answered: a request that dies half-way is completed by sending it again.
     pub async fn register(&self, name: &str, topics: &[&str], prefill: bool) -> StatusCode {
         let topics: Vec<Value> = topics.iter().map(|t| json!({"realm": "udm", "topic": t})).collect();
-        let body = json!({"name": name, "password": "pw", "realms_topics": topics, "request_prefill": prefill});
+        let body =
+            json!({"name": name, "password": "pw", "realms_topics": topics, "request_prefill": prefill});
         let deadline = Instant::now() + SOON;
         loop {
             let admin = ("admin", "admin-secret");
