@@ -87,7 +87,7 @@ fn dependencies() -> Result<()> {
     commands::run(&mut deny(&["check", "licenses", "bans", "sources"]))
 }
 
-/// Helm takes the chart, with its defaults and with each set of values in `ci/`.
+/// Helm takes the chart, with each set of values that its tests use.
 fn chart() -> Result<()> {
     let chart = workspace::root().join("charts/headstart");
     if !chart.join("Chart.yaml").exists() {
@@ -95,13 +95,11 @@ fn chart() -> Result<()> {
         return Ok(());
     }
     let helm = tools::helm()?;
-    let mut cases: Vec<Vec<String>> = vec![Vec::new()];
-    for values in workspace::files(&["--", "charts/headstart/ci/*.yaml"])? {
-        cases.push(vec!["--values".to_owned(), workspace::root().join(values).display().to_string()]);
-    }
-    for values in cases {
-        commands::output(Command::new(&helm).args(["lint", "--strict"]).args(&values).arg(&chart))?;
-        commands::output(Command::new(&helm).args(["template", "headstart"]).args(&values).arg(&chart))?;
+    for values in workspace::files(&["--", "tests/tests/chart/values/*.yaml"])? {
+        let values = workspace::root().join(values);
+        for command in [&["lint", "--strict"][..], &["template", "headstart"]] {
+            commands::output(Command::new(&helm).args(command).arg("--values").arg(&values).arg(&chart))?;
+        }
     }
     Ok(())
 }

@@ -64,12 +64,13 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 }
 
 fn run_all(args: &Args, interrupt: &Interrupt, report: &mut Report) -> Result<()> {
-    let nats_server = step("tools", tools::nats_server)?;
+    let (nats_server, helm) = step("tools", || Ok((tools::nats_server()?, tools::helm())))?;
     // Always the same packages, so that cargo chooses the same features and builds nothing twice.
     let cargo_test = |options: &[&str]| {
         let mut cargo = Command::new("cargo");
         cargo.args(["test", "--workspace"]).args(options).env("HEADSTART_NATS_SERVER", &nats_server);
-        cargo.current_dir(workspace::root());
+        // Without it, the tests of the chart say that it is missing.
+        cargo.envs(helm.iter().map(|helm| ("HEADSTART_HELM", helm))).current_dir(workspace::root());
         cargo
     };
     let own = std::env::current_exe()?.display().to_string();

@@ -19,11 +19,6 @@ const HELM: &str = "v3.21.4";
 /// Checks licences, duplicates, sources and advisories of dependencies.
 const CARGO_DENY: &str = "0.20.2";
 
-/// Where the tools are.
-pub fn folder() -> PathBuf {
-    workspace::target().join("tools")
-}
-
 /// Gets all tools that are missing.
 ///
 /// # Errors
@@ -58,14 +53,19 @@ pub fn nats_server() -> Result<PathBuf> {
     })
 }
 
-/// Gets Helm, built by Go.
+/// Gets Helm, built by Go; where Go is missing, the one in `PATH`.
 ///
 /// # Errors
-/// There is no Go, or it fails.
+/// There is neither, or Go fails.
 pub fn helm() -> Result<PathBuf> {
+    if commands::find("go").is_none()
+        && let Some(helm) = commands::find("helm")
+    {
+        return Ok(helm);
+    }
     install("helm", &["version", "--template", "{{.Version}}"], HELM, |unfinished| {
         if commands::find("go").is_none() {
-            bail!("Go is needed to build Helm {HELM} and is not in PATH: install it from https://go.dev/dl");
+            bail!("neither Helm nor Go to build it is in PATH: install Go from https://go.dev/dl");
         }
         // What Helm's own build sets: without it, Helm renders charts for Kubernetes 1.20.
         let variables = [
@@ -110,7 +110,7 @@ fn install(
     version: &str,
     get: impl FnOnce(&Path) -> Result<PathBuf>,
 ) -> Result<PathBuf> {
-    let tools = folder();
+    let tools = workspace::target().join("tools");
     fs::create_dir_all(&tools)?;
     let _lock = commands::lock_file(&tools.join("lock"))?;
     let tool = tools.join(name);

@@ -3,6 +3,8 @@
 use std::{
     fs,
     hash::{DefaultHasher, Hash, Hasher},
+    io,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Command,
     time::Instant,
@@ -46,8 +48,19 @@ pub fn build() -> Result<Binaries> {
         build_into(&unfinished)?;
         fs::rename(&unfinished, &finished)?;
     }
-    tools::helm()?;
+    link(&tools::helm()?, &finished.join("helm"))?;
     Ok(Binaries(finished))
+}
+
+fn link(tool: &Path, place: &Path) -> Result<()> {
+    if fs::read_link(place).is_ok_and(|linked| linked == tool) {
+        return Ok(());
+    }
+    match fs::remove_file(place) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        _ => symlink(tool, place)?,
+    }
+    Ok(())
 }
 
 /// Whether [`build`] would have nothing to do.

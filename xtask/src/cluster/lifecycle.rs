@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::{binaries::Binaries, cgroup, node, pki};
 use crate::{
     commands::{self, output},
-    tools, workspace,
+    workspace,
 };
 
 /// How long a cluster may take to be ready; about 5 s on 2 idle cores.
@@ -231,15 +231,14 @@ impl Cluster {
     pub fn command(&self, program: &str) -> Result<Command> {
         let node = self.living_node()?;
         let bin = self.run.join("bin");
-        let tools = tools::folder();
         let path = std::env::var("PATH").unwrap_or_default();
         let mut command = Command::new("nsenter");
         command
             .args([&format!("--target={node}"), "--net", "--", program])
-            .env("PATH", format!("{}:{}:{path}", bin.display(), tools.display()))
+            .env("PATH", format!("{}:{path}", bin.display()))
             .env("KUBECONFIG", self.kubeconfig())
             .env("HEADSTART_KUBECTL", bin.join("kubectl"))
-            .env("HEADSTART_HELM", tools.join("helm"))
+            .env("HEADSTART_HELM", bin.join("helm"))
             .env("HEADSTART_NODE_PID", node.to_string());
         for proxy in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
             command.env_remove(proxy);

@@ -174,7 +174,9 @@ fn mount(run: &Path, bin: &Path) -> Result<()> {
         fs::create_dir(to)?;
         mounts(&["--bind", from, to])?;
     }
-    mounts(&["--bind", "/run/cluster/var", "/var"])?;
+    // Of the machine's `/var` only `/var/tmp` stays, where tests put the folders of their volumes.
+    mounts(&["--bind", "/var/tmp", "/run/cluster/var/tmp"])?;
+    mounts(&["--rbind", "/run/cluster/var", "/var"])?;
     // The kubelet hands mounts on to containers. Nothing gets out: unshare made all mounts private before.
     mounts(&["--make-rshared", "/"])
 }
