@@ -176,6 +176,11 @@ fn mount(run: &Path, bin: &Path) -> Result<()> {
     }
     // Of the machine's `/var` only `/var/tmp` stays, where tests put the folders of their volumes.
     mounts(&["--bind", "/var/tmp", "/run/cluster/var/tmp"])?;
+    // containerd lays containers out as overlays, and an overlay can not lie on another one, as in a container.
+    if output(Command::new("stat").args(["-f", "-c", "%T", "/run/cluster"]))?.trim() == "overlayfs" {
+        fs::create_dir("/run/cluster/var/lib/containerd")?;
+        mounts(&["-t", "tmpfs", "tmpfs", "/run/cluster/var/lib/containerd"])?;
+    }
     mounts(&["--rbind", "/run/cluster/var", "/var"])?;
     // The kubelet hands mounts on to containers. Nothing gets out: unshare made all mounts private before.
     mounts(&["--make-rshared", "/"])
