@@ -28,13 +28,13 @@ pub(crate) async fn register(
         match found {
             None => {
                 if let Some(reserved) = reserve(app, &registration, 1, 0).await? {
-                    return complete(app, reserved, &password).await;
+                    return complete(app, reserved, Some(&password)).await;
                 }
             }
             Some(Revised { value: Entry::Tombstone(tombstone), revision }) => {
                 if let Some(reserved) = reserve(app, &registration, tombstone.next_sequence, revision).await?
                 {
-                    return complete(app, reserved, &password).await;
+                    return complete(app, reserved, Some(&password)).await;
                 }
             }
             Some(Revised { value: Entry::Subscription(existing), .. }) => {
@@ -42,8 +42,8 @@ pub(crate) async fn register(
                     app.broker.remove_subscription(&existing.name, existing.incarnation).await?;
                     continue;
                 }
-                compare(app, &existing, &registration, &password).await?;
-                return complete(app, existing, &password).await;
+                let known = compare(app, &existing, &registration, &password).await?;
+                return complete(app, existing, (!known).then_some(password.as_str())).await;
             }
         }
     }
@@ -71,82 +71,127 @@ async fn reserve(
     }
 }
 
-/// Is it the same request as the one that is registered?
+/// Is it the same request as the one that is registered? False: it is, but its password is not stored yet.
 async fn compare(
     app: &App,
     existing: &Subscription,
     asked: &Registration,
     password: &str,
-) -> Result<(), ApiError> {
-    let differs = |field: &str| {
-        Err(ApiError::Conflict(format!(
-            "A subscription named {} is registered with another value of {field}; remove it first to change it",
-            existing.name
-        )))
-    };
+) -> Result<bool, ApiError> {
     match compare_registration(existing, asked) {
-        RegistrationOutcome::TopicsDiffer => return differs("realms_topics (their order counts)"),
-        RegistrationOutcome::PrefillDiffers => return differs("request_prefill"),
+        RegistrationOutcome::TopicsDiffer => {
+            return Err(differs(existing, "realms_topics (their order counts)"));
+        }
+        RegistrationOutcome::PrefillDiffers => return Err(differs(existing, "request_prefill")),
         RegistrationOutcome::Same => {}
     }
     // Missing: a former request died before it was written; it will be.
-    let Some(hash) = own_credential(app, existing).await? else { return Ok(()) };
-    if app.auth.verify(hash, password).await { Ok(()) } else { differs("password") }
+    let Some(hash) = own_credential(app, existing).await? else { return Ok(false) };
+    verified(app, existing, hash, password).await.map(|()| true)
 }
 
+fn differs(existing: &Subscription, field: &str) -> ApiError {
+    ApiError::Conflict(format!(
+        "A subscription named {} is registered with another value of {field}; remove it first to change it",
+        existing.name
+    ))
+}
+
+/// The hash that counts for this incarnation. A bare one of the former software belongs to a subscription that is
+/// ready; to one that is being registered it is a left-over.
 async fn own_credential(app: &App, subscription: &Subscription) -> Result<Option<String>, ApiError> {
     let stored = app.broker.credentials().get(&subscription.name).await?;
-    Ok(stored.filter(|s| s.incarnation == Some(subscription.incarnation)).map(|s| s.hash))
+    let ready = subscription.lifecycle == Lifecycle::Ready;
+    let own = stored.filter(|s| s.incarnation.map_or(ready, |i| i == subscription.incarnation));
+    Ok(own.map(|s| s.hash))
 }
 
-/// Makes everything that is missing.
-async fn complete(app: &App, subscription: Subscription, password: &str) -> Result<StatusCode, ApiError> {
-    let Subscription { name, incarnation, .. } = &subscription;
-    let queue = app.broker.queue(name, *incarnation);
+/// Makes everything that is missing. 201 is for the request that made the subscription ready, so of several at once
+/// only one gets it. `password`: what is to be stored, unless it is known to be.
+async fn complete(
+    app: &App,
+    subscription: Subscription,
+    password: Option<&str>,
+) -> Result<StatusCode, ApiError> {
     let was_ready = subscription.lifecycle == Lifecycle::Ready;
-    if was_ready && !queue.exists().await? {
-        // Its events are lost: only a person can decide that this does not matter.
-        return Err(ApiError::Conflict(format!(
-            "The queue of the subscription {name} is lost (broken): remove the subscription and register it again"
-        )));
-    }
-    if !was_ready {
+    if was_ready {
+        check_queue(app, &subscription).await?;
+    } else {
         app.before(Step::Queue).await;
-        queue.create(&subscription).await?;
+        app.broker.queue(&subscription.name, subscription.incarnation).create(&subscription).await?;
+    }
+    if let Some(password) = password {
         app.before(Step::Credentials).await;
-        if own_credential(app, &subscription).await?.is_none() {
-            let hash = app.auth.hash(password).await?;
-            app.broker.credentials().put(name, *incarnation, &hash).await?;
-        }
+        ensure_credential(app, &subscription, password).await?;
+    }
+    let mut status = StatusCode::OK;
+    if !was_ready {
         if subscription.prefill.state == PrefillState::Pending {
             app.before(Step::Launch).await;
             app.launcher.launch(&PrefillTask::of(&subscription)).await?;
         }
         app.before(Step::Ready).await;
-        let ready = |s: &Subscription| {
-            (s.lifecycle == Lifecycle::Registering)
-                .then(|| Subscription { lifecycle: Lifecycle::Ready, ..s.clone() })
-        };
-        match app.broker.registry().modify(name, *incarnation, ready).await? {
-            Modified::Changed(s) | Modified::Unchanged(s) if s.value.lifecycle == Lifecycle::Ready => {}
-            // Removed while it was being registered.
-            _ => {
-                return Err(ApiError::Conflict(format!(
-                    "The subscription {name} was removed meanwhile; try again"
-                )));
-            }
+        if make_ready(app, &subscription).await? {
+            status = StatusCode::CREATED;
         }
     }
     if subscription.prefill.boundary.is_none() {
         app.before(Step::Marker).await;
+        let Subscription { name, incarnation, .. } = &subscription;
         app.events.marker(name, *incarnation, subscription.prefill.round).await?;
     }
     app.before(Step::Answer).await;
-    if was_ready {
-        return Ok(StatusCode::OK);
+    Ok(status)
+}
+
+/// A ready subscription must have its queue.
+async fn check_queue(app: &App, subscription: &Subscription) -> Result<(), ApiError> {
+    let Subscription { name, incarnation, .. } = subscription;
+    if app.broker.queue(name, *incarnation).exists().await? {
+        return Ok(());
     }
-    tracing::info!(subscription = %name, %incarnation, prefill = subscription.request_prefill, "registered");
-    Ok(StatusCode::CREATED)
+    // Its events are lost: only a person can decide that this does not matter.
+    Err(ApiError::Conflict(format!(
+        "The queue of the subscription {name} is lost (broken): remove the subscription and register it again"
+    )))
+}
+
+/// Stores the password's hash, unless there is one. The one that is stored counts: two requests at once with
+/// different passwords must not both be told that theirs does.
+async fn ensure_credential(app: &App, subscription: &Subscription, password: &str) -> Result<(), ApiError> {
+    let hash = app.auth.hash(password).await?;
+    let Subscription { name, incarnation, .. } = subscription;
+    let stored = app.broker.credentials().create(name, *incarnation, &hash).await?;
+    if stored.hash == hash { Ok(()) } else { verified(app, subscription, stored.hash, password).await }
+}
+
+async fn verified(
+    app: &App,
+    subscription: &Subscription,
+    hash: String,
+    password: &str,
+) -> Result<(), ApiError> {
+    if app.auth.verify(hash, password).await { Ok(()) } else { Err(differs(subscription, "password")) }
+}
+
+/// False: a request beside this one did it.
+async fn make_ready(app: &App, subscription: &Subscription) -> Result<bool, ApiError> {
+    let Subscription { name, incarnation, request_prefill, .. } = subscription;
+    let ready = |s: &Subscription| {
+        (s.lifecycle == Lifecycle::Registering)
+            .then(|| Subscription { lifecycle: Lifecycle::Ready, ..s.clone() })
+    };
+    match app.broker.registry().modify(name, *incarnation, ready).await? {
+        Modified::Changed(_) => {
+            tracing::info!(subscription = %name, %incarnation, prefill = request_prefill, "registered");
+            Ok(true)
+        }
+        Modified::Unchanged(s) if s.value.lifecycle == Lifecycle::Ready => Ok(false),
+        Modified::Unchanged(_) | Modified::Gone => Err(ApiError::Unavailable {
+            detail: "The subscription was removed while it was being registered; send the request again",
+            cause: format!("{name} was removed meanwhile"),
+        }),
+    }
 }
 
 /// The time, for people.

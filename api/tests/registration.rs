@@ -12,6 +12,7 @@ use api::{Step, StepHook};
 use broker::testing::eventually;
 use model::{Lifecycle, PrefillTask, SubscriptionName};
 use reqwest::{Method, StatusCode};
+use serde_json::json;
 use support::{ADMIN, Server, answer, config, registration, replica};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -108,7 +109,8 @@ async fn many_at_once_through_two_replicas_make_one_subscription() {
     });
     let answers = futures::future::join_all(requests).await;
     assert!(answers.iter().all(|a| a.status.is_success()), "{answers:?}");
-    assert!(answers.iter().any(|a| a.status == StatusCode::CREATED));
+    let created = answers.iter().filter(|a| a.status == StatusCode::CREATED).count();
+    assert_eq!(created, 1, "one request made it, the others found it: {answers:?}");
     everything_exists(&server, &"mail".parse().unwrap()).await;
     // Different parameters at once: one wins, the other is told so.
     let bodies = [&["users/user"][..], &["groups/group"]].map(|topics| registration("chat", topics, false));
@@ -122,6 +124,47 @@ async fn many_at_once_through_two_replicas_make_one_subscription() {
     results.sort_unstable();
     assert_eq!(results, [201, 409]);
     shutdown.cancel();
+}
+
+#[tokio::test]
+async fn of_two_passwords_at_once_one_is_told_that_it_does_not_count() {
+    let server = Server::start().await;
+    for round in 0..10 {
+        let name = format!("mail{round}");
+        let bodies = ["first", "second"].map(|password| {
+            let mut body = registration(&name, &["users/user"], false);
+            body["password"] = json!(password);
+            body
+        });
+        let answers = futures::future::join_all(
+            bodies.iter().map(|body| server.send(Method::POST, "/v1/subscriptions", ADMIN, Some(body))),
+        )
+        .await;
+        let path = format!("/v1/subscriptions/{name}");
+        for (answer, password) in answers.iter().zip(["first", "second"]) {
+            let opens = server.send(Method::GET, &path, (&name, password), None).await.status;
+            let (told, expected) = (answer.status.is_success(), opens == StatusCode::OK);
+            assert_eq!(told, expected, "{name} {password}: {answer:?}");
+        }
+        assert_eq!(answers.iter().filter(|a| a.status == StatusCode::CONFLICT).count(), 1, "{answers:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_ready_one_without_its_password_gets_it_again() {
+    let server = Server::start().await;
+    server.register("mail", &["users/user"], false).await;
+    let name = "mail".parse().unwrap();
+    let entry = server.broker.registry().subscription(&name).await.unwrap().unwrap().value;
+    server.broker.credentials().delete(&name, entry.incarnation).await.unwrap();
+    assert_eq!(server.register("mail", &["users/user"], false).await, StatusCode::OK);
+    let stored = server.broker.credentials().get(&name).await.unwrap().unwrap();
+    assert_eq!(stored.incarnation, Some(entry.incarnation));
+    // A bare hash of the former software counts for a subscription that is ready.
+    server.put_raw("CREDENTIALS", "mail", &bcrypt::hash("former", 4).unwrap()).await;
+    let body = registration("mail", &["users/user"], false);
+    let refused = server.send(Method::POST, "/v1/subscriptions", ADMIN, Some(&body)).await;
+    assert_eq!(refused.status, StatusCode::CONFLICT);
 }
 
 #[tokio::test]

@@ -69,24 +69,37 @@ impl Credentials {
         incarnation: Incarnation,
         hash: &str,
     ) -> Result<u64, Error> {
-        let action = format!("writing the credential of {name}");
-        let value = Value { incarnation, hash: hash.to_owned() };
-        let payload =
-            Bytes::from(serde_json::to_vec(&value).map_err(|e| Error::corrupt(action.as_str(), e))?);
         for _ in 0..TRIES {
             let last = self.last_revision(name).await?;
-            // The number first, then the look at the entry: a replica that slept in between is refused by the number.
-            let entry = Registry::new(self.wire.clone()).subscription(name).await?;
-            if entry.is_none_or(|e| e.value.incarnation != incarnation) {
-                break;
-            }
-            match self.write(name, payload.clone(), last).await {
-                Ok(revision) => return Ok(revision),
-                Err(Refusal::WrongLast(_)) => {}
-                Err(refusal) => return Err(refusal.into_error(&action)),
+            if let Some(revision) = self.write_if(name, incarnation, hash, last).await? {
+                return Ok(revision);
             }
         }
-        Err(Error::unavailable(action, "another registration has taken the name meanwhile"))
+        Err(taken(name))
+    }
+
+    /// Stores the first hash of an incarnation, or answers the one that it has: of two registrations at once, the
+    /// password of one counts, and the other can see that it is not its own.
+    ///
+    /// # Errors
+    /// NATS away, or the name belongs to another incarnation meanwhile. Calling it again is safe.
+    pub async fn create(
+        &self,
+        name: &SubscriptionName,
+        incarnation: Incarnation,
+        hash: &str,
+    ) -> Result<StoredCredential, Error> {
+        for _ in 0..TRIES {
+            let last = self.last_revision(name).await?;
+            if let Some(stored) = self.get(name).await?.filter(|s| s.incarnation == Some(incarnation)) {
+                return Ok(stored);
+            }
+            if let Some(revision) = self.write_if(name, incarnation, hash, last).await? {
+                let hash = hash.to_owned();
+                return Ok(StoredCredential { incarnation: Some(incarnation), hash, revision });
+            }
+        }
+        Err(taken(name))
     }
 
     /// Removes the hash of an incarnation; one of another incarnation is left alone.
@@ -108,6 +121,30 @@ impl Credentials {
         Err(Error::unavailable(format!("removing the credential of {name}"), "others were faster each time"))
     }
 
+    /// Writes if the last revision is still `last` and the entry is of this incarnation; `None` if somebody else has
+    /// written meanwhile.
+    async fn write_if(
+        &self,
+        name: &SubscriptionName,
+        incarnation: Incarnation,
+        hash: &str,
+        last: u64,
+    ) -> Result<Option<u64>, Error> {
+        let action = format!("writing the credential of {name}");
+        let value = Value { incarnation, hash: hash.to_owned() };
+        let payload = serde_json::to_vec(&value).map_err(|e| Error::corrupt(action.as_str(), e))?;
+        // The number first, then the look at the entry: a replica that slept in between is refused by the number.
+        let entry = Registry::new(self.wire.clone()).subscription(name).await?;
+        if entry.is_none_or(|e| e.value.incarnation != incarnation) {
+            return Err(taken(name));
+        }
+        match self.write(name, Bytes::from(payload), last).await {
+            Ok(revision) => Ok(Some(revision)),
+            Err(Refusal::WrongLast(_)) => Ok(None),
+            Err(refusal) => Err(refusal.into_error(&action)),
+        }
+    }
+
     async fn last_revision(&self, name: &SubscriptionName) -> Result<u64, Error> {
         let stream = names::bucket_stream(names::CREDENTIALS);
         let got = self.wire.last(&stream, &names::key_subject(names::CREDENTIALS, name.as_str())).await?;
@@ -125,6 +162,11 @@ impl Credentials {
         };
         self.wire.publish(message).await
     }
+}
+
+fn taken(name: &SubscriptionName) -> Error {
+    let cause = "another registration has taken the name meanwhile";
+    Error::unavailable(format!("writing the credential of {name}"), cause)
 }
 
 /// Tries against others; each failure means that somebody else succeeded.
