@@ -11,6 +11,7 @@ use kube::{
 use manifests::{Identity, JobTemplate, config_map, identity_of, job};
 use model::PrefillTask;
 use serde::{Serialize, de::DeserializeOwned};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::error::ApiError;
 
@@ -20,18 +21,41 @@ pub struct Kubernetes {
     jobs: Api<Job>,
     config_maps: Api<ConfigMap>,
     template: JobTemplate,
+    patience: Patience,
 }
 
-/// How often, and with what pause, something in the way is waited for: an object that is just being collected.
-const TRIES: u32 = 10;
-const PAUSE: Duration = Duration::from_millis(200);
+/// How long Kubernetes is waited for while a client waits for us.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    /// One call. After it the outcome is unknown, and the call is made again.
+    call: Duration,
+    /// One object, over all calls: a moment of the API server, or an object that is just being collected.
+    object: Duration,
+    /// First pause between two calls; it doubles.
+    pause: Duration,
+}
+
+impl Default for Patience {
+    /// Twice 8 s: existing clients wait for 60 s and longer.
+    fn default() -> Self {
+        Self {
+            call: Duration::from_secs(4),
+            object: Duration::from_secs(8),
+            pause: Duration::from_millis(100),
+        }
+    }
+}
+
+/// Longest pause between two calls.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 impl Kubernetes {
-    pub(super) fn new(client: Client, namespace: String, template: JobTemplate) -> Self {
+    pub(super) fn new(client: Client, namespace: &str, template: JobTemplate) -> Self {
         Self {
-            jobs: Api::namespaced(client.clone(), &namespace),
-            config_maps: Api::namespaced(client, &namespace),
+            jobs: Api::namespaced(client.clone(), namespace),
+            config_maps: Api::namespaced(client, namespace),
             template,
+            patience: Patience::default(),
         }
     }
 
@@ -39,56 +63,75 @@ impl Kubernetes {
     pub(super) async fn launch(&self, task: &PrefillTask) -> Result<(), ApiError> {
         let wanted = job(&self.template, task);
         let ours = |found: &Job| identity_of(found.meta()).is_some_and(|id| id == Identity::from(task));
-        let made = ensure(&self.jobs, &wanted, ours).await?;
-        let uid = made.metadata.uid.unwrap_or_default();
+        let made = self.ensure(&self.jobs, &wanted, ours).await?;
+        let Some(uid) = made.metadata.uid else {
+            return Err(refused("the API server answered a Job without a UID".to_owned()));
+        };
         let wanted = config_map(&self.template, task, &uid);
+        // One of a former Job of that name is about to be collected.
         let ours = |found: &ConfigMap| {
             let owners = found.metadata.owner_references.as_deref().unwrap_or_default();
             owners.iter().any(|owner| owner.uid == uid)
         };
-        ensure(&self.config_maps, &wanted, ours).await.map(drop)
+        self.ensure(&self.config_maps, &wanted, ours).await.map(drop)
+    }
+
+    /// Creates an object. One that is there already counts as made if it is ours: a former request, or a call whose
+    /// answer was lost, has made it. Otherwise it is about to be collected, and is waited for.
+    async fn ensure<K>(&self, api: &Api<K>, wanted: &K, ours: impl Fn(&K) -> bool) -> Result<K, ApiError>
+    where
+        K: Resource + Clone + Debug + Serialize + DeserializeOwned,
+    {
+        let name = wanted.meta().name.as_deref().unwrap_or_default();
+        let deadline = Instant::now() + self.patience.object;
+        let mut pause = self.patience.pause;
+        loop {
+            let call = timeout(self.patience.call, create_or_get(api, name, wanted)).await;
+            let obstacle = match call {
+                Ok(Ok(Some(found))) if !is_ending(found.meta()) && ours(&found) => return Ok(found),
+                Ok(Ok(_)) => format!("{name} exists and is being deleted, or is not ours"),
+                // Refused for good as long as nobody changes the cluster: quota, admission, rights.
+                Ok(Err(error)) if is_refusal(&error) => return Err(ApiError::unavailable(DETAIL, &error)),
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => format!("no answer within {:?}", self.patience.call),
+            };
+            if Instant::now() + pause >= deadline {
+                return Err(refused(obstacle));
+            }
+            tracing::debug!(job = name, error = obstacle, "asking Kubernetes again");
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
     }
 }
 
-/// Creates an object. One that is there already counts as made if it is ours; otherwise it is about to be collected
-/// and is waited for.
-async fn ensure<K>(api: &Api<K>, wanted: &K, ours: impl Fn(&K) -> bool) -> Result<K, ApiError>
+/// The object as it is after an attempt to create it; `None` if it exists at one moment and not at the next.
+async fn create_or_get<K>(api: &Api<K>, name: &str, wanted: &K) -> Result<Option<K>, kube::Error>
 where
     K: Resource + Clone + Debug + Serialize + DeserializeOwned,
 {
-    let name = wanted.meta().name.clone().unwrap_or_default();
-    let mut last = None;
-    for _ in 0..TRIES {
-        match api.create(&PostParams::default(), wanted).await {
-            Ok(made) => return Ok(made),
-            Err(kube::Error::Api(status)) if status.code == 409 => {
-                match api.get_opt(&name).await.map_err(|e| away(&e))? {
-                    Some(found) if !is_ending(found.meta()) && ours(&found) => return Ok(found),
-                    // Somebody else's, or being deleted: gone in a moment.
-                    Some(_) | None => last = Some(format!("{name} exists and is not ours")),
-                }
-            }
-            // Refused for good as long as nobody changes the cluster: quota, admission, rights.
-            Err(error @ kube::Error::Api(_)) if !passes(&error) => return Err(away(&error)),
-            Err(error) => last = Some(error.to_string()),
-        }
-        tokio::time::sleep(PAUSE).await;
+    match api.create(&PostParams::default(), wanted).await {
+        Ok(made) => Ok(Some(made)),
+        Err(kube::Error::Api(status)) if status.code == 409 => api.get_opt(name).await,
+        Err(error) => Err(error),
     }
-    Err(ApiError::Unavailable { detail: DETAIL, cause: last.unwrap_or_default() })
 }
 
 const DETAIL: &str =
     "The prefill's Job could not be created in Kubernetes; the log says why. Send the request again";
 
-fn away(error: &kube::Error) -> ApiError {
-    ApiError::unavailable(DETAIL, error)
+fn refused(cause: String) -> ApiError {
+    ApiError::Unavailable { detail: DETAIL, cause }
 }
 
 fn is_ending(metadata: &ObjectMeta) -> bool {
     metadata.deletion_timestamp.is_some()
 }
 
-/// Does the API server say that it may work the next time?
-fn passes(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.code == 429 || status.code >= 500)
+/// An answer that will be the same the next time. 409 on `get` does not exist; 429 and 5xx pass.
+fn is_refusal(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code != 429 && status.code < 500)
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,7 +22,7 @@ impl Launcher {
     /// Jobs made from a template, in a namespace.
     #[must_use]
     pub fn kubernetes(client: kube::Client, namespace: String, template: JobTemplate) -> Self {
-        Self::Kubernetes(Box::new(Kubernetes::new(client, namespace, template)))
+        Self::Kubernetes(Box::new(Kubernetes::new(client, &namespace, template)))
     }
 
     /// Tasks on a queue.
