@@ -15,7 +15,7 @@ pub enum Launcher {
     /// A suspended Job and its ConfigMap per attempt; the controller starts it.
     Kubernetes(Box<Kubernetes>),
     /// A task per attempt; the next free worker takes it.
-    Queue(Tasks),
+    Queue(Box<Tasks>),
 }
 
 impl Launcher {
@@ -28,7 +28,7 @@ impl Launcher {
     /// Tasks on a queue.
     #[must_use]
     pub fn queue(tasks: Tasks) -> Self {
-        Self::Queue(tasks)
+        Self::Queue(Box::new(tasks))
     }
 
     /// Makes what the attempt needs. Doing it again is harmless.
