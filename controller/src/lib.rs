@@ -18,9 +18,26 @@
 //! * [`reason`]: pod status, events and exit codes as one word;
 //! * [`sweep`]: what needs no Kubernetes: markers, removals and registrations that died half-way.
 
-pub mod config;
+mod act;
+pub mod annotations;
+mod announce;
+mod cluster;
+mod config;
 pub mod decide;
+mod error;
+mod memory;
+mod metrics;
+mod observe;
 pub mod observed;
 pub mod reason;
+mod run;
+pub mod sweep;
+#[cfg(test)]
+mod testing;
+mod work;
 
-pub use decide::{Action, decide};
+pub use config::Config;
+pub use decide::{Action, Rules, decide};
+pub use error::Error;
+pub use metrics::Metrics;
+pub use run::run;

@@ -108,6 +108,8 @@ pub enum Fate {
 pub struct PodSeen {
     /// Its name.
     pub name: String,
+    /// Its UID.
+    pub uid: String,
     /// Where it is.
     pub phase: PodPhase,
     /// Has its deletion been asked for?

@@ -25,6 +25,7 @@ struct Report {
 pub fn of_pod(pod: &Pod) -> PodSeen {
     PodSeen {
         name: pod.metadata.name.clone().unwrap_or_default(),
+        uid: pod.metadata.uid.clone().unwrap_or_default(),
         phase: phase(pod),
         terminating: pod.metadata.deletion_timestamp.is_some(),
     }
@@ -181,18 +182,29 @@ pub fn of_retry(end: &PodEnd) -> (Reason, String) {
     (end.reason.unwrap_or(Reason::Internal), format!("Kubernetes will try again: {said}"))
 }
 
-/// What an event about a Job or a pod says of a pod that does not come up. Events are for people and may get lost:
-/// they only name the reason of a deadline that passes anyhow.
+/// What the events about a Job or a pod say of a pod that does not come up: the last one that explains it. Events are
+/// for people and may get lost: they only name the reason of a deadline that passes anyhow.
 #[must_use]
-pub fn of_event(event: &Event) -> Option<(Reason, String)> {
-    let word = event.reason.as_deref()?;
-    let reason = match word {
-        "FailedCreate" => Reason::PodRefused,
-        "FailedMount" | "FailedAttachVolume" | "FailedCreatePodSandBox" => Reason::PodConfig,
-        "FailedScheduling" => Reason::Unschedulable,
-        _ => return None,
+pub fn of_events(events: &[Event]) -> Option<(Reason, String)> {
+    let when = |event: &&Event| {
+        let series =
+            event.series.as_ref().and_then(|series| series.last_observed_time.as_ref()).map(|at| at.0);
+        let last = event.last_timestamp.as_ref().map(|at| at.0);
+        series.max(last).max(event.event_time.as_ref().map(|at| at.0))
     };
-    Some((reason, sentence(word, event.message.as_deref())))
+    let last = events.iter().filter(|event| reason_of_event(event).is_some()).max_by_key(when)?;
+    let word = last.reason.as_deref().unwrap_or_default();
+    Some((reason_of_event(last)?, sentence(word, last.message.as_deref())))
+}
+
+fn reason_of_event(event: &Event) -> Option<Reason> {
+    match event.reason.as_deref()? {
+        // Of a Job: quota, LimitRange, Pod Security, a webhook, no ServiceAccount.
+        "FailedCreate" => Some(Reason::PodRefused),
+        // Of a pod: a ConfigMap, Secret or volume that is not there.
+        "FailedMount" | "FailedAttachVolume" | "FailedCreatePodSandBox" => Some(Reason::PodConfig),
+        _ => None,
+    }
 }
 
 fn sentence(word: &str, message: Option<&str>) -> String {

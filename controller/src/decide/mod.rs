@@ -180,6 +180,21 @@ fn has_prefill(entry: &Subscription) -> bool {
     entry.lifecycle == Lifecycle::Ready && entry.prefill.attempt > 0
 }
 
+/// May this be written into the entry, as the leader knows it? It must still be about that attempt; done is the end,
+/// and failed becomes done only: whoever decided otherwise had an older view.
+#[must_use]
+pub fn may_record(current: &Subscription, identity: &Identity, to: PrefillState) -> bool {
+    let same = current.lifecycle == Lifecycle::Ready
+        && current.incarnation == identity.incarnation
+        && current.prefill.attempt == identity.attempt;
+    same && match current.prefill.state {
+        PrefillState::Done => false,
+        PrefillState::Failed => matches!(to, PrefillState::Done | PrefillState::Failed),
+        PrefillState::Running => to != PrefillState::Pending,
+        PrefillState::Pending => true,
+    }
+}
+
 /// A reason and its sentence.
 type Because = Option<(Reason, Option<String>)>;
 

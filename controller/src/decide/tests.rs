@@ -398,3 +398,23 @@ fn a_deletion_is_asked_for_again_before_it_happens() {
         assert_eq!(deletion_is_justified(entry(&world).as_ref(), &job), expected, "{:?}", world.entry());
     }
 }
+
+#[test]
+fn a_record_never_goes_back() {
+    let identity = World::new().job().observed.jobs[0].job.identity.clone();
+    let all = [Pending, Running, Failed, Done];
+    for (current, allowed) in [
+        (pending(), vec![Pending, Running, Failed, Done]),
+        (running(), vec![Running, Failed, Done]),
+        (failed(), vec![Failed, Done]),
+        (done(), vec![]),
+        (running().attempt(2), vec![]),
+        (running().with_entry(|e| e.incarnation = OTHER), vec![]),
+        (running().with_entry(|e| e.lifecycle = Lifecycle::Deleting), vec![]),
+        (pending().with_entry(|e| e.lifecycle = Lifecycle::Registering), vec![]),
+    ] {
+        let found: Vec<_> =
+            all.into_iter().filter(|to| super::may_record(current.entry(), &identity, *to)).collect();
+        assert_eq!(found, allowed, "{:?}", current.entry());
+    }
+}

@@ -10,7 +10,7 @@ use model::{
 };
 use uuid::Uuid;
 
-use super::{Action, Rules, decide, deletion_is_justified};
+use super::{Action, Rules, decide, deletion_is_justified, may_record};
 use crate::observed::{
     Fate, FenceSeen, InputSeen, JobRef, JobSeen, Moment, Observed, Place, PodEnd, PodPhase, PodSeen, Shown,
     Sight,
@@ -152,7 +152,7 @@ impl World {
     pub fn pod(self, phase: PodPhase) -> Self {
         self.with_job(|job| {
             let name = format!("pod-{}", job.pods.len());
-            job.pods.push(PodSeen { name, phase, terminating: false });
+            job.pods.push(PodSeen { uid: format!("uid-{name}"), name, phase, terminating: false });
         })
     }
 
@@ -183,11 +183,6 @@ impl World {
             None => (String::new(), None),
         };
         self.with_job(|job| job.shown = Shown { state: Some(state), reason, ..Shown::default() })
-    }
-
-    pub fn rules(mut self, change: impl FnOnce(&mut Rules)) -> Self {
-        change(&mut self.rules);
-        self
     }
 
     /// What holds now has held for so many seconds.
@@ -232,10 +227,7 @@ impl World {
         match action {
             Action::Record { identity, state, reason, message, .. } => {
                 let entry = self.observed.entry.as_mut().unwrap();
-                assert_eq!(
-                    (entry.incarnation, entry.prefill.attempt),
-                    (identity.incarnation, identity.attempt)
-                );
+                assert!(may_record(entry, identity, *state), "{entry:?} to {state:?}");
                 if let Some(next) = entry.with_prefill_state(*state, *reason, message.clone(), time()) {
                     *entry = next;
                 }

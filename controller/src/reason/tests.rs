@@ -133,16 +133,33 @@ fn failed_jobs() {
 }
 
 #[test]
-fn events_that_explain_and_others() {
-    for (word, expected) in [
-        ("FailedCreate", Some(Reason::PodRefused)),
-        ("FailedMount", Some(Reason::PodConfig)),
-        ("FailedScheduling", Some(Reason::Unschedulable)),
-        ("SuccessfulCreate", None),
-        ("Pulled", None),
+fn the_last_event_that_explains_is_taken() {
+    let event = |word: &str, at: &str| -> Event {
+        serde_json::from_value(json!({
+            "metadata": {}, "involvedObject": {}, "reason": word, "message": format!("at {at}"), "lastTimestamp": at
+        }))
+        .unwrap()
+    };
+    let (early, late) = ("2026-01-01T00:00:00Z", "2026-01-01T00:01:00Z");
+    for (events, expected) in [
+        (vec![], None),
+        (vec![event("SuccessfulCreate", early), event("Pulled", late)], None),
+        (
+            vec![event("FailedCreate", late), event("SuccessfulCreate", early)],
+            Some((Reason::PodRefused, late)),
+        ),
+        (vec![event("FailedMount", late), event("FailedCreate", early)], Some((Reason::PodConfig, late))),
+        (vec![event("FailedMount", early), event("FailedCreate", late)], Some((Reason::PodRefused, late))),
     ] {
-        let event = Event { reason: Some(word.into()), message: Some("why".into()), ..Event::default() };
-        assert_eq!(of_event(&event), expected.map(|reason| (reason, format!("{word}: why"))), "{word}");
+        let found = of_events(&events);
+        assert_eq!(
+            found.as_ref().map(|(reason, _)| *reason),
+            expected.map(|(reason, _)| reason),
+            "{events:?}"
+        );
+        if let (Some((_, text)), Some((_, at))) = (found, expected) {
+            assert!(text.ends_with(&format!(": at {at}")), "{text}");
+        }
     }
 }
 

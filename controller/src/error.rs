@@ -1,0 +1,80 @@
+//! Errors of the shell around the decisions. Each belongs to one subscription, which is looked at again after a
+//! pause; the others go on.
+
+use std::time::Duration;
+
+/// Why a look at a subscription, or an action, did not work.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// NATS.
+    #[error(transparent)]
+    Broker(#[from] broker::Error),
+    /// The API server refused, or can't be reached.
+    #[error("Kubernetes: {action} did not work")]
+    Kubernetes {
+        /// What was tried, on which name.
+        action: String,
+        /// What the client says.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// The API server does not answer. Of a write the outcome is unknown.
+    #[error("Kubernetes: {action} was not answered within {} s", limit.as_secs())]
+    Timeout {
+        /// What was tried, on which name.
+        action: String,
+        /// How long we waited.
+        limit: Duration,
+    },
+    /// An object of that name exists and is not ours.
+    #[error("the Job {name} exists and does not belong to Headstart: rename or delete it")]
+    NameTaken {
+        /// Its name.
+        name: String,
+    },
+    /// The watches have ended, which they never do.
+    #[error("the watches of Jobs and Pods have ended")]
+    WatchEnded,
+}
+
+impl Error {
+    /// May the same succeed later?
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Broker(error) => error.is_transient(),
+            Self::Kubernetes { source, .. } => match source.as_ref() {
+                kube::Error::Api(status) => matches!(status.code, 409 | 410 | 429 | 500..),
+                _ => true,
+            },
+            Self::Timeout { .. } => true,
+            Self::NameTaken { .. } | Self::WatchEnded => false,
+        }
+    }
+
+    /// The word for metrics.
+    #[must_use]
+    pub fn part(&self) -> &'static str {
+        match self {
+            Self::Broker(_) => "nats",
+            Self::Kubernetes { .. } | Self::Timeout { .. } | Self::WatchEnded => "kubernetes",
+            Self::NameTaken { .. } => "name",
+        }
+    }
+}
+
+/// An error with its causes in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // kube's errors repeat their source.
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,182 @@
+//! What the controller tells of itself in figures. Labels are words from exhaustive matches, never free text.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use model::{PrefillState, Reason, Subscription};
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+
+/// Figures of the controller; clones share them.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    ready: Arc<AtomicBool>,
+    prefills: Family<ByState, Gauge>,
+    with_reason: Family<ByReason, Gauge>,
+    changes: Family<Change, Counter>,
+    pub(crate) jobs_running: Gauge,
+    pub(crate) jobs_running_limit: Gauge,
+    pub(crate) jobs_waiting: Gauge,
+    pub(crate) jobs_admitted: Counter,
+    jobs_deleted: Family<ByWhy, Counter>,
+    errors: Family<ByPart, Counter>,
+    pub(crate) pass_seconds: Histogram,
+    pub(crate) watch_interruptions: Counter,
+    pub(crate) markers_resent: Counter,
+    pub(crate) tasks_resent: Counter,
+    pub(crate) removals_finished: Counter,
+    pub(crate) registrations_rolled_back: Counter,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByState {
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByReason {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Change {
+    state: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByWhy {
+    why: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByPart {
+    part: &'static str,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            ready: Arc::default(),
+            prefills: Family::default(),
+            with_reason: Family::default(),
+            changes: Family::default(),
+            jobs_running: Gauge::default(),
+            jobs_running_limit: Gauge::default(),
+            jobs_waiting: Gauge::default(),
+            jobs_admitted: Counter::default(),
+            jobs_deleted: Family::default(),
+            errors: Family::default(),
+            // A pass takes some milliseconds; 10 s is the limit of one call.
+            pass_seconds: Histogram::new([0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0]),
+            watch_interruptions: Counter::default(),
+            markers_resent: Counter::default(),
+            tasks_resent: Counter::default(),
+            removals_finished: Counter::default(),
+            registrations_rolled_back: Counter::default(),
+        }
+    }
+}
+
+impl Metrics {
+    /// Registers all figures. Taken apart field by field, so that a forgotten one does not compile.
+    #[must_use]
+    #[rustfmt::skip] // a table
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        let Self {
+            ready: _, prefills, with_reason, changes, jobs_running, jobs_running_limit, jobs_waiting, jobs_admitted,
+            jobs_deleted, errors, pass_seconds, watch_interruptions, markers_resent, tasks_resent, removals_finished,
+            registrations_rolled_back,
+        } = metrics.clone();
+        registry.register("headstart_prefills", "Subscriptions by the state of their prefill", prefills);
+        registry.register("headstart_prefills_with_reason", "Subscriptions whose prefill waits or has failed, by reason", with_reason);
+        registry.register("headstart_prefill_changes", "Changes of a prefill's state or reason", changes);
+        registry.register("headstart_prefill_jobs_running", "Prefill Jobs that have a place", jobs_running);
+        registry.register("headstart_prefill_jobs_running_limit", "Prefill Jobs that may have a place", jobs_running_limit);
+        registry.register("headstart_prefill_jobs_waiting", "Prefill Jobs that wait for a place", jobs_waiting);
+        registry.register("headstart_prefill_jobs_admitted", "Prefill Jobs that were given a place", jobs_admitted);
+        registry.register("headstart_prefill_jobs_deleted", "Prefill Jobs that were deleted, by why", jobs_deleted);
+        registry.register("headstart_controller_errors", "Looks at a subscription that failed, by the part that failed", errors);
+        registry.register("headstart_controller_pass_duration_seconds", "Duration of a look at a subscription with its actions", pass_seconds);
+        registry.register("headstart_controller_watch_interruptions", "Times that a watch of Jobs or Pods broke off", watch_interruptions);
+        registry.register("headstart_sweep_markers", "Markers sent again because their round had no boundary", markers_resent);
+        registry.register("headstart_sweep_tasks", "Tasks queued again because they were missing", tasks_resent);
+        registry.register("headstart_sweep_removals", "Removals that died half-way and were finished", removals_finished);
+        registry.register("headstart_sweep_rollbacks", "Registrations that died half-way and were rolled back", registrations_rolled_back);
+        metrics
+    }
+
+    /// Have Jobs, Pods and subscriptions been listed once?
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Relaxed);
+    }
+
+    pub(crate) fn changed(&self, state: PrefillState, reason: Option<Reason>) {
+        let reason = reason.map_or("", Reason::as_str);
+        self.changes.get_or_create(&Change { state: state.as_str(), reason }).inc();
+    }
+
+    pub(crate) fn deleted(&self, why: crate::decide::Deletion) {
+        self.jobs_deleted.get_or_create(&ByWhy { why: why.as_str() }).inc();
+    }
+
+    pub(crate) fn failed(&self, error: &crate::Error) {
+        self.errors.get_or_create(&ByPart { part: error.part() }).inc();
+    }
+
+    /// Counts all subscriptions anew.
+    pub(crate) fn count<'a>(&self, entries: impl Iterator<Item = &'a Subscription>) {
+        use PrefillState::{Done, Failed, Pending, Running};
+        let mut states = [Pending, Running, Failed, Done].map(|state| (state, 0));
+        let mut reasons = std::collections::HashMap::<&'static str, i64>::new();
+        for entry in entries {
+            for (state, count) in &mut states {
+                *count += i64::from(*state == entry.prefill.state);
+            }
+            if let Some(reason) = entry.prefill.reason {
+                *reasons.entry(reason.as_str()).or_default() += 1;
+            }
+        }
+        for (state, count) in states {
+            self.prefills.get_or_create(&ByState { state: state.as_str() }).set(count);
+        }
+        self.with_reason.clear();
+        for (reason, count) in reasons {
+            self.with_reason.get_or_create(&ByReason { reason }).set(count);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_written_with_their_labels() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        metrics.changed(PrefillState::Failed, Some(Reason::ImagePull));
+        metrics.deleted(crate::decide::Deletion::Unwanted);
+        metrics.count(std::iter::empty());
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        for line in [
+            r#"headstart_prefill_changes_total{state="failed",reason="ImagePull"} 1"#,
+            r#"headstart_prefill_jobs_deleted_total{why="unwanted"} 1"#,
+            r#"headstart_prefills{state="running"} 0"#,
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+    }
+}

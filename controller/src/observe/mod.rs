@@ -1,0 +1,218 @@
+//! Gathers what is true of one subscription: entry, Jobs and Pods from caches, and what a decision hangs on from
+//! where it is kept.
+//!
+//! The order matters: Jobs first, then the fence. A pod seals before it exits, so whoever sees the end of the Job
+//! first and reads the fence afterwards can't miss the seal.
+
+mod job;
+mod snapshot;
+pub(crate) mod watch;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use broker::{Broker, RegistryView};
+use manifests::Identity;
+use model::{Lifecycle, PrefillState, PrefillTask, Progress, Subscription, SubscriptionName};
+
+use crate::{
+    Error,
+    cluster::Cluster,
+    decide::Rules,
+    memory::Memory,
+    observed::{FenceSeen, InputSeen, JobSeen, Moment, Observed, Place, PodPhase, Sight},
+    reason,
+};
+use job::{input_seen, is_owned_by, job_seen};
+pub(crate) use snapshot::Snapshot;
+
+/// What it takes to look.
+#[derive(Clone)]
+pub(crate) struct Observer {
+    pub(crate) broker: Broker,
+    pub(crate) view: RegistryView,
+    pub(crate) cluster: Cluster,
+    pub(crate) rules: Rules,
+    pub(crate) memory: Arc<Mutex<Memory>>,
+}
+
+impl Observer {
+    pub(crate) fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gathers all that is true of a subscription.
+    ///
+    /// # Errors
+    /// NATS or Kubernetes away: nothing is decided then.
+    pub(crate) async fn look(
+        &self,
+        name: &SubscriptionName,
+        snapshot: &Snapshot,
+        now: Moment,
+    ) -> Result<Observed, Error> {
+        let mut observed = Observed {
+            subscription: name.clone(),
+            entry: self.view.get(name.as_str()).map(|entry| entry.value.clone()),
+            fence: FenceSeen::NotRead,
+            jobs: snapshot.jobs_of(name),
+            place: Place::Taken,
+            progress: None,
+        };
+        self.see(&mut observed, now);
+        let Some(entry) = observed.entry.clone().filter(has_open_prefill) else { return Ok(observed) };
+        if entry.prefill.state != PrefillState::Failed {
+            if self.may_be_out_of_date(&observed, now) {
+                self.look_at_kubernetes(&mut observed, &entry).await?;
+                self.see(&mut observed, now);
+            }
+            self.look_for_evidence(&mut observed, now).await?;
+            self.look_for_a_place(&mut observed, &entry, snapshot).await?;
+        }
+        if depends_on_fence(&observed, &entry) {
+            let fence = self.broker.queue(name, entry.incarnation).fence().await?;
+            observed.fence = fence.map_or(FenceSeen::Missing, |fence| FenceSeen::Found(fence.value));
+        }
+        if entry.prefill.state == PrefillState::Running {
+            observed.progress = self.progress(&entry).await?;
+        }
+        Ok(observed)
+    }
+
+    fn see(&self, observed: &mut Observed, now: Moment) {
+        let mut memory = self.memory();
+        for job in &mut observed.jobs {
+            memory.see(observed.entry.as_ref(), job, now);
+        }
+    }
+
+    /// A Job that the cache does not know, and one that is about to be given up, are looked up: a cache may be
+    /// behind, or cut off from the API server without knowing.
+    fn may_be_out_of_date(&self, observed: &Observed, now: Moment) -> bool {
+        let Some(job) = observed.current_job() else { return true };
+        let due = |sight, after| job.since(sight).is_some_and(|since| since + after <= now);
+        due(Sight::Unstarted, self.rules.start_deadline) || due(Sight::Stuck, self.rules.stuck_after)
+    }
+
+    async fn look_at_kubernetes(&self, observed: &mut Observed, entry: &Subscription) -> Result<(), Error> {
+        let name = Identity::from(&PrefillTask::of(entry)).job_name();
+        let found = self.cluster.job(&name).await?;
+        let pods = match &found {
+            Some(_) => self.cluster.pods_of(&entry.name).await?,
+            None => vec![],
+        };
+        observed.jobs.retain(|job| !job.is_of(entry));
+        let seen = found.as_ref().and_then(|job| {
+            let uid = job.metadata.uid.as_deref().unwrap_or_default();
+            job_seen(job, pods.iter().filter(|pod| is_owned_by(pod, uid)))
+        });
+        observed.jobs.extend(seen);
+        Ok(())
+    }
+
+    /// Reads events where a pod does not come up and does not say why itself: no pod at all (quota, admission), or one
+    /// that waits for a volume.
+    async fn look_for_evidence(&self, observed: &mut Observed, now: Moment) -> Result<(), Error> {
+        let Some(entry) = observed.entry.clone() else { return Ok(()) };
+        let settle = self.rules.settle;
+        let silent = |job: &&mut JobSeen| {
+            let lasts = job.since(Sight::Unstarted).is_some_and(|since| since + settle <= now);
+            lasts && !job.living_pods().any(|pod| matches!(pod.phase, PodPhase::Pending(Some(_))))
+        };
+        let Some(job) = observed.jobs.iter_mut().find(|job| job.is_of(&entry)).filter(silent) else {
+            return Ok(());
+        };
+        let about = job.living_pods().last().map_or_else(|| job.job.uid.clone(), |pod| pod.uid.clone());
+        let events = self.cluster.events_about(&about).await?;
+        job.evidence = reason::of_events(&events);
+        Ok(())
+    }
+
+    /// Is it this Job's turn, and is its ConfigMap there?
+    async fn look_for_a_place(
+        &self,
+        observed: &mut Observed,
+        entry: &Subscription,
+        snapshot: &Snapshot,
+    ) -> Result<(), Error> {
+        let Some(job) = observed.jobs.iter_mut().find(|job| job.is_of(entry)) else { return Ok(()) };
+        let uid = job.job.uid.clone();
+        let turn = snapshot.is_turn_of(&uid);
+        // One whose ConfigMap was not right is out of the queue until it is: it is looked at now and then.
+        if !turn && !self.memory().is_unfit(&uid) {
+            return Ok(());
+        }
+        let task = PrefillTask::of(entry);
+        let found = self.cluster.config_map(&job.job.identity.job_name()).await?;
+        job.input = input_seen(found.as_ref(), &task, &job.job);
+        let unfit = job.input != InputSeen::Ours;
+        self.memory().set_unfit(&uid, unfit);
+        if turn || unfit {
+            observed.place = Place::Free;
+        }
+        Ok(())
+    }
+
+    async fn progress(&self, entry: &Subscription) -> Result<Option<String>, Error> {
+        let progress = self.broker.progress().get(&entry.name).await?;
+        let ours = |p: &Progress| p.incarnation == entry.incarnation && p.attempt == entry.prefill.attempt;
+        Ok(progress.filter(ours).as_ref().map(progress_line))
+    }
+}
+
+/// A prefill that is not done, of a subscription that is in use.
+fn has_open_prefill(entry: &Subscription) -> bool {
+    entry.lifecycle == Lifecycle::Ready
+        && entry.prefill.attempt > 0
+        && entry.prefill.state != PrefillState::Done
+}
+
+/// While a Job waits for its turn, nothing has been written under its attempt.
+fn depends_on_fence(observed: &Observed, entry: &Subscription) -> bool {
+    let queued = observed.current_job().is_some_and(|job| job.suspended && !job.admitted);
+    entry.prefill.state != PrefillState::Pending || !queued || observed.place == Place::Free
+}
+
+/// `users/user: 1200 of 5000 (210/s)`.
+fn progress_line(progress: &Progress) -> String {
+    let Progress { topic, done, total, skipped, rate, error, incarnation: _, attempt: _ } = progress;
+    let mut line = topic.as_ref().map_or_else(String::new, |topic| format!("{topic}: "));
+    line.push_str(&match total {
+        Some(total) => format!("{done} of {total} ({rate:.0}/s)"),
+        None => format!("{done} ({rate:.0}/s)"),
+    });
+    if *skipped > 0 {
+        line.push_str(&format!(", {skipped} vanished"));
+    }
+    if let Some(error) = error {
+        line.push_str(&format!("; trying again: {error}"));
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_a_line_for_people() {
+        let mut progress = Progress {
+            incarnation: model::Incarnation(uuid::Uuid::nil()),
+            attempt: 1,
+            topic: None,
+            done: 0,
+            total: None,
+            skipped: 0,
+            rate: 0.0,
+            error: None,
+        };
+        assert_eq!(progress_line(&progress), "0 (0/s)");
+        progress.topic = Some("users/user".into());
+        (progress.done, progress.total, progress.rate) = (1200, Some(5000), 209.7);
+        assert_eq!(progress_line(&progress), "users/user: 1200 of 5000 (210/s)");
+        (progress.skipped, progress.error) = (3, Some("503".into()));
+        assert_eq!(
+            progress_line(&progress),
+            "users/user: 1200 of 5000 (210/s), 3 vanished; trying again: 503"
+        );
+    }
+}

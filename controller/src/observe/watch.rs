@@ -1,0 +1,110 @@
+//! The caches of Jobs and Pods: kept by watches that list again after each interruption (410, API server away).
+
+use std::{fmt::Debug, time::Duration};
+
+use futures::StreamExt;
+use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
+use kube::{
+    Api, Resource,
+    runtime::{
+        WatchStreamExt,
+        reflector::{self, Store},
+        watcher::{self, Event},
+    },
+};
+use manifests::identity_of;
+use model::SubscriptionName;
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::{cluster::Cluster, error::chain, metrics::Metrics};
+
+/// What a watch tells.
+#[derive(Debug)]
+pub(crate) enum Change {
+    /// Something about this subscription's objects.
+    Of(SubscriptionName),
+    /// All was listed again.
+    Listed,
+    /// The watch broke off.
+    Interrupted,
+}
+
+/// The caches.
+pub(crate) struct Watches {
+    pub(crate) jobs: Store<Job>,
+    pub(crate) pods: Store<Pod>,
+    pub(crate) changes: mpsc::UnboundedReceiver<Change>,
+}
+
+/// Pauses after errors: an API server that comes back is found soon, one that is away is not flooded.
+const PAUSE_MIN: Duration = Duration::from_millis(200);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// Starts the watches. They end with `shutdown`.
+pub(crate) fn start(
+    cluster: &Cluster,
+    selector: &str,
+    metrics: &Metrics,
+    shutdown: &CancellationToken,
+) -> Watches {
+    let (sender, changes) = mpsc::unbounded_channel();
+    Watches {
+        jobs: watch(cluster.jobs.clone(), selector, sender.clone(), metrics.clone(), shutdown.clone()),
+        pods: watch(cluster.pods.clone(), selector, sender, metrics.clone(), shutdown.clone()),
+        changes,
+    }
+}
+
+fn watch<K>(
+    api: Api<K>,
+    selector: &str,
+    changes: mpsc::UnboundedSender<Change>,
+    metrics: Metrics,
+    shutdown: CancellationToken,
+) -> Store<K>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+{
+    let (reader, writer) = reflector::store();
+    let config = watcher::Config::default().labels(selector);
+    let kind = K::kind(&()).into_owned();
+    tokio::spawn(async move {
+        #[allow(deprecated)] // the watcher of the whole object is what is wanted
+        let mut events = std::pin::pin!(watcher::watcher(api, config).reflect(writer));
+        let mut pause = PAUSE_MIN;
+        loop {
+            let event = tokio::select! {
+                () = shutdown.cancelled() => return,
+                event = events.next() => event,
+            };
+            let change = match event {
+                Some(Ok(Event::Apply(object) | Event::Delete(object))) => {
+                    pause = PAUSE_MIN;
+                    match identity_of(object.meta()) {
+                        Some(identity) => Change::Of(identity.subscription),
+                        None => continue,
+                    }
+                }
+                Some(Ok(Event::Init | Event::InitApply(_))) => continue,
+                Some(Ok(Event::InitDone)) => {
+                    pause = PAUSE_MIN;
+                    Change::Listed
+                }
+                Some(Err(error)) => {
+                    metrics.watch_interruptions.inc();
+                    tracing::warn!(error = chain(&error), "the watch of {kind}s broke off; it is begun anew");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
+                    Change::Interrupted
+                }
+                None => return,
+            };
+            if changes.send(change).is_err() {
+                return;
+            }
+        }
+    });
+    reader
+}

@@ -1,0 +1,272 @@
+//! The loop: what changed is looked at, decided and done, several subscriptions at once, each one alone.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use broker::Broker;
+use model::{PrefillState, SubscriptionName};
+use tokio::{task::JoinSet, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Config, Error,
+    act::{Actor, Outcome},
+    announce::Announcer,
+    cluster::Cluster,
+    decide::{Action, decide},
+    error::chain,
+    metrics::Metrics,
+    observe::{
+        Observer, Snapshot,
+        watch::{self, Change, Watches},
+    },
+    observed::{Moment, Observed},
+    sweep::{self, SweepConfig},
+    work::Work,
+};
+
+/// Subscriptions that are looked at at once.
+const AT_ONCE: usize = 16;
+/// How long changes are gathered before a turn: a registration changes five things within some milliseconds.
+const GATHER: Duration = Duration::from_millis(50);
+/// How soon something is looked at again that was overtaken by somebody else.
+const SOON: Duration = Duration::from_millis(200);
+/// How often a prefill that is not done is looked at without a reason: it may be sealed, or its queue may break,
+/// without a word from any watch.
+const RESYNC: Duration = Duration::from_secs(15);
+/// How soon a running prefill is looked at again, for its progress.
+const PROGRESS: Duration = Duration::from_secs(5);
+
+/// Reconciles until `shutdown`.
+///
+/// # Errors
+/// [`Error::WatchEnded`], which should never happen. Everything else is tried again for ever.
+pub async fn run(
+    config: Config,
+    broker: Broker,
+    client: kube::Client,
+    metrics: Metrics,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let stop = shutdown.child_token();
+    // Whatever ends us ends the tasks that we started.
+    let _stop_all = stop.clone().drop_guard();
+    let view = broker.registry().view(stop.clone());
+    tokio::spawn(sweep::run_with_metrics(
+        broker.clone(),
+        view.clone(),
+        SweepConfig::default(),
+        metrics.clone(),
+        stop.clone(),
+    ));
+    let cluster = Cluster::new(client.clone(), &config.namespace, &config.template);
+    let watches = watch::start(&cluster, &config.template.selector(), &metrics, &stop);
+    let announcer = Announcer::start(client, &config.namespace, config.reporter.clone(), stop.clone());
+    metrics.jobs_running_limit.set(gauge(config.max_running));
+    let looker = Looker {
+        observer: Observer {
+            broker: broker.clone(),
+            view,
+            cluster: cluster.clone(),
+            rules: config.rules.clone(),
+            memory: Arc::new(Mutex::default()),
+        },
+        actor: Actor {
+            registry: broker.registry(),
+            cluster,
+            template: config.template.clone(),
+            announcer,
+            metrics: metrics.clone(),
+        },
+        metrics: metrics.clone(),
+        began: Instant::now(),
+    };
+    let result = tokio::select! {
+        () = shutdown.cancelled() => Ok(()),
+        result = reconcile(looker, watches, config.max_running) => result,
+    };
+    metrics.ready(false);
+    result
+}
+
+async fn reconcile(looker: Looker, mut watches: Watches, limit: usize) -> Result<(), Error> {
+    let view = looker.observer.view.clone();
+    let mut entries = view.changes();
+    view.synced().await;
+    let listed = tokio::join!(watches.jobs.wait_until_ready(), watches.pods.wait_until_ready());
+    if listed.0.is_err() || listed.1.is_err() {
+        return Err(Error::WatchEnded);
+    }
+    tracing::info!("Jobs, Pods and subscriptions are listed; prefills are reconciled from here on");
+    looker.metrics.ready(true);
+
+    let mut work = Work::default();
+    let mut known = HashMap::new();
+    let mut passes = JoinSet::new();
+    let mut everything = true;
+    loop {
+        let now = looker.now();
+        let snapshot = Arc::new(looker.snapshot(&watches, limit));
+        looker.mark_changed_entries(&mut known, &mut work);
+        if std::mem::take(&mut everything) {
+            known.keys().chain(snapshot.names()).for_each(|name| work.mark(name.clone()));
+        }
+        snapshot.names_at_turn().for_each(|name| work.mark(name.clone()));
+        while work.busy() < AT_ONCE
+            && let Some(name) = work.next(now)
+        {
+            let (looker, snapshot) = (looker.clone(), snapshot.clone());
+            passes.spawn(async move {
+                let result = looker.pass(&name, &snapshot).await;
+                (name, result)
+            });
+        }
+
+        let due = work.next_due().map_or(Duration::from_secs(60), |at| at.saturating_sub(looker.now()));
+        tokio::select! {
+            change = watches.changes.recv() => {
+                everything |= looker.note(change.ok_or(Error::WatchEnded)?, &mut work);
+            }
+            changed = entries.changed() => if changed.is_err() { return Err(Error::WatchEnded) },
+            Some(finished) = passes.join_next() => looker.finish(finished, &mut work),
+            () = tokio::time::sleep(due), if work.busy() < AT_ONCE => {}
+        }
+        tokio::time::sleep(GATHER).await;
+        while let Ok(change) = watches.changes.try_recv() {
+            everything |= looker.note(change, &mut work);
+        }
+        while let Some(finished) = passes.try_join_next() {
+            looker.finish(finished, &mut work);
+        }
+    }
+}
+
+fn gauge(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+type Finished = Result<(SubscriptionName, Result<Moment, Error>), tokio::task::JoinError>;
+
+/// What a pass needs; clones share it.
+#[derive(Clone)]
+struct Looker {
+    observer: Observer,
+    actor: Actor,
+    metrics: Metrics,
+    began: Instant,
+}
+
+/// A moment that never comes.
+const NEVER: Moment = Duration::MAX;
+
+impl Looker {
+    fn now(&self) -> Moment {
+        self.began.elapsed()
+    }
+
+    fn snapshot(&self, watches: &Watches, limit: usize) -> Snapshot {
+        let view = &self.observer.view;
+        let mut memory = self.observer.memory();
+        let entry_of = |name: &SubscriptionName| view.get(name.as_str());
+        let snapshot = Snapshot::new(&watches.jobs.state(), &watches.pods.state(), entry_of, &memory, limit);
+        memory.keep_only(&snapshot.uids());
+        self.metrics.jobs_running.set(gauge(snapshot.running));
+        self.metrics.jobs_waiting.set(gauge(snapshot.waiting));
+        snapshot
+    }
+
+    /// Marks the entries that have another revision than at the last turn, and those that are gone.
+    fn mark_changed_entries(&self, known: &mut HashMap<SubscriptionName, u64>, work: &mut Work) {
+        let all = self.observer.view.all();
+        self.metrics.count(all.iter().map(|entry| &entry.value));
+        let mut next = HashMap::with_capacity(all.len());
+        for entry in &all {
+            let name = &entry.value.name;
+            if known.remove(name) != Some(entry.revision) {
+                work.mark(name.clone());
+            }
+            next.insert(name.clone(), entry.revision);
+        }
+        known.drain().for_each(|(name, _)| work.mark(name));
+        *known = next;
+    }
+
+    /// True if everything is to be looked at.
+    fn note(&self, change: Change, work: &mut Work) -> bool {
+        match change {
+            Change::Of(name) => work.mark(name),
+            Change::Interrupted => self.observer.memory().count_starts_anew(),
+            Change::Listed => return true,
+        }
+        false
+    }
+
+    fn finish(&self, finished: Finished, work: &mut Work) {
+        match finished {
+            Ok((name, Ok(again))) => work.finished(name, (again != NEVER).then_some(again)),
+            Ok((name, Err(error))) => {
+                self.metrics.failed(&error);
+                let pause = work.failed(name.clone(), self.now());
+                let (subscription, text) = (&name, chain(&error));
+                let pause_ms = pause.as_millis();
+                if error.is_transient() {
+                    tracing::warn!(%subscription, error = text, "{name} could not be reconciled; again in {pause_ms} ms");
+                } else {
+                    tracing::error!(%subscription, error = text, "{name} could not be reconciled; again in {pause_ms} ms");
+                }
+            }
+            Err(error) => tracing::error!(%error, "a look at a subscription panicked"),
+        }
+    }
+
+    /// Observes, decides and acts once. Answers when to look again.
+    async fn pass(&self, name: &SubscriptionName, snapshot: &Snapshot) -> Result<Moment, Error> {
+        let began = Instant::now();
+        let result = self.look_and_act(name, snapshot).await;
+        self.metrics.pass_seconds.observe(began.elapsed().as_secs_f64());
+        result
+    }
+
+    async fn look_and_act(&self, name: &SubscriptionName, snapshot: &Snapshot) -> Result<Moment, Error> {
+        let now = self.now();
+        let observed = self.observer.look(name, snapshot, now).await?;
+        let mut again = self.look_again_anyhow(&observed, now);
+        for action in decide(&observed, &self.observer.rules, now) {
+            if let Action::LookAgain(at) = action {
+                again = again.min(at);
+                continue;
+            }
+            tracing::debug!(subscription = %name, ?action, "acting");
+            if self.actor.act(&action).await? == Outcome::Overtaken {
+                again = again.min(now + SOON);
+            }
+            self.remember(&action);
+        }
+        Ok(again)
+    }
+
+    /// What is not done may be sealed, or break, without a word from any watch.
+    fn look_again_anyhow(&self, observed: &Observed, now: Moment) -> Moment {
+        match &observed.entry {
+            Some(entry) if entry.prefill.attempt > 0 => match entry.prefill.state {
+                PrefillState::Running => now + PROGRESS,
+                PrefillState::Pending | PrefillState::Failed => now + RESYNC,
+                PrefillState::Done => NEVER,
+            },
+            _ => NEVER,
+        }
+    }
+
+    fn remember(&self, action: &Action) {
+        match action {
+            Action::Admit(job) => self.observer.memory().set_admitted(&job.uid, &job.version),
+            Action::Show { job, progress: Some(_), .. } => {
+                self.observer.memory().progress_shown(&job.uid, self.now());
+            }
+            _ => {}
+        }
+    }
+}

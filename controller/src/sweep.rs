@@ -1,0 +1,205 @@
+//! What needs no Kubernetes: whatever died half-way is finished after a while.
+//!
+//! * A round without a boundary: its marker is sent again. Sending it twice is harmless.
+//! * A removal that died: it is finished.
+//! * A registration that died: nobody has got a 201 for it, so it is rolled back. A client that sends the request
+//!   again completes it instead.
+//! * A prefill whose task is not in the queue (with workers only): it is queued again.
+//!
+//! Ages count from our first sight on the monotonic clock, and several sweeps at once do no harm.
+
+use std::{collections::HashMap, time::Duration};
+
+use broker::{Broker, Modified, RegistryView};
+use model::{Incarnation, Lifecycle, PrefillState, PrefillTask, Subscription, SubscriptionName};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::{error::chain, metrics::Metrics, observed::Moment};
+
+/// When the sweep steps in.
+#[derive(Clone, Copy, Debug)]
+pub struct SweepConfig {
+    /// How often it looks.
+    pub every: Duration,
+    /// How long a round may be without a boundary before its marker is sent again; then twice as long each time, up to
+    /// [`marker_every_max`](Self::marker_every_max).
+    pub marker_after: Duration,
+    /// Longest time between two markers of one round: a dispatcher that is away must not fill the log with them.
+    pub marker_every_max: Duration,
+    /// How long a removal may take before it is finished.
+    pub deleting_grace: Duration,
+    /// How long a registration may take before it is rolled back.
+    pub registering_grace: Duration,
+    /// How long a prefill may be without its task in the queue before it is queued again; `None`: prefills are Jobs.
+    pub task_after: Option<Duration>,
+}
+
+impl Default for SweepConfig {
+    /// A marker after 5 s, at most every 5 min; removals are finished after 30 s, registrations rolled back after
+    /// 10 min; no tasks.
+    fn default() -> Self {
+        Self {
+            every: Duration::from_secs(2),
+            marker_after: Duration::from_secs(5),
+            marker_every_max: Duration::from_secs(300),
+            deleting_grace: Duration::from_secs(30),
+            registering_grace: Duration::from_secs(600),
+            task_after: None,
+        }
+    }
+}
+
+/// What is to be done about a subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Chore {
+    /// Send the marker of its round again.
+    Marker,
+    /// Finish its removal.
+    FinishRemoval,
+    /// Roll its registration back.
+    RollBack,
+    /// Queue its task again.
+    Task,
+}
+
+/// What lacks something, for how long, and how often we have done something about it.
+#[derive(Clone, Copy, Debug)]
+struct Lack {
+    due: Moment,
+    pause: Duration,
+}
+
+/// First sights of what lacks something.
+#[derive(Debug, Default)]
+pub struct Sightings(HashMap<(SubscriptionName, Incarnation, u32, Chore), Lack>);
+
+/// What a subscription may lack, and after which time something is done about it.
+fn chore_of(entry: &Subscription, config: &SweepConfig) -> Option<(Chore, Duration)> {
+    let open = matches!(entry.prefill.state, PrefillState::Pending | PrefillState::Running);
+    match entry.lifecycle {
+        Lifecycle::Deleting => Some((Chore::FinishRemoval, config.deleting_grace)),
+        Lifecycle::Registering => Some((Chore::RollBack, config.registering_grace)),
+        // The marker activates a queue without a prefill (round 0), too. A subscription that is not ready gets none:
+        // its queue may not exist yet.
+        Lifecycle::Ready if entry.prefill.boundary.is_none() => Some((Chore::Marker, config.marker_after)),
+        Lifecycle::Ready if open => config.task_after.map(|after| (Chore::Task, after)),
+        Lifecycle::Ready => None,
+    }
+}
+
+/// What is due now. Pure but for the sightings.
+pub fn due<'a>(
+    entries: impl Iterator<Item = &'a Subscription>,
+    sightings: &mut Sightings,
+    config: &SweepConfig,
+    now: Moment,
+) -> Vec<(&'a Subscription, Chore)> {
+    let mut still = HashMap::new();
+    let mut due = vec![];
+    for entry in entries {
+        let Some((chore, after)) = chore_of(entry, config) else { continue };
+        // The attempt, because a retry has a task of its own; it changes with every round, too.
+        let key = (entry.name.clone(), entry.incarnation, entry.prefill.attempt, chore);
+        let mut lack = sightings.0.remove(&key).unwrap_or(Lack { due: now + after, pause: after });
+        if lack.due <= now {
+            due.push((entry, chore));
+            lack.pause = (lack.pause * 2).min(config.marker_every_max.max(after));
+            lack.due = now + lack.pause;
+        }
+        still.insert(key, lack);
+    }
+    sightings.0 = still;
+    due
+}
+
+/// Sweeps until `shutdown`.
+pub async fn run(broker: Broker, view: RegistryView, config: SweepConfig, shutdown: CancellationToken) {
+    run_with_metrics(broker, view, config, Metrics::default(), shutdown).await;
+}
+
+pub(crate) async fn run_with_metrics(
+    broker: Broker,
+    view: RegistryView,
+    config: SweepConfig,
+    metrics: Metrics,
+    shutdown: CancellationToken,
+) {
+    let began = Instant::now();
+    let mut sightings = Sightings::default();
+    let sweeping = async {
+        view.synced().await;
+        loop {
+            let entries = view.all();
+            let entries = entries.iter().map(|entry| &entry.value);
+            for (entry, chore) in due(entries, &mut sightings, &config, began.elapsed()) {
+                if let Err(error) = perform(&broker, entry, chore, &metrics).await {
+                    tracing::warn!(
+                        subscription = %entry.name,
+                        incarnation = %entry.incarnation,
+                        error = chain(&error),
+                        "{} could not be swept; it is tried again",
+                        entry.name
+                    );
+                }
+            }
+            tokio::time::sleep(config.every).await;
+        }
+    };
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = sweeping => {}
+    }
+}
+
+async fn perform(
+    broker: &Broker,
+    entry: &Subscription,
+    chore: Chore,
+    metrics: &Metrics,
+) -> Result<(), broker::Error> {
+    let Subscription { name, incarnation, .. } = entry;
+    match chore {
+        Chore::Marker => {
+            let incoming_seq = broker.events().marker(name, *incarnation, entry.prefill.round).await?;
+            metrics.markers_resent.inc();
+            tracing::info!(subscription = %name, %incarnation, incoming_seq, "the marker of {name} is sent again");
+        }
+        Chore::FinishRemoval => {
+            broker.remove_subscription(name, *incarnation).await?;
+            metrics.removals_finished.inc();
+            tracing::info!(subscription = %name, %incarnation, "the removal of {name} died half-way and is finished");
+        }
+        Chore::RollBack => {
+            // Conditional: a client may be completing it at this moment, and `ready` must not be taken back.
+            let give_up = |current: &Subscription| {
+                (current.lifecycle == Lifecycle::Registering)
+                    .then(|| Subscription { lifecycle: Lifecycle::Deleting, ..current.clone() })
+            };
+            if let Modified::Changed(_) = broker.registry().modify(name, *incarnation, give_up).await? {
+                broker.remove_subscription(name, *incarnation).await?;
+                metrics.registrations_rolled_back.inc();
+                tracing::warn!(subscription = %name, %incarnation, "the registration of {name} died half-way and is rolled back");
+            }
+        }
+        Chore::Task => {
+            let task = PrefillTask::of(entry);
+            let current = broker.registry().subscription(name).await?;
+            let wanted = current.is_some_and(|current| {
+                let current = &current.value;
+                let open = matches!(current.prefill.state, PrefillState::Pending | PrefillState::Running);
+                open && current.lifecycle == Lifecycle::Ready && PrefillTask::of(current) == task
+            });
+            let tasks = broker.tasks();
+            if wanted && !tasks.contains(&task).await? {
+                tasks.submit(&task).await?;
+                metrics.tasks_resent.inc();
+                tracing::info!(subscription = %name, %incarnation, attempt = task.attempt, "the task of {name} was missing and is queued again");
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
