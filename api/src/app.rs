@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{extract::State, serve::ListenerExt};
 use broker::{Broker, EventPublisher, Readers, RegistryView, Revised};
-use model::{Progress, Subscription, SubscriptionName};
+use model::{Lifecycle, Progress, Subscription, SubscriptionName};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +33,14 @@ pub(crate) struct App {
 
 /// The handlers' way to it.
 pub(crate) type Shared = State<Arc<App>>;
+
+/// What is told of a subscription beside its entry.
+pub(crate) struct Details {
+    /// The last progress that was written, of whatever attempt.
+    pub progress: Option<Progress>,
+    /// It is ready, but its queue does not exist: its events are lost.
+    pub broken: bool,
+}
 
 impl App {
     pub(crate) fn new(
@@ -63,15 +71,20 @@ impl App {
         }
     }
 
-    /// The last progress of a prefill, where there is one.
-    pub(crate) async fn progress_of(
-        &self,
-        subscription: &Subscription,
-    ) -> Result<Option<Progress>, ApiError> {
-        if subscription.prefill.attempt == 0 {
-            return Ok(None);
+    /// What is told of a subscription beside its entry. `None`: it was removed meanwhile.
+    pub(crate) async fn details(&self, entry: &Revised<Subscription>) -> Result<Option<Details>, ApiError> {
+        let Subscription { name, incarnation, lifecycle, prefill, .. } = &entry.value;
+        let queue = self.broker.queue(name, *incarnation);
+        let has_queue = *lifecycle != Lifecycle::Ready || queue.exists().await?;
+        if !has_queue {
+            // Being removed just now looks the same: the entry, read again, tells the difference.
+            let now = self.broker.registry().subscription(name).await?;
+            if now.is_none_or(|e| e.value.incarnation != *incarnation || e.value.lifecycle != *lifecycle) {
+                return Ok(None);
+            }
         }
-        Ok(self.broker.progress().get(&subscription.name).await?)
+        let progress = if prefill.attempt == 0 { None } else { self.broker.progress().get(name).await? };
+        Ok(Some(Details { progress, broken: !has_queue }))
     }
 
     /// For tests of crashes: stops here for ever if the test wants so.

@@ -25,8 +25,11 @@ use crate::{
 
 /// Hashes that are computed at once: each takes a core and 19 MiB for some ten milliseconds.
 const HASHES_AT_ONCE: usize = 2;
-/// How long a verified password is remembered.
-const REMEMBERED_FOR: Duration = Duration::from_secs(30);
+/// How long a hash may wait for its turn before the request is answered with 503.
+const TURN_WITHIN: Duration = Duration::from_secs(10);
+/// After this time a verified password is compared with the stored hash's revision again: one look at the leader
+/// instead of a hash. A changed password takes effect in every replica within this time.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Verified passwords that are remembered, one a subscription.
 const REMEMBERED_MAX: usize = 10_000;
 
@@ -59,10 +62,22 @@ pub(crate) struct Auth {
     decoy: String,
 }
 
+/// A password that was verified.
 struct Remembered {
     incarnation: Incarnation,
+    /// Revision of the hash that it was verified with.
+    revision: u64,
     fingerprint: hmac::Tag,
-    until: Instant,
+    looked_at: Instant,
+}
+
+/// Who asks for a subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Caller {
+    /// One of the fixed users.
+    Role,
+    /// The subscription itself.
+    Subscriber,
 }
 
 impl Login {
@@ -115,6 +130,19 @@ impl Auth {
         if self.is(&login, role) { Ok(()) } else { Err(WRONG_CREDENTIALS) }
     }
 
+    /// Demands the admin or the subscription itself.
+    pub(crate) async fn admin_or_subscriber(
+        &self,
+        headers: &HeaderMap,
+        name: &str,
+    ) -> Result<Caller, ApiError> {
+        let login = Login::from_headers(headers)?;
+        if self.is(&login, Role::Admin) {
+            return Ok(Caller::Role);
+        }
+        self.subscriber(&login, name).await.map(|_| Caller::Subscriber)
+    }
+
     /// Demands the subscription itself, and answers it.
     pub(crate) async fn subscriber(
         &self,
@@ -125,14 +153,14 @@ impl Auth {
             return Err(NO_ACCESS);
         }
         let Ok(name) = name.parse::<SubscriptionName>() else {
-            self.verify(self.decoy.clone(), &login.password).await;
-            return Err(WRONG_CREDENTIALS);
+            return self.refuse(login).await;
         };
         // The cache answers for most requests; what it does not know is asked for, once.
         for fresh in [false, true] {
             let entry = if fresh { self.view.read(&name).await? } else { self.view.get(name.as_str()) };
             let Some(entry) = entry.filter(|e| e.value.lifecycle != Lifecycle::Deleting) else { continue };
-            if self.remembers(&entry.value, login) {
+            let known = self.remembered(&entry.value, login);
+            if known.as_ref().is_some_and(|known| known.looked_at.elapsed() < LOOK_AGAIN_AFTER) {
                 return Ok(entry);
             }
             let stored = self.credentials.get(&name).await?;
@@ -140,52 +168,78 @@ impl Auth {
             else {
                 continue;
             };
-            if self.verify(stored.hash.clone(), &login.password).await {
-                self.replace_former_hash(&name, &entry.value, &stored, &login.password).await;
-                self.remember(&entry.value, login);
+            if known.is_some_and(|known| known.revision == stored.revision) {
+                self.remember(&entry.value, stored.revision, login);
+                return Ok(entry);
+            }
+            if self.verify(stored.hash.clone(), &login.password).await? {
+                let revision = self.replace_former_hash(&entry.value, &stored, &login.password).await;
+                self.remember(&entry.value, revision, login);
                 return Ok(entry);
             }
             return Err(WRONG_CREDENTIALS);
         }
-        self.verify(self.decoy.clone(), &login.password).await;
+        self.refuse(login).await
+    }
+
+    /// Refuses an unknown user after the time that a known one would take.
+    async fn refuse<T>(&self, login: &Login) -> Result<T, ApiError> {
+        self.verify(self.decoy.clone(), &login.password).await?;
         Err(WRONG_CREDENTIALS)
     }
 
     /// Does the stored hash belong to this password? Runs beside the other requests, a bounded number at once.
-    pub(crate) async fn verify(&self, hash: String, password: &str) -> bool {
+    pub(crate) async fn verify(&self, hash: String, password: &str) -> Result<bool, ApiError> {
         let password = password.to_owned();
-        self.blocking(move || verify(&hash, &password)).await.unwrap_or(false)
+        self.blocking(move || Some(verify(&hash, &password))).await
     }
 
     /// Hashes a new password.
     pub(crate) async fn hash(&self, password: &str) -> Result<String, ApiError> {
         let password = password.to_owned();
-        self.blocking(move || hash(&password)).await.flatten().ok_or(ApiError::Unavailable {
-            detail: "The password could not be hashed",
-            cause: "argon2 failed".to_owned(),
-        })
+        self.blocking(move || hash(&password)).await
     }
 
-    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-        let _permit = self.hashes.acquire().await.ok()?;
-        tokio::task::spawn_blocking(work).await.ok()
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Option<T> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let failed = |cause: String| ApiError::Unavailable {
+            detail: "The password could not be checked at the moment; try again",
+            cause,
+        };
+        let turn = tokio::time::timeout(TURN_WITHIN, self.hashes.clone().acquire_owned()).await;
+        let turn = turn.map_err(|_| failed(format!("no turn within {TURN_WITHIN:?}")))?;
+        let turn = turn.map_err(|e| failed(e.to_string()))?;
+        // The turn goes with the work: a client that goes away does not make room for a third one.
+        let work = move || {
+            let result = work();
+            drop(turn);
+            result
+        };
+        let result = tokio::task::spawn_blocking(work).await.map_err(|e| failed(e.to_string()))?;
+        result.ok_or_else(|| failed("argon2 failed".to_owned()))
     }
 
-    /// A bcrypt hash of the former software becomes one of ours at the first login.
+    /// A bcrypt hash of the former software becomes one of ours at the first login. Answers the revision that holds
+    /// now.
     async fn replace_former_hash(
         &self,
-        name: &SubscriptionName,
         subscription: &Subscription,
         stored: &StoredCredential,
         password: &str,
-    ) {
+    ) -> u64 {
         if !is_bcrypt(&stored.hash) {
-            return;
+            return stored.revision;
         }
-        if let Ok(hash) = self.hash(password).await
-            && let Err(error) = self.credentials.put(name, subscription.incarnation, &hash).await
-        {
-            tracing::warn!(subscription = %name, %error, "a former password hash could not be replaced");
+        let Ok(hash) = self.hash(password).await else { return stored.revision };
+        let name = &subscription.name;
+        match self.credentials.put(name, subscription.incarnation, &hash).await {
+            Ok(revision) => revision,
+            Err(error) => {
+                tracing::warn!(subscription = %name, %error, "a former password hash could not be replaced");
+                stored.revision
+            }
         }
     }
 
@@ -197,29 +251,34 @@ impl Auth {
         context.sign()
     }
 
-    fn remembers(&self, subscription: &Subscription, login: &Login) -> bool {
+    /// What is known of this login, if its password was verified before.
+    fn remembered(&self, subscription: &Subscription, login: &Login) -> Option<Known> {
         let fingerprint = self.fingerprint(login);
         let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        remembered.get(&subscription.name).is_some_and(|known| {
-            known.incarnation == subscription.incarnation
-                && known.until > Instant::now()
-                && bool::from(known.fingerprint.as_ref().ct_eq(fingerprint.as_ref()))
-        })
+        let found = remembered.get(&subscription.name)?;
+        let same = found.incarnation == subscription.incarnation
+            && bool::from(found.fingerprint.as_ref().ct_eq(fingerprint.as_ref()));
+        same.then_some(Known { revision: found.revision, looked_at: found.looked_at })
     }
 
-    fn remember(&self, subscription: &Subscription, login: &Login) {
-        let now = Instant::now();
-        let known = Remembered {
-            incarnation: subscription.incarnation,
-            fingerprint: self.fingerprint(login),
-            until: now + REMEMBERED_FOR,
-        };
+    fn remember(&self, subscription: &Subscription, revision: u64, login: &Login) {
+        let looked_at = Instant::now();
+        let fingerprint = self.fingerprint(login);
+        let incarnation = subscription.incarnation;
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         if remembered.len() >= REMEMBERED_MAX {
-            remembered.retain(|_, known| known.until > now);
+            // Only subscriptions that exist get in, so this is rare; it costs one hash each.
+            remembered.clear();
         }
+        let known = Remembered { incarnation, revision, fingerprint, looked_at };
         remembered.insert(subscription.name.clone(), known);
     }
+}
+
+#[derive(Clone, Copy)]
+struct Known {
+    revision: u64,
+    looked_at: Instant,
 }
 
 fn hash(password: &str) -> Option<String> {

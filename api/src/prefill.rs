@@ -7,22 +7,25 @@ use axum::{
     response::Response,
 };
 use broker::Modified;
-use model::{PrefillState, Progress, Reason, Subscription, Timestamp};
+use model::{PrefillState, Reason, Subscription, Timestamp};
 use serde::Serialize;
 
 use crate::{
-    app::Shared,
-    auth::{Login, Role},
+    app::{Details, Shared},
+    auth::{Caller, Role},
     error::{ApiError, json, null},
     registration::now,
     request::{self, JsonBody, LARGEST_BODY},
-    subscriptions::existing,
+    subscriptions::{existing, gone},
 };
+
+const BROKEN: &str =
+    "the queue is lost, and its events with it: remove the subscription and register it again";
 
 /// The prefill of a subscription, with its progress.
 #[derive(Serialize)]
 pub(crate) struct PrefillView<'a> {
-    state: &'static str,
+    pub(crate) state: &'static str,
     round: u32,
     attempt: u32,
     since: &'a Timestamp,
@@ -44,19 +47,25 @@ struct ProgressView<'a> {
 }
 
 impl<'a> PrefillView<'a> {
-    /// Progress of another attempt is not shown: an overtaken one may still write it.
-    pub(crate) fn new(subscription: &'a Subscription, progress: Option<&'a Progress>) -> Self {
+    /// Progress of another attempt is not shown: an overtaken one may still write it. A lost queue is shown whatever
+    /// the entry says.
+    pub(crate) fn new(subscription: &'a Subscription, details: &'a Details) -> Self {
         let prefill = &subscription.prefill;
-        let current = progress.filter(|p| {
+        let current = details.progress.as_ref().filter(|p| {
             p.incarnation == subscription.incarnation && p.attempt == prefill.attempt && p.attempt > 0
         });
+        let (state, reason, message) = if details.broken {
+            (PrefillState::Failed, Some(Reason::Broken), Some(BROKEN))
+        } else {
+            (prefill.state, prefill.reason, prefill.message.as_deref())
+        };
         Self {
-            state: prefill.state.as_str(),
+            state: state.as_str(),
             round: prefill.round,
             attempt: prefill.attempt,
             since: &prefill.since,
-            reason: prefill.reason,
-            message: prefill.message.as_deref(),
+            reason,
+            message,
             boundary_known: prefill.boundary.is_some(),
             progress: current.map(|p| ProgressView {
                 topic: p.topic.as_deref(),
@@ -75,13 +84,10 @@ pub(crate) async fn get(
     Path(name): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let login = Login::from_headers(&headers)?;
-    if !app.auth.is(&login, Role::Admin) {
-        app.auth.subscriber(&login, &name).await?;
-    }
-    let entry = existing(&app, &name).await?;
-    let progress = app.progress_of(&entry.value).await?;
-    Ok(json(StatusCode::OK, &PrefillView::new(&entry.value, progress.as_ref())))
+    let caller = app.auth.admin_or_subscriber(&headers, &name).await?;
+    let entry = existing(&app, &name, caller).await?;
+    let details = app.details(&entry).await?.ok_or_else(|| gone(&name, caller))?;
+    Ok(json(StatusCode::OK, &PrefillView::new(&entry.value, &details)))
 }
 
 /// Sets the state from outside, as the prefill service of the former software does. Any transition is accepted.
@@ -94,7 +100,7 @@ pub(crate) async fn set(
     let body = JsonBody::read(&headers, body, LARGEST_BODY).await?;
     app.auth.role(&headers, Role::Prefill)?;
     let state = request::prefill_state(&body)?;
-    let entry = existing(&app, &name).await?.value;
+    let entry = existing(&app, &name, Caller::Role).await?.value;
     let (reason, message) = match state {
         PrefillState::Failed => (Some(Reason::SetByRequest), Some("set through the API".to_owned())),
         PrefillState::Pending | PrefillState::Running | PrefillState::Done => (None, None),
@@ -102,6 +108,6 @@ pub(crate) async fn set(
     let change = |s: &Subscription| s.with_prefill_state(state, reason, message.clone(), now());
     match app.broker.registry().modify(&entry.name, entry.incarnation, change).await? {
         Modified::Changed(_) | Modified::Unchanged(_) => Ok(null(StatusCode::OK)),
-        Modified::Gone => Err(ApiError::NotFound(format!("Subscription not found: '{name}'"))),
+        Modified::Gone => Err(gone(&name, Caller::Role)),
     }
 }

@@ -171,7 +171,7 @@ async fn verified(
     hash: String,
     password: &str,
 ) -> Result<(), ApiError> {
-    if app.auth.verify(hash, password).await { Ok(()) } else { Err(differs(subscription, "password")) }
+    if app.auth.verify(hash, password).await? { Ok(()) } else { Err(differs(subscription, "password")) }
 }
 
 /// False: a request beside this one did it.

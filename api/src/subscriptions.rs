@@ -11,9 +11,9 @@ use model::{Entry, Lifecycle, RealmTopic, Subscription, SubscriptionName};
 use serde::Serialize;
 
 use crate::{
-    app::Shared,
-    auth::{Login, Role},
-    error::{ApiError, json, null},
+    app::{App, Shared},
+    auth::{Caller, Role},
+    error::{ApiError, WRONG_CREDENTIALS, json, null},
     prefill::PrefillView,
     registration,
     request::{self, JsonBody, LARGEST_BODY},
@@ -36,7 +36,7 @@ impl<'a> SubscriptionView<'a> {
             name: &subscription.name,
             realms_topics: &subscription.realms_topics,
             request_prefill: subscription.request_prefill,
-            prefill_queue_status: subscription.prefill.state.as_str(),
+            prefill_queue_status: prefill.as_ref().map_or(subscription.prefill.state.as_str(), |p| p.state),
             prefill,
         }
     }
@@ -73,13 +73,10 @@ pub(crate) async fn get(
     Path(name): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let login = Login::from_headers(&headers)?;
-    if !app.auth.is(&login, Role::Admin) {
-        app.auth.subscriber(&login, &name).await?;
-    }
-    let entry = existing(&app, &name).await?;
-    let progress = app.progress_of(&entry.value).await?;
-    let prefill = PrefillView::new(&entry.value, progress.as_ref());
+    let caller = app.auth.admin_or_subscriber(&headers, &name).await?;
+    let entry = existing(&app, &name, caller).await?;
+    let details = app.details(&entry).await?.ok_or_else(|| gone(&name, caller))?;
+    let prefill = PrefillView::new(&entry.value, &details);
     Ok(json(StatusCode::OK, &SubscriptionView::new(&entry.value, Some(prefill))))
 }
 
@@ -88,25 +85,35 @@ pub(crate) async fn delete(
     Path(name): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let login = Login::from_headers(&headers)?;
-    if !app.auth.is(&login, Role::Admin) {
-        app.auth.subscriber(&login, &name).await?;
-    }
-    let entry = app.find(&name).await?.ok_or_else(|| not_found(&name))?;
+    let caller = app.auth.admin_or_subscriber(&headers, &name).await?;
+    // Also one whose removal died half-way: it is finished.
+    let entry = app.find(&name).await?.ok_or_else(|| gone(&name, caller))?;
     let Subscription { name: known, incarnation, .. } = entry.value;
     match app.broker.remove_subscription(&known, incarnation).await? {
         Removal::Removed => {
             tracing::info!(subscription = %known, %incarnation, "removed");
             Ok(null(StatusCode::OK))
         }
-        Removal::Gone => Err(not_found(&name)),
+        Removal::Gone => Err(gone(&name, caller)),
     }
 }
 
 /// The subscription, as the leader knows it.
-pub(crate) async fn existing(app: &crate::app::App, name: &str) -> Result<Revised<Subscription>, ApiError> {
+pub(crate) async fn existing(
+    app: &App,
+    name: &str,
+    caller: Caller,
+) -> Result<Revised<Subscription>, ApiError> {
     let entry = app.find(name).await?;
-    entry.filter(|e| e.value.lifecycle != Lifecycle::Deleting).ok_or_else(|| not_found(name))
+    entry.filter(|e| e.value.lifecycle != Lifecycle::Deleting).ok_or_else(|| gone(name, caller))
+}
+
+/// 404; but a subscription that is gone can't log in any more, whatever a replica still remembers.
+pub(crate) fn gone(name: &str, caller: Caller) -> ApiError {
+    match caller {
+        Caller::Role => not_found(name),
+        Caller::Subscriber => WRONG_CREDENTIALS,
+    }
 }
 
 fn not_found(name: &str) -> ApiError {

@@ -351,6 +351,11 @@ async fn a_lost_queue_is_told_and_never_repaired_in_silence() {
         .await;
     assert_eq!(next.status, StatusCode::INTERNAL_SERVER_ERROR);
     assert_eq!(next.json(), json!({"detail": "Inconsistent message queue state in NATS"}));
+    let shown = server.send(Method::GET, "/v1/subscriptions/mail", ("mail", "pw"), None).await.json();
+    assert_eq!(
+        (&shown["prefill_queue_status"], &shown["prefill"]["state"], &shown["prefill"]["reason"]),
+        (&json!("failed"), &json!("failed"), &json!("Broken"))
+    );
     let body = registration("mail", &["users/user"], false);
     let again = server.send(Method::POST, "/v1/subscriptions", ADMIN, Some(&body)).await;
     assert_eq!(again.status, StatusCode::CONFLICT);
@@ -373,4 +378,21 @@ async fn a_former_bcrypt_hash_still_opens_and_is_replaced() {
     );
     let stored = server.broker.credentials().get(&"mail".parse().unwrap()).await.unwrap().unwrap();
     assert!(stored.hash.starts_with("$argon2id$") && stored.incarnation.is_some());
+}
+
+#[tokio::test]
+async fn a_changed_password_counts_soon_although_the_old_one_is_remembered() {
+    let server = Server::start().await;
+    server.register("mail", &["users/user"], false).await;
+    let show = async |password: &'static str| {
+        server.send(Method::GET, "/v1/subscriptions/mail", ("mail", password), None).await.status
+    };
+    assert_eq!(show("pw").await, StatusCode::OK);
+    server.put_raw("CREDENTIALS", "mail", &bcrypt::hash("new", 4).unwrap()).await;
+    let old = async || show("pw").await;
+    broker::testing::eventually("the old password to be refused", Duration::from_secs(10), old, |s| {
+        *s == StatusCode::UNAUTHORIZED
+    })
+    .await;
+    assert_eq!(show("new").await, StatusCode::OK);
 }
