@@ -1,5 +1,7 @@
 //! Failures and their answers: the one place where an error becomes a status and a body.
 
+use std::time::Duration;
+
 use axum::{
     http::{
         HeaderValue, StatusCode,
@@ -63,6 +65,8 @@ pub(crate) enum ApiError {
     NotFound(String),
     /// 409.
     Conflict(String),
+    /// 408: the body did not come within this time.
+    TooSlow(Duration),
     /// 413: the body has more bytes than this.
     TooLarge(usize),
     /// 422.
@@ -144,6 +148,10 @@ impl IntoResponse for ApiError {
             }
             Self::NotFound(text) => detail(StatusCode::NOT_FOUND, &text),
             Self::Conflict(text) => detail(StatusCode::CONFLICT, &text),
+            Self::TooSlow(within) => detail(
+                StatusCode::REQUEST_TIMEOUT,
+                &format!("The body did not arrive within {} seconds", within.as_secs()),
+            ),
             Self::TooLarge(limit) => {
                 detail(StatusCode::PAYLOAD_TOO_LARGE, &format!("The body is larger than {limit} bytes"))
             }

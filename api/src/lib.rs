@@ -35,3 +35,4 @@ pub use app::run;
 pub use config::{Config, RoleCredentials, Step, StepHook};
 pub use error::Error;
 pub use launcher::Launcher;
+pub use openapi::document as openapi_document;

@@ -2,9 +2,23 @@
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
-    metrics::{counter::Counter, family::Family},
-    registry::Registry,
+    metrics::{counter::Counter, family::Family, histogram::Histogram},
+    registry::{Registry, Unit},
 };
+
+/// Requests by method, route and status. The text format adds `_total` to counters.
+pub(crate) const REQUESTS: &str = "headstart_api_requests";
+/// Time from request to answer by route, in seconds (the format adds the unit); polls wait on purpose.
+pub(crate) const REQUEST_DURATION: &str = "headstart_api_request_duration";
+/// Events that were stored.
+pub(crate) const EVENTS_ACCEPTED: &str = "headstart_api_events_accepted";
+/// Messages that were given to consumers, redeliveries included.
+pub(crate) const MESSAGES_DELIVERED: &str = "headstart_api_messages_delivered";
+/// Messages that consumers have acknowledged.
+pub(crate) const MESSAGES_ACKNOWLEDGED: &str = "headstart_api_messages_acknowledged";
+
+/// Upper bounds in seconds: a look at NATS takes a millisecond, a password hash 30, Kubernetes up to 16 s.
+const BUCKETS_S: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0];
 
 /// One kind of request. Labels are fixed words and codes, never what a client sent.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -14,10 +28,17 @@ pub(crate) struct Request {
     pub status: u16,
 }
 
+/// A route, as it stands in the description.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Route {
+    pub route: String,
+}
+
 /// Figures of the API.
 pub(crate) struct Metrics {
     registry: Registry,
     pub requests: Family<Request, Counter>,
+    pub durations: Family<Route, Histogram, fn() -> Histogram>,
     pub events: Counter,
     pub deliveries: Counter,
     pub acknowledgements: Counter,
@@ -26,21 +47,21 @@ pub(crate) struct Metrics {
 impl Metrics {
     pub(crate) fn new() -> Self {
         let mut registry = Registry::default();
-        let (requests, events) = (Family::default(), Counter::default());
-        let (deliveries, acknowledgements) = (Counter::default(), Counter::default());
-        registry.register("headstart_api_requests", "Requests, by route and status", requests.clone());
-        registry.register("headstart_api_events_accepted", "Events accepted", Counter::clone(&events));
+        let requests = Family::<Request, Counter>::default();
+        registry.register(REQUESTS, "Requests, by route and status", requests.clone());
+        let durations = Family::new_with_constructor((|| Histogram::new(BUCKETS_S)) as fn() -> Histogram);
+        let help = "Time from request to answer, by route; polls wait on purpose";
+        registry.register_with_unit(REQUEST_DURATION, help, Unit::Seconds, durations.clone());
+        let (events, deliveries, acknowledgements) =
+            (Counter::default(), Counter::default(), Counter::default());
+        registry.register(EVENTS_ACCEPTED, "Events accepted", Counter::clone(&events));
         registry.register(
-            "headstart_api_messages_delivered",
-            "Messages delivered",
+            MESSAGES_DELIVERED,
+            "Messages delivered, redeliveries included",
             Counter::clone(&deliveries),
         );
-        registry.register(
-            "headstart_api_messages_acknowledged",
-            "Messages acknowledged",
-            Counter::clone(&acknowledgements),
-        );
-        Self { registry, requests, events, deliveries, acknowledgements }
+        registry.register(MESSAGES_ACKNOWLEDGED, "Messages acknowledged", Counter::clone(&acknowledgements));
+        Self { registry, requests, durations, events, deliveries, acknowledgements }
     }
 
     /// All figures in the OpenMetrics text format.

@@ -9,8 +9,9 @@ pub(crate) async fn serve(State(app): Shared) -> Response {
     json_answer(StatusCode::OK, &document(&app.config.root_path))
 }
 
-/// The description, for an API behind this root path.
-pub(crate) fn document(root_path: &str) -> Value {
+/// The description of the API behind this root path, as `/openapi.json` serves it.
+#[must_use]
+pub fn document(root_path: &str) -> Value {
     json!({
         "openapi": "3.1.0",
         "info": {"title": "Provisioning REST APIs", "version": env!("CARGO_PKG_VERSION"),
@@ -30,7 +31,7 @@ pub(crate) fn document(root_path: &str) -> Value {
                     (201, "Registered: no later event is missed", NULL),
                     UNAUTHORIZED,
                     (409, "Registered with other parameters (the detail names the field), or its queue is lost", DETAIL),
-                    TOO_LARGE, INVALID, UNAVAILABLE,
+                    TOO_SLOW, TOO_LARGE, INVALID, UNAVAILABLE,
                 ]),
             },
             "/v1/subscriptions/{name}": {
@@ -48,7 +49,7 @@ pub(crate) fn document(root_path: &str) -> Value {
                 ]),
                 "patch": operation("Set the state of the prefill", "Role: prefill. Any transition is accepted.",
                     &[NAME], Some(json!({"type": "object", "required": ["status"], "properties": {"status": states()}})),
-                    &[(200, "Set", NULL), UNAUTHORIZED, NOT_FOUND, TOO_LARGE, INVALID, UNAVAILABLE]),
+                    &[(200, "Set", NULL), UNAUTHORIZED, NOT_FOUND, TOO_SLOW, TOO_LARGE, INVALID, UNAVAILABLE]),
             },
             "/v1/subscriptions/{name}/messages/next": {
                 "get": operation("Read the next message",
@@ -68,16 +69,23 @@ pub(crate) fn document(root_path: &str) -> Value {
                     Some(json!({"type": "object", "required": ["status"], "properties": {"status": {"const": "ok"}}})),
                     &[(200, "Removed", NULL), UNAUTHORIZED,
                       (404, "There is no such message: never was, or acknowledged before", DETAIL),
-                      TOO_LARGE, INVALID,
+                      TOO_SLOW, TOO_LARGE, INVALID,
                       (500, "The queue is lost: remove the subscription and register it again", DETAIL),
                       UNAVAILABLE]),
             },
             "/v1/messages": {
                 "post": operation("Send an event", "Role: events.", &[], Some(schema("Message")), &[
                     (202, "Stored: it will be delivered to every subscription of its topic", NULL),
-                    UNAUTHORIZED, TOO_LARGE, INVALID, UNAVAILABLE,
+                    UNAUTHORIZED, TOO_SLOW, TOO_LARGE, INVALID, UNAVAILABLE,
                 ]),
             },
+            "/healthz": public("Is the process alive?", &[(200, "Yes", "text/plain")]),
+            "/readyz": public("Can requests be served?", &[
+                (200, "Yes", "text/plain"), (503, "No; the body says why", "text/plain"),
+            ]),
+            "/metrics": public("Figures", &[(200, "OpenMetrics", "application/openmetrics-text")]),
+            "/openapi.json": public("This description", &[(200, "OpenAPI 3.1", "application/json")]),
+            "/docs": public("This description for people", &[(200, "A page", "text/html")]),
         },
         "components": {
             "securitySchemes": {"HTTPBasic": {"type": "http", "scheme": "basic"}},
@@ -94,6 +102,7 @@ const NULL: Option<Value> = Some(Value::Null);
 const DETAIL: Option<Value> = None;
 const UNAUTHORIZED: Answer = (401, "No or wrong credentials, or not one's own subscription", DETAIL);
 const NOT_FOUND: Answer = (404, "There is no such subscription", DETAIL);
+const TOO_SLOW: Answer = (408, "The body took too long to arrive", DETAIL);
 const TOO_LARGE: Answer = (413, "The body is too large; the detail names the limit", DETAIL);
 /// Stands for the schema `Invalid`.
 const INVALID: Answer = (422, "A field is not valid; `errors` names it", Some(Value::Bool(true)));
@@ -141,6 +150,17 @@ fn operation(
             json!({"required": true, "content": {"application/json": {"schema": schema}}});
     }
     operation
+}
+
+/// A path that asks for no credentials. Each answer: status, meaning, media type.
+fn public(summary: &str, answers: &[(u16, &str, &str)]) -> Value {
+    let responses: serde_json::Map<String, Value> = answers
+        .iter()
+        .map(|(status, meaning, media_type)| {
+            (status.to_string(), json!({"description": meaning, "content": {*media_type: {}}}))
+        })
+        .collect();
+    json!({"get": {"summary": summary, "security": [], "responses": responses}})
 }
 
 fn schema(name: &str) -> Value {

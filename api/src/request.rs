@@ -3,10 +3,11 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use axum::{
-    body::{Body, to_bytes},
+    body::Body,
     http::{HeaderMap, header::CONTENT_TYPE},
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
 use model::{
     Body as MessageBody, BodyError, Message, NameError, PrefillState, Publisher, RealmTopic, Registration,
     SubscriptionName, Timestamp, TopicPattern,
@@ -18,6 +19,10 @@ use crate::error::{ApiError, Problem};
 
 /// Largest body of anything but an event, in bytes.
 pub(crate) const LARGEST_BODY: usize = 1 << 20;
+/// Bytes beyond a limit that are read before the connection is cut.
+const THROWN_AWAY: usize = 32 << 20;
+/// A body that takes longer is given up: it holds memory and, for an event, its place in the order is uncertain.
+const BODY_WITHIN: Duration = Duration::from_secs(60);
 /// Longest password, in bytes.
 const LONGEST_PASSWORD: usize = 1024;
 /// Longest time a poll is held: below the 300 s after which existing clients give up.
@@ -33,11 +38,8 @@ pub(crate) struct JsonBody {
 
 impl JsonBody {
     pub(crate) async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Self, ApiError> {
-        let announced = headers.get("content-length").and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
-        if announced.is_some_and(|length| length > limit) {
-            return Err(ApiError::TooLarge(limit));
-        }
-        let text = to_bytes(body, limit).await.map_err(|_| ApiError::TooLarge(limit))?;
+        let text = tokio::time::timeout(BODY_WITHIN, read_up_to(body, limit));
+        let text = text.await.map_err(|_| ApiError::TooSlow(BODY_WITHIN))??;
         let is_json = is_json(headers);
         if is_json && !text.is_empty() && serde_json::from_slice::<&RawValue>(&text).is_err() {
             let problem = Problem::new(&[&"body"], "json_invalid", "the body is no valid JSON (UTF-8)");
@@ -54,6 +56,26 @@ impl JsonBody {
         }
         serde_json::from_slice(&self.text).map_err(|_| refuse("the body must be a JSON object"))
     }
+}
+
+/// Reads a body whole. What is beyond the limit is thrown away, but read: a client that is cut off while it sends
+/// would never see the answer.
+async fn read_up_to(body: Body, limit: usize) -> Result<Bytes, ApiError> {
+    let mut stream = body.into_data_stream();
+    let (mut text, mut size) = (BytesMut::new(), 0_usize);
+    while let Some(chunk) = stream.next().await {
+        let broken = |_| ApiError::invalid(Problem::new(&[&"body"], "body_broken", "the body broke off"));
+        let chunk = chunk.map_err(broken)?;
+        size = size.saturating_add(chunk.len());
+        if size <= limit {
+            text.extend_from_slice(&chunk);
+        } else if size <= limit.saturating_add(THROWN_AWAY) {
+            text = BytesMut::new();
+        } else {
+            break;
+        }
+    }
+    if size > limit { Err(ApiError::TooLarge(limit)) } else { Ok(text.freeze()) }
 }
 
 /// `application/json` or `application/*+json`, with any parameters.

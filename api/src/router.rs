@@ -11,16 +11,19 @@ use axum::{
         header::{
             ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
             ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
-            ACCESS_CONTROL_REQUEST_METHOD, CONTENT_TYPE, HOST, LOCATION, ORIGIN, VARY,
+            ACCESS_CONTROL_REQUEST_METHOD, ALLOW, CONTENT_TYPE, HOST, LOCATION, ORIGIN, VARY,
         },
         uri::PathAndQuery,
     },
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
-    routing::{get, patch, post},
+    routing::{MethodRouter, get, patch, post},
 };
+use percent_encoding::percent_decode_str;
 use serde_json::json;
+use tokio::time::Instant;
 use tower::ServiceExt;
+use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::{
@@ -28,37 +31,55 @@ use crate::{
     docs,
     error::{ApiError, json as json_answer},
     health, messages,
-    metrics::Request as RequestLabels,
+    metrics::{Request as RequestLabels, Route as RouteLabel},
     openapi, prefill, subscriptions,
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// Every route. Each operation stands in the description, too; tests compare them.
+fn routes() -> [(&'static str, MethodRouter<Arc<App>>); 11] {
+    [
+        ("/v1/subscriptions", get(subscriptions::list).post(subscriptions::create)),
+        ("/v1/subscriptions/{name}", get(subscriptions::get).delete(subscriptions::delete)),
+        ("/v1/subscriptions/{name}/prefill", get(prefill::get).patch(prefill::set)),
+        ("/v1/subscriptions/{name}/messages/next", get(messages::next)),
+        ("/v1/subscriptions/{name}/messages/{seq_num}/status", patch(messages::acknowledge)),
+        ("/v1/messages", post(messages::publish)),
+        ("/healthz", get(health::healthz)),
+        ("/readyz", get(health::readyz)),
+        ("/metrics", get(health::metrics)),
+        ("/openapi.json", get(openapi::serve)),
+        ("/docs", get(docs::serve)),
+    ]
+}
+
 /// The whole server, without a socket.
 pub(crate) fn router(app: Arc<App>) -> Router {
-    let routes = Router::new()
-        .route("/v1/subscriptions", get(subscriptions::list).post(subscriptions::create))
-        .route("/v1/subscriptions/{name}", get(subscriptions::get).delete(subscriptions::delete))
-        .route("/v1/subscriptions/{name}/prefill", get(prefill::get).patch(prefill::set))
-        .route("/v1/subscriptions/{name}/messages/next", get(messages::next))
-        .route("/v1/subscriptions/{name}/messages/{seq_num}/status", patch(messages::acknowledge))
-        .route("/v1/messages", post(messages::publish))
-        .route("/healthz", get(health::healthz))
-        .route("/readyz", get(health::readyz))
-        .route("/metrics", get(health::metrics))
-        .route("/openapi.json", get(openapi::serve))
-        .route("/docs", get(docs::serve))
+    let routes = routes()
+        .into_iter()
+        .fold(Router::new(), |router, (path, methods)| router.route(path, methods))
         .route_layer(from_fn_with_state(app.clone(), count))
         .fallback(async || ApiError::NotFound("Not Found".to_owned()))
         .with_state(app.clone());
     // The root path is cut off before a route is looked for, so this can't be a layer of the routes.
     Router::new()
-        .fallback(async move |State(app): Shared, request: Request| serve(&app, routes, request).await)
+        .fallback(async move |State(app): Shared, request: Request| {
+            let id = request_id(request.headers());
+            let span = tracing::info_span!(
+                "request",
+                request_id = id.to_str().unwrap_or_default(),
+                method = %request.method(),
+                path = request.uri().path(),
+            );
+            let mut answer = serve(&app, routes, request).instrument(span).await;
+            answer.headers_mut().insert(REQUEST_ID, id);
+            answer
+        })
         .with_state(app)
 }
 
 async fn serve(app: &App, routes: Router, mut request: Request) -> Response {
-    let id = request_id(request.headers());
     let origin = request.headers().get(ORIGIN).cloned().filter(|_| app.config.cors_all);
     let mut answer = match (&origin, preflight(request.method(), request.headers())) {
         (Some(_), Some(asked)) => allow(asked),
@@ -71,9 +92,8 @@ async fn serve(app: &App, routes: Router, mut request: Request) -> Response {
             }
         }
     };
-    let headers = answer.headers_mut();
-    headers.insert(REQUEST_ID, id);
     if let Some(origin) = origin {
+        let headers = answer.headers_mut();
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
         headers.append(VARY, HeaderValue::from_static("Origin"));
@@ -82,8 +102,9 @@ async fn serve(app: &App, routes: Router, mut request: Request) -> Response {
 }
 
 async fn route(routes: Router, mut request: Request) -> Response {
-    // A name is one segment: an encoded slash is not part of it.
-    if request.uri().path().to_ascii_lowercase().contains("%2f") {
+    // A name is one segment of text: an encoded slash is not part of it.
+    let path = request.uri().path();
+    if path.to_ascii_lowercase().contains("%2f") || percent_decode_str(path).decode_utf8().is_err() {
         return ApiError::NotFound("Not Found".to_owned()).into_response();
     }
     // The former service answers HEAD and OPTIONS with 405; a GET's handler would run otherwise.
@@ -98,8 +119,10 @@ async fn route(routes: Router, mut request: Request) -> Response {
         return answer;
     }
     let mut told = json_answer(StatusCode::METHOD_NOT_ALLOWED, &json!({"detail": "Method Not Allowed"}));
-    for (name, value) in answer.headers().iter().filter(|(name, _)| *name == axum::http::header::ALLOW) {
-        told.headers_mut().insert(name, value.clone());
+    let allowed = answer.headers().get(ALLOW).and_then(|methods| methods.to_str().ok()).unwrap_or_default();
+    let allowed: Vec<&str> = allowed.split(',').map(str::trim).filter(|method| *method != "HEAD").collect();
+    if let Ok(allowed) = HeaderValue::from_str(&allowed.join(", ")) {
+        told.headers_mut().insert(ALLOW, allowed);
     }
     told
 }
@@ -113,7 +136,10 @@ async fn count(State(app): Shared, route: MatchedPath, request: Request, next: N
         Method::DELETE => "DELETE",
         _ => "other",
     };
+    let began = Instant::now();
     let answer = next.run(request).await;
+    let took = app.metrics.durations.get_or_create(&RouteLabel { route: route.as_str().to_owned() });
+    took.observe(began.elapsed().as_secs_f64());
     let labels = RequestLabels { method, route: route.as_str().to_owned(), status: answer.status().as_u16() };
     app.metrics.requests.get_or_create(&labels).inc();
     answer
@@ -173,4 +199,51 @@ fn allow(asked: Option<HeaderValue>) -> Response {
         headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, asked);
     }
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_route_is_described_and_nothing_else() {
+        let document = openapi::document("/");
+        let mut described: Vec<&str> =
+            document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+        let mut served = routes().map(|(path, _)| path);
+        described.sort_unstable();
+        served.sort_unstable();
+        assert_eq!(described, served);
+    }
+
+    #[test]
+    fn the_root_path_is_cut_off_where_it_is() {
+        for (root_path, asked, served) in [
+            ("/a/b", "/a/b/v1/messages?x=1", "/v1/messages?x=1"),
+            ("/a/b/", "/a/b/v1/messages", "/v1/messages"),
+            ("/a/b", "/v1/messages", "/v1/messages"),
+            ("/a/b", "/a/bc/v1", "/a/bc/v1"),
+            ("/a/b", "/a/b", "/a/b"),
+            ("/", "/v1/messages", "/v1/messages"),
+            ("", "/v1/messages", "/v1/messages"),
+        ] {
+            let mut request = Request::new(Body::empty());
+            *request.uri_mut() = asked.parse().unwrap();
+            strip_root_path(&mut request, root_path);
+            assert_eq!(request.uri(), served, "{root_path} {asked}");
+        }
+    }
+
+    #[test]
+    fn ids_of_requests() {
+        for (given, kept) in [
+            ("0f8fad5b-d9cb-469f-a165-70867728950e", true),
+            ("0f8fad5bd9cb469fa16570867728950e", true),
+            ("x", false),
+        ] {
+            let headers = HeaderMap::from_iter([(REQUEST_ID, given.parse().unwrap())]);
+            assert_eq!(request_id(&headers) == given, kept, "{given}");
+        }
+        assert_eq!(request_id(&HeaderMap::new()).len(), 32);
+    }
 }

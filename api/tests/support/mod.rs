@@ -105,9 +105,10 @@ impl Server {
         login: (&str, &str),
         body: Option<&Value>,
     ) -> Answer {
-        let request = self.client.request(method, self.url(path)).basic_auth(login.0, Some(login.1));
+        let request = self.client.request(method.clone(), self.url(path));
+        let request = request.basic_auth(login.0, Some(login.1));
         let request = if let Some(body) = body { request.json(body) } else { request };
-        answer(request).await
+        described(&method, path, answer(request).await)
     }
 
     pub async fn raw(
@@ -118,8 +119,9 @@ impl Server {
         content_type: &str,
         body: &str,
     ) -> Answer {
-        let request = self.client.request(method, self.url(path)).basic_auth(login.0, Some(login.1));
-        answer(request.header("content-type", content_type).body(body.to_owned())).await
+        let request = self.client.request(method.clone(), self.url(path));
+        let request = request.basic_auth(login.0, Some(login.1)).header("content-type", content_type);
+        described(&method, path, answer(request.body(body.to_owned())).await)
     }
 
     pub async fn register(&self, name: &str, topics: &[&str], prefill: bool) -> StatusCode {
@@ -138,6 +140,84 @@ impl Server {
         let client = async_nats::connect(self.nats.url()).await.unwrap();
         let store = async_nats::jetstream::new(client).get_key_value(bucket).await.unwrap();
         store.put(key, value.to_owned().into()).await.unwrap();
+    }
+}
+
+/// Every answer that a test sees stands in the description: its status, and the keys that its body must have.
+pub fn described(method: &Method, path: &str, answer: Answer) -> Answer {
+    let document = api::openapi_document("/");
+    let Some(operation) = operation(&document, method, path) else {
+        let status = answer.status.as_u16();
+        assert!([307, 404, 405].contains(&status), "{method} {path} is not described, but answers {status}");
+        return answer;
+    };
+    let told = &operation["responses"][answer.status.as_str()];
+    assert!(told.is_object(), "{method} {path} answers {}, which is not described", answer.status);
+    if let Some(schema) = told.pointer("/content/application~1json/schema") {
+        assert_fits(&document, schema, &answer.json(), &format!("{method} {path}"));
+    }
+    answer
+}
+
+fn operation<'a>(document: &'a Value, method: &Method, path: &str) -> Option<&'a Value> {
+    let path = path.split('?').next()?.trim_start_matches("/univention/provisioning");
+    let fits = |template: &str| {
+        let (asked, template): (Vec<&str>, Vec<&str>) =
+            (path.split('/').collect(), template.split('/').collect());
+        let same =
+            |(a, t): (&&str, &&str)| a == t || (t.starts_with('{') && !a.is_empty() && !a.contains('%'));
+        asked.len() == template.len() && asked.iter().zip(&template).all(same)
+    };
+    let (_, methods) = document["paths"].as_object()?.iter().find(|(template, _)| fits(template))?;
+    methods.get(method.as_str().to_lowercase())
+}
+
+/// The part of JSON Schema that the description uses.
+fn assert_fits(document: &Value, schema: &Value, value: &Value, place: &str) {
+    if let Some(reference) = schema["$ref"].as_str() {
+        let target = document.pointer(reference.trim_start_matches('#')).expect(reference);
+        return assert_fits(document, target, value, place);
+    }
+    if let Some(choices) = schema["anyOf"].as_array() {
+        let null = choices.iter().any(|choice| choice["type"] == "null");
+        let other = choices.iter().find(|choice| choice["type"] != "null").expect(place);
+        assert!(value.is_object() || (null && value.is_null()), "{place}: {value}");
+        if value.is_object() {
+            assert_fits(document, other, value, place);
+        }
+        return;
+    }
+    if let Some(allowed) = schema["enum"].as_array() {
+        return assert!(allowed.contains(value), "{place}: {value} is none of {allowed:?}");
+    }
+    if let Some(constant) = schema.get("const") {
+        return assert_eq!(constant, value, "{place}");
+    }
+    let kinds: Vec<&str> = match &schema["type"] {
+        Value::String(kind) => vec![kind],
+        Value::Array(kinds) => kinds.iter().filter_map(Value::as_str).collect(),
+        _ => panic!("{place}: no type in {schema}"),
+    };
+    let kind = match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(number) if number.is_f64() => "number",
+        Value::Number(_) => "integer",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    assert!(kinds.contains(&kind) || (kind == "integer" && kinds.contains(&"number")), "{place}: {value}");
+    for field in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        assert!(value.get(field).is_some(), "{place}: {field} is missing in {value}");
+    }
+    for (field, schema) in schema["properties"].as_object().into_iter().flatten() {
+        if let Some(value) = value.get(field) {
+            assert_fits(document, schema, value, &format!("{place} {field}"));
+        }
+    }
+    for item in value.as_array().into_iter().flatten() {
+        assert_fits(document, &schema["items"], item, &format!("{place} []"));
     }
 }
 
