@@ -1,6 +1,6 @@
 //! What all handlers share, and the server's life.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{extract::State, serve::ListenerExt};
 use broker::{Broker, EventPublisher, Readers, RegistryView, Revised};
@@ -16,6 +16,10 @@ use crate::{
     metrics::Metrics,
     router,
 };
+
+/// How long requests that are under way may take after the stop: below the 30 s that Kubernetes gives a pod, and
+/// above what a registration waits for Kubernetes.
+const GRACE: Duration = Duration::from_secs(20);
 
 /// What all handlers share.
 pub(crate) struct App {
@@ -96,7 +100,7 @@ impl App {
 }
 
 /// Serves until `shutdown`: then no connection is taken any more, polls end with "nothing", and requests that are
-/// under way are answered.
+/// under way are answered, but for at most 20 s.
 ///
 /// # Errors
 /// The socket fails.
@@ -115,6 +119,15 @@ pub async fn run(
             tracing::debug!(%error, "a connection keeps its delay");
         }
     });
-    axum::serve(listener, router::router(app)).with_graceful_shutdown(shutdown.cancelled_owned()).await?;
+    let serving =
+        axum::serve(listener, router::router(app)).with_graceful_shutdown(shutdown.clone().cancelled_owned());
+    let too_long = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        served = serving.into_future() => served?,
+        () = too_long => tracing::warn!("requests are cut off: they took longer than {GRACE:?} after the stop"),
+    }
     Ok(())
 }

@@ -48,7 +48,9 @@ pub(crate) async fn next(
     let Poll { wait, pop } = Poll::parse(&query)?;
     let entry = app.auth.subscriber(&login, &name).await?;
     let Subscription { name, incarnation, .. } = &entry.value;
+    let waiting = app.metrics.waiting_poll();
     let delivered = app.readers.next(name, *incarnation, wait, &app.shutdown, pop).await?;
+    drop(waiting);
     let body = match delivered {
         Some(message) => {
             app.metrics.deliveries.inc();

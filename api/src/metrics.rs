@@ -2,7 +2,7 @@
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
-    metrics::{counter::Counter, family::Family, histogram::Histogram},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
 
@@ -10,6 +10,8 @@ use prometheus_client::{
 pub(crate) const REQUESTS: &str = "headstart_api_requests";
 /// Time from request to answer by route, in seconds (the format adds the unit); polls wait on purpose.
 pub(crate) const REQUEST_DURATION: &str = "headstart_api_request_duration";
+/// Polls that wait for a message at this moment.
+pub(crate) const POLLS_WAITING: &str = "headstart_api_polls_waiting";
 /// Events that were stored.
 pub(crate) const EVENTS_ACCEPTED: &str = "headstart_api_events_accepted";
 /// Messages that were given to consumers, redeliveries included.
@@ -39,6 +41,7 @@ pub(crate) struct Metrics {
     registry: Registry,
     pub requests: Family<Request, Counter>,
     pub durations: Family<Route, Histogram, fn() -> Histogram>,
+    polls: Gauge,
     pub events: Counter,
     pub deliveries: Counter,
     pub acknowledgements: Counter,
@@ -52,6 +55,8 @@ impl Metrics {
         let durations = Family::new_with_constructor((|| Histogram::new(BUCKETS_S)) as fn() -> Histogram);
         let help = "Time from request to answer, by route; polls wait on purpose";
         registry.register_with_unit(REQUEST_DURATION, help, Unit::Seconds, durations.clone());
+        let polls = Gauge::default();
+        registry.register(POLLS_WAITING, "Polls that wait for a message", Gauge::clone(&polls));
         let (events, deliveries, acknowledgements) =
             (Counter::default(), Counter::default(), Counter::default());
         registry.register(EVENTS_ACCEPTED, "Events accepted", Counter::clone(&events));
@@ -61,7 +66,19 @@ impl Metrics {
             Counter::clone(&deliveries),
         );
         registry.register(MESSAGES_ACKNOWLEDGED, "Messages acknowledged", Counter::clone(&acknowledgements));
-        Self { registry, requests, durations, events, deliveries, acknowledgements }
+        Self { registry, requests, durations, polls, events, deliveries, acknowledgements }
+    }
+
+    /// Counts a poll as waiting until the answer is dropped, also when its client goes away.
+    pub(crate) fn waiting_poll(&self) -> impl Drop + use<> {
+        struct Waiting(Gauge);
+        impl Drop for Waiting {
+            fn drop(&mut self) {
+                self.0.dec();
+            }
+        }
+        self.polls.inc();
+        Waiting(self.polls.clone())
     }
 
     /// All figures in the OpenMetrics text format.
