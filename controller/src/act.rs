@@ -253,3 +253,6 @@ fn state_word(state: PrefillState) -> &'static str {
 fn now() -> Timestamp {
     Timestamp::from_utc(jiff::Timestamp::now())
 }
+
+#[cfg(test)]
+mod tests;

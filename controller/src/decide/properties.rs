@@ -90,7 +90,9 @@ fn jobs() -> Vec<Change> {
     jobs
 }
 
-fn pods() -> Vec<(&'static str, fn(World) -> World)> {
+type Pods = fn(World) -> World;
+
+fn pods() -> Vec<(&'static str, Pods)> {
     vec![
         ("none", |world| world),
         ("pending", |world| world.pod(PodPhase::Pending(None))),

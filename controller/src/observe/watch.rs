@@ -108,3 +108,75 @@ where
     });
     reader
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    };
+
+    use manifests::JobTemplate;
+    use model::{Incarnation, PrefillTask};
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::testing::{Answer, TEMPLATE, api_server, status};
+
+    fn list(version: &str, items: &[Value]) -> Answer {
+        let metadata = json!({"resourceVersion": version});
+        Answer::Json(200, json!({"kind": "List", "apiVersion": "v1", "metadata": metadata, "items": items}))
+    }
+
+    fn job(template: &JobTemplate) -> Value {
+        let task = PrefillTask {
+            subscription: "mail".parse().unwrap(),
+            incarnation: Incarnation(uuid::Uuid::from_u128(7)),
+            round: 1,
+            attempt: 1,
+            realms_topics: vec![],
+        };
+        let mut job = manifests::job(template, &task);
+        job.metadata.uid = Some("u".into());
+        job.metadata.namespace = Some("test".into());
+        json!(job)
+    }
+
+    /// The API server is away at first, then lists nothing; the watch is told that its version is too old (410): what
+    /// was made meanwhile is only found by listing again.
+    #[tokio::test]
+    async fn a_watch_survives_an_api_server_that_is_away_and_410() {
+        let template = JobTemplate::parse(TEMPLATE).unwrap();
+        let made = job(&template);
+        let asked = Arc::new(AtomicU32::new(0));
+        let client = api_server(move |request| {
+            if request.path.contains("/pods") {
+                return if request.path.contains("watch=true") { Answer::Never } else { list("1", &[]) };
+            }
+            match (asked.fetch_add(1, Ordering::Relaxed), request.path.contains("watch=true")) {
+                (0, false) => status(503, "ServiceUnavailable"),
+                (1, false) => list("1", &[]),
+                (2, true) => {
+                    let gone = json!({"kind": "Status", "status": "Failure", "code": 410, "reason": "Expired",
+                                      "message": "too old resource version"});
+                    Answer::Json(200, json!({"type": "ERROR", "object": gone}))
+                }
+                (3, false) => list("9", std::slice::from_ref(&made)),
+                (4.., true) => Answer::Never,
+                (n, watch) => panic!("call {n}, watch: {watch}: {}", request.path),
+            }
+        });
+        let cluster = Cluster::new(client, "test", &template);
+        let (metrics, stop) = (Metrics::default(), CancellationToken::new());
+        let _stop = stop.clone().drop_guard();
+        let mut watches = start(&cluster, &template.selector(), &metrics, &stop);
+        let mut told = vec![];
+        while watches.jobs.state().is_empty() {
+            let change = tokio::time::timeout(Duration::from_secs(20), watches.changes.recv());
+            told.push(format!("{:?}", change.await.unwrap().unwrap()));
+        }
+        assert_eq!(told.iter().filter(|change| *change == "Interrupted").count(), 2, "{told:?}");
+        assert_eq!(metrics.watch_interruptions.get(), 2);
+        assert_eq!(watches.jobs.state()[0].metadata.uid.as_deref(), Some("u"));
+    }
+}

@@ -1,0 +1,198 @@
+//! Actions on a real NATS and a mocked API server: each holds its condition.
+
+use std::sync::{Arc, Mutex};
+
+use broker::{Broker, testing::NatsServer};
+use model::{Incarnation, RealmTopic, Registration};
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::testing::{Answer, Asked, TEMPLATE, api_server, status};
+
+struct Scene {
+    actor: Actor,
+    broker: Broker,
+    entry: Subscription,
+    asked: Arc<Mutex<Vec<Asked>>>,
+    _stop: tokio_util::sync::DropGuard,
+    _nats: NatsServer,
+}
+
+impl Scene {
+    /// A ready subscription with a pending prefill.
+    async fn new(answer: impl Fn(&Asked) -> Answer + Clone + Send + Sync + 'static) -> Self {
+        let nats = NatsServer::start().await;
+        let broker = nats.broker().await;
+        let registration = Registration {
+            name: "mail".parse().unwrap(),
+            realms_topics: vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
+            request_prefill: true,
+        };
+        let mut entry = Subscription::reserve(registration, Incarnation(uuid::Uuid::new_v4()), 1, now());
+        entry.lifecycle = Lifecycle::Ready;
+        entry.prefill.boundary = Some(4);
+        broker.registry().create(&entry).await.unwrap();
+        let asked = Arc::new(Mutex::new(vec![]));
+        let seen = asked.clone();
+        let client = api_server(move |request| {
+            let answer = answer(&request);
+            seen.lock().unwrap().push(request);
+            answer
+        });
+        let template = JobTemplate::parse(TEMPLATE).unwrap();
+        let stop = CancellationToken::new();
+        let actor = Actor {
+            registry: broker.registry(),
+            cluster: Cluster::new(client.clone(), "test", &template),
+            announcer: Announcer::start(client, "test", "pod".into(), stop.clone()),
+            template,
+            metrics: Metrics::default(),
+        };
+        Self { actor, broker, entry, asked, _stop: stop.drop_guard(), _nats: nats }
+    }
+
+    fn task(&self) -> PrefillTask {
+        PrefillTask::of(&self.entry)
+    }
+
+    fn job(&self) -> JobRef {
+        JobRef { identity: Identity::from(&self.task()), uid: "u".into(), version: "5".into() }
+    }
+
+    async fn modify(&self, change: impl FnMut(&Subscription) -> Option<Subscription>) {
+        let modified = self.broker.registry().modify(&self.entry.name, self.entry.incarnation, change).await;
+        assert!(matches!(modified, Ok(Modified::Changed(_))), "{modified:?}");
+    }
+
+    async fn current(&self) -> Subscription {
+        self.broker.registry().subscription(&self.entry.name).await.unwrap().unwrap().value
+    }
+
+    fn record(&self, state: PrefillState, reason: Option<Reason>) -> Action {
+        let identity = Identity::from(&self.task());
+        Action::Record { identity, state, reason, message: None, job: None }
+    }
+
+    /// What the API server was asked, but for Events.
+    fn asked(&self) -> Vec<String> {
+        let asked = self.asked.lock().unwrap();
+        let others = asked.iter().filter(|request| !request.path.contains("/events"));
+        others.map(|r| format!("{} {}", r.method, r.path.split('?').next().unwrap())).collect()
+    }
+}
+
+fn silent(_: &Asked) -> Answer {
+    status(500, "InternalError")
+}
+
+#[tokio::test]
+async fn a_state_is_recorded_once_and_never_taken_back() {
+    use PrefillState::{Done, Failed, Running};
+    let scene = Scene::new(silent).await;
+    for (state, reason, expected) in [
+        (Running, None, Outcome::Done),
+        (Running, None, Outcome::Overtaken),
+        (Failed, Some(Reason::JobDeleted), Outcome::Done),
+        (Running, None, Outcome::Overtaken),
+        (Done, None, Outcome::Done),
+        (Failed, Some(Reason::JobDeleted), Outcome::Overtaken),
+    ] {
+        assert_eq!(scene.actor.act(&scene.record(state, reason)).await.unwrap(), expected, "{state:?}");
+    }
+    assert_eq!(scene.current().await.prefill.state, Done);
+}
+
+#[tokio::test]
+async fn what_was_decided_about_another_attempt_is_not_recorded() {
+    let scene = Scene::new(silent).await;
+    let late = scene.record(PrefillState::Failed, Some(Reason::ImagePull));
+    scene.actor.act(&late).await.unwrap();
+    scene.modify(|s| s.retried(now())).await;
+    assert_eq!(scene.actor.act(&late).await.unwrap(), Outcome::Overtaken);
+    assert_eq!(scene.current().await.prefill.state, PrefillState::Pending);
+}
+
+#[tokio::test]
+async fn the_next_attempt_keeps_round_and_boundary() {
+    let scene = Scene::new(silent).await;
+    let next = Action::NextAttempt {
+        identity: Identity::from(&scene.task()),
+        job: scene.job(),
+        reason: Reason::StuckTerminating,
+        message: "stuck".into(),
+    };
+    assert_eq!(scene.actor.act(&next).await.unwrap(), Outcome::Done);
+    let prefill = scene.current().await.prefill;
+    assert_eq!((prefill.attempt, prefill.round, prefill.boundary), (2, 1, Some(4)));
+    assert_eq!(prefill.state, PrefillState::Pending);
+    // Decided twice, or by two controllers: once is enough.
+    assert_eq!(scene.actor.act(&next).await.unwrap(), Outcome::Overtaken);
+    assert_eq!(scene.current().await.prefill.attempt, 2);
+}
+
+#[tokio::test]
+async fn a_job_of_a_view_that_lags_behind_is_not_deleted() {
+    let scene = Scene::new(|_| Answer::Json(200, json!({"kind": "Status", "apiVersion": "v1"}))).await;
+    let delete = Action::Delete { job: scene.job(), why: Deletion::Unwanted };
+    assert_eq!(scene.actor.act(&delete).await.unwrap(), Outcome::Overtaken);
+    assert_eq!(scene.asked(), [""; 0], "it is the Job of the current attempt, as the leader knows");
+    scene.broker.remove_subscription(&scene.entry.name, scene.entry.incarnation).await.unwrap();
+    assert_eq!(scene.actor.act(&delete).await.unwrap(), Outcome::Done);
+    let path = format!("DELETE /apis/batch/v1/namespaces/test/jobs/{}", scene.job().identity.job_name());
+    assert_eq!(scene.asked(), [path]);
+}
+
+#[tokio::test]
+async fn a_job_is_made_with_its_config_map_also_when_it_exists() {
+    let template = JobTemplate::parse(TEMPLATE).unwrap();
+    let found = Arc::new(Mutex::new(Value::Null));
+    let existing = found.clone();
+    let scene =
+        Scene::new(move |request: &Asked| match (request.method.as_str(), request.path.contains("/jobs")) {
+            ("POST", true) => status(409, "AlreadyExists"),
+            ("GET", true) => Answer::Json(200, existing.lock().unwrap().clone()),
+            _ => Answer::Json(201, request.body.clone()),
+        })
+        .await;
+    let mut job = manifests::job(&template, &scene.task());
+    job.metadata.uid = Some("of-the-api".into());
+    *found.lock().unwrap() = json!(job);
+    scene.actor.act(&Action::CreateJob(scene.task())).await.unwrap();
+    let name = scene.job().identity.job_name();
+    assert_eq!(
+        scene.asked(),
+        [
+            "POST /apis/batch/v1/namespaces/test/jobs".to_owned(),
+            format!("GET /apis/batch/v1/namespaces/test/jobs/{name}"),
+            "POST /api/v1/namespaces/test/configmaps".to_owned(),
+        ]
+    );
+    let owner = scene.asked.lock().unwrap()[2].body["metadata"]["ownerReferences"][0]["uid"].clone();
+    assert_eq!(owner, "of-the-api");
+
+    // Somebody's Job of the same name is not taken for ours.
+    job.metadata.annotations = None;
+    *found.lock().unwrap() = json!(job);
+    let error = scene.actor.act(&Action::CreateJob(scene.task())).await.unwrap_err();
+    assert!(matches!(&error, Error::NameTaken { name: taken } if *taken == name), "{error:?}");
+}
+
+#[tokio::test]
+async fn no_job_is_made_for_what_is_not_asked_for_any_more() {
+    let scene = Scene::new(silent).await;
+    let late = Action::CreateJob(scene.task());
+    scene.modify(|s| s.with_prefill_state(PrefillState::Failed, None, None, now())?.retried(now())).await;
+    assert_eq!(scene.actor.act(&late).await.unwrap(), Outcome::Overtaken);
+    assert_eq!(scene.asked(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_job_is_admitted_only_as_it_was_looked_at() {
+    let scene = Scene::new(|_| status(409, "Conflict")).await;
+    assert_eq!(scene.actor.act(&Action::Admit(scene.job())).await.unwrap(), Outcome::Overtaken);
+    let asked = scene.asked.lock().unwrap()[0].clone();
+    assert_eq!(asked.body["metadata"]["resourceVersion"], "5");
+    assert_eq!(asked.body["metadata"]["uid"], "u");
+    assert_eq!(asked.body["spec"], json!({"suspend": false}));
+    assert!(asked.body["metadata"]["annotations"][annotations::ADMITTED_AT].is_string());
+}
