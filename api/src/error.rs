@@ -73,6 +73,8 @@ pub(crate) enum ApiError {
     Invalid(Vec<Problem>),
     /// 500, in the words of the former service: the queue of a registered subscription is lost.
     Broken,
+    /// 500: what trying again won't mend, such as a stored value that can't be read. The cause goes to the log.
+    Internal { cause: String },
     /// 503: something behind us is away.
     Unavailable { detail: &'static str, cause: String },
 }
@@ -87,15 +89,23 @@ impl ApiError {
     }
 
     pub(crate) fn unavailable(detail: &'static str, error: &(dyn std::error::Error + 'static)) -> Self {
-        let causes = std::iter::successors(error.source(), |e| (*e).source());
-        let cause = causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"));
-        Self::Unavailable { detail, cause }
+        Self::Unavailable { detail, cause: chain(error) }
     }
+}
+
+/// An error with its causes, for the log.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(error.source(), |e| (*e).source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 impl From<broker::Error> for ApiError {
     fn from(error: broker::Error) -> Self {
-        Self::unavailable("The message queue is not available at the moment; try again", &error)
+        if error.is_transient() {
+            Self::unavailable("The message queue is not available at the moment; try again", &error)
+        } else {
+            Self::Internal { cause: chain(&error) }
+        }
     }
 }
 
@@ -168,6 +178,10 @@ impl IntoResponse for ApiError {
                     "the queue of a registered subscription does not exist: delete and register again"
                 );
                 detail(StatusCode::INTERNAL_SERVER_ERROR, "Inconsistent message queue state in NATS")
+            }
+            Self::Internal { cause } => {
+                tracing::error!(error = cause, "a request is answered with 500");
+                detail(StatusCode::INTERNAL_SERVER_ERROR, "Internal server error")
             }
             Self::Unavailable { detail: text, cause } => {
                 tracing::warn!(error = cause, "a request is answered with 503");

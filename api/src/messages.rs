@@ -8,7 +8,6 @@ use axum::{
 };
 use bytes::Bytes;
 use model::{PrefillState, Subscription};
-use tokio::time::Instant;
 
 use crate::{
     app::Shared,
@@ -27,12 +26,11 @@ pub(crate) async fn publish(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let arrived = Instant::now();
     // The stored form may be longer than the request by the spelling of `ts`: the publisher checks again.
     let body = JsonBody::read(&headers, body, app.broker.largest_message()).await?;
     app.auth.role(&headers, Role::Events)?;
     let event = request::event(&body)?;
-    app.events.publish(event, arrived).await?;
+    app.events.publish(event, body.arrived).await?;
     app.metrics.events.inc();
     Ok(null(StatusCode::ACCEPTED))
 }

@@ -22,7 +22,7 @@ pub fn document(root_path: &str) -> Value {
             "/v1/subscriptions": {
                 "get": operation("List all subscriptions", "Role: admin.", &[], None, &[
                     (200, "The subscriptions", Some(json!({"type": "array", "items": schema("Subscription")}))),
-                    UNAUTHORIZED, UNAVAILABLE,
+                    UNAUTHORIZED, INTERNAL, UNAVAILABLE,
                 ]),
                 "post": operation("Register a subscription",
                     "Role: admin. The same request again completes a registration that broke off.", &[],
@@ -31,25 +31,25 @@ pub fn document(root_path: &str) -> Value {
                     (201, "Registered: no later event is missed", NULL),
                     UNAUTHORIZED,
                     (409, "Registered with other parameters (the detail names the field), or its queue is lost", DETAIL),
-                    TOO_SLOW, TOO_LARGE, INVALID, UNAVAILABLE,
+                    TOO_SLOW, TOO_LARGE, INVALID, INTERNAL, UNAVAILABLE,
                 ]),
             },
             "/v1/subscriptions/{name}": {
                 "get": operation("Show a subscription", "Role: admin, or the subscription itself.", &[NAME], None, &[
                     (200, "The subscription, with the state of its prefill", Some(schema("Subscription"))),
-                    UNAUTHORIZED, NOT_FOUND, UNAVAILABLE,
+                    UNAUTHORIZED, NOT_FOUND, INTERNAL, UNAVAILABLE,
                 ]),
                 "delete": operation("Remove a subscription and its queue", "Role: admin, or the subscription itself.",
-                    &[NAME], None, &[(200, "Removed", NULL), UNAUTHORIZED, NOT_FOUND, UNAVAILABLE]),
+                    &[NAME], None, &[(200, "Removed", NULL), UNAUTHORIZED, NOT_FOUND, INTERNAL, UNAVAILABLE]),
             },
             "/v1/subscriptions/{name}/prefill": {
                 "get": operation("Show the prefill", "Role: admin, or the subscription itself.", &[NAME], None, &[
                     (200, "State, attempt, reason and progress", Some(schema("Prefill"))),
-                    UNAUTHORIZED, NOT_FOUND, UNAVAILABLE,
+                    UNAUTHORIZED, NOT_FOUND, INTERNAL, UNAVAILABLE,
                 ]),
                 "patch": operation("Set the state of the prefill", "Role: prefill. Any transition is accepted.",
                     &[NAME], Some(json!({"type": "object", "required": ["status"], "properties": {"status": states()}})),
-                    &[(200, "Set", NULL), UNAUTHORIZED, NOT_FOUND, TOO_SLOW, TOO_LARGE, INVALID, UNAVAILABLE]),
+                    &[(200, "Set", NULL), UNAUTHORIZED, NOT_FOUND, TOO_SLOW, TOO_LARGE, INVALID, INTERNAL, UNAVAILABLE]),
             },
             "/v1/subscriptions/{name}/messages/next": {
                 "get": operation("Read the next message",
@@ -59,8 +59,7 @@ pub fn document(root_path: &str) -> Value {
                     (200, "The message, or null",
                      Some(json!({"anyOf": [schema("ProvisioningMessage"), {"type": "null"}]}))),
                     UNAUTHORIZED, NOT_FOUND, INVALID,
-                    (500, "The queue is lost: remove the subscription and register it again", DETAIL),
-                    UNAVAILABLE,
+                    BROKEN, UNAVAILABLE,
                 ]),
             },
             "/v1/subscriptions/{name}/messages/{seq_num}/status": {
@@ -70,13 +69,12 @@ pub fn document(root_path: &str) -> Value {
                     &[(200, "Removed", NULL), UNAUTHORIZED,
                       (404, "There is no such message: never was, or acknowledged before", DETAIL),
                       TOO_SLOW, TOO_LARGE, INVALID,
-                      (500, "The queue is lost: remove the subscription and register it again", DETAIL),
-                      UNAVAILABLE]),
+                      BROKEN, UNAVAILABLE]),
             },
             "/v1/messages": {
                 "post": operation("Send an event", "Role: events.", &[], Some(schema("Message")), &[
                     (202, "Stored: it will be delivered to every subscription of its topic", NULL),
-                    UNAUTHORIZED, TOO_SLOW, TOO_LARGE, INVALID, UNAVAILABLE,
+                    UNAUTHORIZED, TOO_SLOW, TOO_LARGE, INVALID, INTERNAL, UNAVAILABLE,
                 ]),
             },
             "/healthz": public("Is the process alive?", &[(200, "Yes", "text/plain")]),
@@ -106,6 +104,10 @@ const TOO_SLOW: Answer = (408, "The body took too long to arrive", DETAIL);
 const TOO_LARGE: Answer = (413, "The body is too large; the detail names the limit", DETAIL);
 /// Stands for the schema `Invalid`.
 const INVALID: Answer = (422, "A field is not valid; `errors` names it", Some(Value::Bool(true)));
+const BROKEN: Answer =
+    (500, "The queue is lost: remove the subscription and register it again; or as elsewhere", DETAIL);
+const INTERNAL: Answer =
+    (500, "Stored data can't be read, or an error of our own; the log says more", DETAIL);
 const UNAVAILABLE: Answer = (503, "NATS or Kubernetes is away; try again after Retry-After seconds", DETAIL);
 
 /// Where, name, JSON type, meaning.

@@ -14,6 +14,7 @@ use model::{
 };
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
+use tokio::time::Instant;
 
 use crate::error::{ApiError, Problem};
 
@@ -23,6 +24,8 @@ pub(crate) const LARGEST_BODY: usize = 1 << 20;
 const THROWN_AWAY: usize = 32 << 20;
 /// A body that takes longer is given up: it holds memory and, for an event, its place in the order is uncertain.
 const BODY_WITHIN: Duration = Duration::from_secs(60);
+/// Longest pause between two parts of a body that is not suspicious: a producer waits longer for an answer.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Longest password, in bytes.
 const LONGEST_PASSWORD: usize = 1024;
 /// Longest time a poll is held: below the 300 s after which existing clients give up.
@@ -34,18 +37,20 @@ const DEFAULT_POLL: Duration = Duration::from_secs(5);
 pub(crate) struct JsonBody {
     text: Bytes,
     is_json: bool,
+    /// When it was there.
+    pub arrived: Instant,
 }
 
 impl JsonBody {
     pub(crate) async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Self, ApiError> {
         let text = tokio::time::timeout(BODY_WITHIN, read_up_to(body, limit));
-        let text = text.await.map_err(|_| ApiError::TooSlow(BODY_WITHIN))??;
+        let (text, arrived) = text.await.map_err(|_| ApiError::TooSlow(BODY_WITHIN))??;
         let is_json = is_json(headers);
         if is_json && !text.is_empty() && serde_json::from_slice::<&RawValue>(&text).is_err() {
             let problem = Problem::new(&[&"body"], "json_invalid", "the body is no valid JSON (UTF-8)");
             return Err(ApiError::invalid(problem));
         }
-        Ok(Self { text, is_json })
+        Ok(Self { text, is_json, arrived })
     }
 
     /// The body's fields. Unknown ones are ignored by whoever looks.
@@ -60,13 +65,15 @@ impl JsonBody {
 
 /// Reads a body whole. What is beyond the limit is thrown away, but read: a client that is cut off while it sends
 /// would never see the answer.
-async fn read_up_to(body: Body, limit: usize) -> Result<Bytes, ApiError> {
+async fn read_up_to(body: Body, limit: usize) -> Result<(Bytes, Instant), ApiError> {
+    let mut arrived = Instant::now();
     let mut stream = body.into_data_stream();
     let (mut text, mut size) = (BytesMut::new(), 0_usize);
     while let Some(chunk) = stream.next().await {
         let broken = |_| ApiError::invalid(Problem::new(&[&"body"], "body_broken", "the body broke off"));
         let chunk = chunk.map_err(broken)?;
         size = size.saturating_add(chunk.len());
+        arrived = moved_on(arrived, Instant::now());
         if size <= limit {
             text.extend_from_slice(&chunk);
         } else if size <= limit.saturating_add(THROWN_AWAY) {
@@ -75,7 +82,18 @@ async fn read_up_to(body: Body, limit: usize) -> Result<Bytes, ApiError> {
             break;
         }
     }
-    if size > limit { Err(ApiError::TooLarge(limit)) } else { Ok(text.freeze()) }
+    if size > limit {
+        Err(ApiError::TooLarge(limit))
+    } else {
+        Ok((text.freeze(), moved_on(arrived, Instant::now())))
+    }
+}
+
+/// When a body that arrives in parts counts as arrived: with its last part. But a pause may mean that *we* slept
+/// while the body waited in a buffer, and the producer has meanwhile sent newer events elsewhere; then it counts as
+/// arrived before the pause, and is refused as too old.
+fn moved_on(arrived: Instant, now: Instant) -> Instant {
+    if now.saturating_duration_since(arrived) < LONGEST_PAUSE { now } else { arrived }
 }
 
 /// `application/json` or `application/*+json`, with any parameters.
@@ -353,7 +371,7 @@ mod tests {
     use serde_json::json;
 
     fn body(value: &Value) -> JsonBody {
-        JsonBody { text: Bytes::from(value.to_string()), is_json: true }
+        JsonBody { text: Bytes::from(value.to_string()), is_json: true, arrived: Instant::now() }
     }
 
     fn kinds<T>(result: Result<T, ApiError>) -> Vec<(String, &'static str)> {
@@ -421,6 +439,22 @@ mod tests {
             (&[("pop", "maybe")], None),
         ] {
             assert_eq!(parse(pairs), expected, "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn a_body_arrives_with_its_last_part_unless_there_was_a_long_pause() {
+        let began = Instant::now();
+        let at = |ms: u64| began + Duration::from_millis(ms);
+        for (parts_ms, arrived_ms) in [
+            (&[][..], 0),
+            (&[900, 1800, 2700], 2700),
+            (&[900, 5000], 900),
+            (&[900, 5000, 5100], 900),
+            (&[3000], 0),
+        ] {
+            let arrived = parts_ms.iter().fold(began, |arrived, ms| moved_on(arrived, at(*ms)));
+            assert_eq!(arrived, at(arrived_ms), "{parts_ms:?}");
         }
     }
 

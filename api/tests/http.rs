@@ -408,3 +408,17 @@ async fn a_changed_password_counts_soon_although_the_old_one_is_remembered() {
     .await;
     assert_eq!(show("new").await, StatusCode::OK);
 }
+
+#[tokio::test]
+async fn what_can_not_be_read_is_500_without_a_word_of_the_inside() {
+    let server = Server::start().await;
+    server.register("mail", &["users/user"], false).await;
+    server.put_raw("SUBSCRIPTIONS", "odd", r#"{"secret": "inside"}"#).await;
+    for path in ["/v1/subscriptions/odd", "/v1/subscriptions"] {
+        let answer = server.send(Method::GET, path, ADMIN, None).await;
+        assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR, "{path}");
+        assert_eq!(answer.text, r#"{"detail":"Internal server error"}"#);
+    }
+    let other = server.send(Method::GET, "/v1/subscriptions/mail", ("mail", "pw"), None).await;
+    assert_eq!(other.status, StatusCode::OK, "others go on");
+}
