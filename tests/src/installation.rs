@@ -93,7 +93,8 @@ impl Installation {
     }
 
     async fn control(&self, path: &str, body: &Value) -> Result<()> {
-        let answer = crate::consumer::client()?.put(format!("{}/control/{path}", self.udm)).json(body).send().await?;
+        let answer =
+            crate::consumer::client()?.put(format!("{}/control/{path}", self.udm)).json(body).send().await?;
         let status = answer.status();
         anyhow::ensure!(status.is_success(), "{status}: {}", answer.text().await?);
         Ok(())

@@ -50,7 +50,10 @@ async fn a_consumer_is_registered_prefilled_by_a_job_served_and_removed() -> Res
     eventually("the Job to be complete", SOON, async || {
         let job = hs.job("mail", 1)?;
         let conditions = job["status"]["conditions"].as_array().context("no conditions")?;
-        ensure!(conditions.iter().any(|c| c["type"] == "Complete" && c["status"] == "True"), "{conditions:?}");
+        ensure!(
+            conditions.iter().any(|c| c["type"] == "Complete" && c["status"] == "True"),
+            "{conditions:?}"
+        );
         Ok(())
     })
     .await?;
