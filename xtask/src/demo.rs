@@ -188,7 +188,9 @@ impl Demo {
         }
         let received = self.account.prefill_received();
         self.screen.end(&format!(
-            "{received} of {expected} objects read and acknowledged, then the {CHANGES_MEANWHILE} changes that waited"
+            "{received} of {expected} objects read and acknowledged in {:.1} s, then the {CHANGES_MEANWHILE} changes \
+             that waited",
+            begun.elapsed().as_secs_f64()
         ));
         Ok(())
     }
