@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use broker::Broker;
 use model::{PrefillTask, Progress};
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
+use tokio_util::sync::CancellationToken;
 
 /// How often progress is told.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -22,14 +23,17 @@ pub(crate) struct Tally {
 /// Tells the progress until it is dropped.
 pub(crate) struct Teller {
     tally: watch::Sender<Tally>,
+    /// The attempt has ended: the last figures are told at once, since its outcome waits for them.
+    ended: CancellationToken,
     task: JoinHandle<()>,
 }
 
 impl Teller {
     pub(crate) fn start(broker: &Broker, request: &PrefillTask) -> Self {
         let (tally, seen) = watch::channel(Tally::default());
-        let task = tokio::spawn(tell(broker.clone(), request.clone(), seen));
-        Self { tally, task }
+        let ended = CancellationToken::new();
+        let task = tokio::spawn(tell(broker.clone(), request.clone(), seen, ended.clone()));
+        Self { tally, ended, task }
     }
 
     pub(crate) fn update(&self, change: impl FnOnce(&mut Tally)) {
@@ -38,8 +42,7 @@ impl Teller {
 
     /// Tells the last figures and ends.
     pub(crate) async fn finish(mut self) {
-        let (last, _) = watch::channel(Tally::default());
-        drop(std::mem::replace(&mut self.tally, last));
+        self.ended.cancel();
         // Progress is for people: an attempt does not fail for it, nor wait long.
         if tokio::time::timeout(INTERVAL, &mut self.task).await.is_err() {
             tracing::debug!("the last progress was not written in time");
@@ -53,12 +56,21 @@ impl Drop for Teller {
     }
 }
 
-async fn tell(broker: Broker, request: PrefillTask, mut seen: watch::Receiver<Tally>) {
+async fn tell(
+    broker: Broker,
+    request: PrefillTask,
+    mut seen: watch::Receiver<Tally>,
+    ended: CancellationToken,
+) {
     let began = Instant::now();
     let board = broker.progress();
     loop {
-        // Ends when the writer drops its side; then once more.
-        let open = seen.changed().await.is_ok();
+        tokio::select! {
+            // The sender lives until the task is aborted.
+            _ = seen.changed() => {}
+            () = ended.cancelled() => {}
+        }
+        let last = ended.is_cancelled();
         let tally = seen.borrow_and_update().clone();
         let seconds = began.elapsed().as_secs_f64();
         let progress = Progress {
@@ -75,13 +87,16 @@ async fn tell(broker: Broker, request: PrefillTask, mut seen: watch::Receiver<Ta
         if let Err(error) = board.put(&request.subscription, &progress).await {
             tracing::debug!(%error, "the progress could not be written");
         }
-        if !open {
+        if last {
             return;
         }
         tracing::info!(
             subscription = %request.subscription, attempt = request.attempt, topic = progress.topic,
             done = progress.done, total = progress.total, rate = progress.rate, "prefilling"
         );
-        tokio::time::sleep(INTERVAL).await;
+        tokio::select! {
+            () = tokio::time::sleep(INTERVAL) => {}
+            () = ended.cancelled() => {}
+        }
     }
 }
