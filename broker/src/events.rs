@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use async_nats::jetstream::consumer::{DeliverPolicy, pull};
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
 use model::{Incarnation, SubscriptionName};
@@ -17,6 +17,16 @@ use crate::{
 /// How long after the arrival of a request its event may still be published. A replica that slept must not put an
 /// old event after a newer one, which the producer has meanwhile sent through another replica.
 const FRESH_FOR: Duration = Duration::from_secs(2);
+
+/// How often the server says that it is there while the log is quiet. A dispatcher that misses two begins anew, so
+/// this bounds how long events stand still after a kill of the server.
+const HEARTBEAT: Duration = Duration::from_millis(500);
+/// How long one request for entries waits.
+const PULL_FOR: Duration = Duration::from_secs(5);
+/// Entries that one request asks for.
+const ENTRIES_AT_ONCE: usize = 500;
+/// After how long the server forgets a reader that is gone.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
 
 /// Why an event was not accepted.
 #[derive(Debug, thiserror::Error)]
@@ -201,9 +211,15 @@ impl EventLog {
         from: u64,
     ) -> Result<impl Stream<Item = Result<LogEntry, Error>> + Unpin + use<>, Error> {
         let action = "reading the event log";
-        let config = pull::OrderedConfig {
+        // An ephemeral consumer that acknowledges nothing: it only carries. Whoever reads checks the numbers, so a gap
+        // can't hide; and when the server is silent, or has forgotten the consumer, the reading begins anew.
+        let config = pull::Config {
             deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: from.max(1) },
-            ..pull::OrderedConfig::default()
+            ack_policy: AckPolicy::None,
+            inactive_threshold: FORGOTTEN_AFTER,
+            memory_storage: true,
+            num_replicas: 1,
+            ..pull::Config::default()
         };
         let stream = self
             .wire
@@ -212,7 +228,14 @@ impl EventLog {
             .await
             .map_err(|e| Error::unavailable(action, e))?;
         let consumer = stream.create_consumer(config).await.map_err(|e| Error::unavailable(action, e))?;
-        let messages = consumer.messages().await.map_err(|e| Error::unavailable(action, e))?;
+        let messages = consumer
+            .stream()
+            .max_messages_per_batch(ENTRIES_AT_ONCE)
+            .expires(PULL_FOR)
+            .heartbeat(HEARTBEAT)
+            .messages()
+            .await
+            .map_err(|e| Error::unavailable(action, e))?;
         let entries =
             messages.map_err(move |e| Error::unavailable(action, e)).and_then(|message| async move {
                 let sequence = message
