@@ -25,7 +25,7 @@ pub struct Controlled {
     rules: Rules,
     max_running: usize,
     stop: CancellationToken,
-    _nats: NatsServer,
+    nats: NatsServer,
 }
 
 /// Deadlines that a test can wait for.
@@ -65,7 +65,7 @@ impl Controlled {
         let nats = NatsServer::start().await;
         let broker = nats.broker().await;
         let stop = CancellationToken::new();
-        Ok(Self { namespace, broker, template, rules, max_running, stop, _nats: nats })
+        Ok(Self { namespace, broker, template, rules, max_running, stop, nats })
     }
 
     /// The same with a controller.
@@ -122,6 +122,19 @@ impl Controlled {
         let subject = self.subscribe(name).await?;
         subject.activate().await?;
         Ok(subject)
+    }
+
+    /// A subscription that was made before.
+    pub fn subject(&self, name: SubscriptionName, incarnation: Incarnation) -> Subject<'_> {
+        Subject { world: self, name, incarnation }
+    }
+
+    pub fn kill_nats(&mut self) {
+        self.nats.kill();
+    }
+
+    pub async fn restart_nats(&mut self) {
+        self.nats.restart().await;
     }
 
     /// Jobs of the test's namespace.

@@ -306,3 +306,22 @@ async fn what_happens_while_no_controller_runs_is_seen_by_the_next_one() -> Resu
     removed.await_job_gone(1).await?;
     queued.expect(Running, None).await.map(drop)
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nats_that_is_killed_and_comes_back_is_no_reason_to_give_up() -> Result<()> {
+    let mut world = Controlled::start("ctl-nats", waiting_pod(), quick(), 2).await?;
+    let running = world.subscribe_and_activate("running").await?;
+    running.expect(Running, None).await?;
+    let (name, incarnation) = (running.name.clone(), running.incarnation);
+    world.kill_nats();
+    // Longer than every deadline.
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    world.restart_nats().await;
+    let running = world.subject(name, incarnation);
+    running.expect(Running, None).await?;
+    ensure!(running.entry().await?.prefill.attempt == 1);
+    let after = world.subscribe_and_activate("after").await?;
+    after.expect(Running, None).await?;
+    running.seal().await?;
+    running.expect(Done, None).await.map(drop)
+}
