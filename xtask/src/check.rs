@@ -50,7 +50,7 @@ pub fn run(filters: &[String]) -> Result<ExitCode> {
 }
 
 fn cargo(arguments: &[&str]) -> Result<()> {
-    commands::run(Command::new("cargo").args(arguments).current_dir(workspace::root()))
+    commands::run(commands::cargo().args(arguments))
 }
 
 fn format() -> Result<()> {

@@ -8,6 +8,8 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
+use crate::workspace;
+
 /// Runs a program to its end, with its output on the terminal.
 ///
 /// # Errors
@@ -42,6 +44,20 @@ pub fn output(command: &mut Command) -> Result<String> {
 pub fn succeeds(command: &mut Command) -> bool {
     let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     quiet.status().is_ok_and(|status| status.success())
+}
+
+/// cargo, in the workspace, as if it was called from a terminal: without what `cargo xtask` itself put into the
+/// environment, for which some dependencies (ring) would be built anew at each change between the two.
+pub fn cargo() -> Command {
+    let mut cargo = Command::new("cargo");
+    for (name, _) in std::env::vars_os() {
+        let known = name.to_string_lossy();
+        if known.starts_with("CARGO_PKG_") || known.starts_with("CARGO_MANIFEST_") {
+            cargo.env_remove(&name);
+        }
+    }
+    cargo.current_dir(workspace::root());
+    cargo
 }
 
 /// Where a program is found in `PATH`, also in the `sbin` folders that a user's `PATH` may lack.

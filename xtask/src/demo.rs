@@ -5,7 +5,7 @@
 use std::{
     fmt::Write as _,
     fs,
-    process::{Command, ExitCode},
+    process::ExitCode,
     thread,
     time::{Duration, Instant},
 };
@@ -60,9 +60,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let interrupt = Interrupt::listen()?;
     let nats_server = tools::nats_server()?;
     println!("building headstart (the first time takes some minutes)");
-    let mut cargo = Command::new("cargo");
-    cargo.args(["build", "--release", "--package=headstart"]).current_dir(workspace::root());
-    commands::run(&mut cargo)?;
+    commands::run(commands::cargo().args(["build", "--release", "--package=headstart"]))?;
     let headstart = workspace::target().join("release/headstart");
 
     let folder = tempfile::Builder::new().prefix("headstart-demo-").tempdir()?;

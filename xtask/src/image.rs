@@ -46,13 +46,12 @@ pub fn build_all() -> Result<Vec<Image>> {
     let host = host()?;
     // A target folder of its own, since other flags would make cargo build the other one anew each time.
     commands::run(
-        Command::new("cargo")
+        commands::cargo()
             .args(["build", "--quiet", "--release", "--package=headstart", "--package=stand-in-udm"])
             .args(["--target", &host])
             .arg("--target-dir")
             .arg(&target)
-            .env("RUSTFLAGS", "-C target-feature=+crt-static")
-            .current_dir(workspace::root()),
+            .env("RUSTFLAGS", "-C target-feature=+crt-static"),
     )?;
     let built = target.join(host).join("release");
     let authorities = Path::new(AUTHORITIES);

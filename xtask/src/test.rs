@@ -67,10 +67,10 @@ fn run_all(args: &Args, interrupt: &Interrupt, report: &mut Report) -> Result<()
     let (nats_server, helm) = step("tools", || Ok((tools::nats_server()?, tools::helm())))?;
     // Always the same packages, so that cargo chooses the same features and builds nothing twice.
     let cargo_test = |options: &[&str]| {
-        let mut cargo = Command::new("cargo");
+        let mut cargo = commands::cargo();
         cargo.args(["test", "--workspace"]).args(options).env("HEADSTART_NATS_SERVER", &nats_server);
         // Without it, the tests of the chart say that it is missing.
-        cargo.envs(helm.iter().map(|helm| ("HEADSTART_HELM", helm))).current_dir(workspace::root());
+        cargo.envs(helm.iter().map(|helm| ("HEADSTART_HELM", helm)));
         cargo
     };
     let own = std::env::current_exe()?.display().to_string();

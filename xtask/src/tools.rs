@@ -88,7 +88,7 @@ pub fn helm() -> Result<PathBuf> {
 pub fn cargo_deny() -> Result<PathBuf> {
     let version = format!("cargo-deny {CARGO_DENY}");
     install("cargo-deny", &["--version"], &version, |unfinished| {
-        let mut cargo = Command::new("cargo");
+        let mut cargo = commands::cargo();
         cargo.args(["install", "cargo-deny", "--quiet", "--locked", "--version", CARGO_DENY, "--root"]);
         commands::output(cargo.arg(unfinished).current_dir(unfinished))?;
         Ok(unfinished.join("bin/cargo-deny"))
