@@ -90,8 +90,10 @@ async fn controller(settings: settings::Controller, shutdown: CancellationToken)
     let broker = connect_with_layout(&settings.nats.config("controller"), &shutdown).await?;
     let mut registry = Registry::default();
     let metrics = controller::Metrics::register(&mut registry);
-    let nats = broker.clone();
-    let ready = Box::new(move || nats.is_connected());
+    let (seen, nats) = (metrics.clone(), broker.clone());
+    // Without Jobs there is nothing to list first.
+    let lists = settings.launcher == LauncherKind::Kubernetes;
+    let ready = Box::new(move || nats.is_connected() && (seen.is_ready() || !lists));
     health::serve(settings.probes.health_listen, ready, registry, shutdown.clone()).await?;
     match settings.launcher {
         LauncherKind::Queue => sweep(broker.clone(), shutdown).await?,
@@ -118,7 +120,12 @@ async fn controller(settings: settings::Controller, shutdown: CancellationToken)
 /// Finishes what died half-way, without Kubernetes.
 pub async fn sweep(broker: Broker, shutdown: CancellationToken) -> anyhow::Result<()> {
     let view = broker.registry().view(shutdown.clone());
-    controller::sweep::run(broker, view, controller::sweep::SweepConfig::default(), shutdown).await;
+    let config = controller::sweep::SweepConfig {
+        // A task is queued before its registration is ready, so this is for what nobody thought of.
+        task_after: Some(Duration::from_secs(30)),
+        ..controller::sweep::SweepConfig::default()
+    };
+    controller::sweep::run(broker, view, config, shutdown).await;
     Ok(())
 }
 

@@ -105,9 +105,7 @@ fn empty_object() -> Box<RawValue> {
 /// Truth in the sense of Python, which is what existing clients check.
 fn truthy(value: &RawValue) -> bool {
     let text = value.get().trim();
-    !matches!(text, "null" | "false" | "\"\"")
-        && !is_empty_container(text)
-        && text.parse::<f64>() != Ok(0.0)
+    !matches!(text, "null" | "false" | "\"\"") && !is_empty_container(text) && text.parse::<f64>() != Ok(0.0)
 }
 
 fn is_empty_container(text: &str) -> bool {
