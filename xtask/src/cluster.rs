@@ -35,7 +35,7 @@ pub use packages::install_missing as install_packages;
 #[derive(clap::Args)]
 pub struct Args {
     /// Which cluster: several may run beside each other
-    #[arg(long, env = "HEADSTART_CLUSTER", default_value = "dev", value_parser = Cluster::named)]
+    #[arg(long, global = true, env = "HEADSTART_CLUSTER", default_value = "dev", value_parser = Cluster::named)]
     id: Cluster,
     #[command(subcommand)]
     action: Action,

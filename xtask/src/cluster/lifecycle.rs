@@ -315,7 +315,7 @@ pub fn print_status() -> Result<()> {
         };
         let state = if cluster.wait_ready(node, Duration::ZERO).is_ok() { "ready" } else { "not ready" };
         println!("{}: {state}, node {node}, {}", cluster.id, cluster.kubeconfig().display());
-        for child in fs::read_to_string(format!("/proc/{node}/task/{node}/children"))?.split_whitespace() {
+        for child in children(node).split_whitespace() {
             let name = fs::read_to_string(format!("/proc/{child}/comm")).unwrap_or_default();
             println!("  {child} {}", name.trim_end());
         }
@@ -324,6 +324,11 @@ pub fn print_status() -> Result<()> {
         println!("no cluster");
     }
     Ok(())
+}
+
+/// The processes that a node started; nothing on a kernel that does not tell.
+fn children(node: u32) -> String {
+    fs::read_to_string(format!("/proc/{node}/task/{node}/children")).unwrap_or_default()
 }
 
 fn runs() -> PathBuf {
