@@ -89,14 +89,8 @@ impl ApiError {
     }
 
     pub(crate) fn unavailable(detail: &'static str, error: &(dyn std::error::Error + 'static)) -> Self {
-        Self::Unavailable { detail, cause: chain(error) }
+        Self::Unavailable { detail, cause: model::chain(error) }
     }
-}
-
-/// An error with its causes, for the log.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(error.source(), |e| (*e).source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 impl From<broker::Error> for ApiError {
@@ -104,7 +98,7 @@ impl From<broker::Error> for ApiError {
         if error.is_transient() {
             Self::unavailable("The message queue is not available at the moment; try again", &error)
         } else {
-            Self::Internal { cause: chain(&error) }
+            Self::Internal { cause: model::chain(&error) }
         }
     }
 }

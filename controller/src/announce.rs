@@ -11,7 +11,7 @@ use kube::{
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::{error::chain, observed::JobRef};
+use crate::observed::JobRef;
 
 /// Events that wait; more are dropped.
 const WAITING_MAX: usize = 256;
@@ -62,7 +62,7 @@ impl Announcer {
                 match tokio::time::timeout(LIMIT, recorder.publish(&event, &about)).await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => {
-                        tracing::warn!(job, error = chain(&error), "an Event could not be written")
+                        tracing::warn!(job, error = model::chain(&error), "an Event could not be written")
                     }
                     Err(_) => tracing::warn!(job, "an Event could not be written in time"),
                 }

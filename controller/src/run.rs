@@ -7,7 +7,7 @@ use std::{
 };
 
 use broker::Broker;
-use model::{PrefillState, SubscriptionName};
+use model::{PrefillState, SubscriptionName, chain};
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +17,6 @@ use crate::{
     announce::Announcer,
     cluster::Cluster,
     decide::{Action, decide},
-    error::chain,
     metrics::Metrics,
     observe::{
         Observer, Snapshot,

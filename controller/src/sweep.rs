@@ -11,11 +11,11 @@
 use std::{collections::HashMap, time::Duration};
 
 use broker::{Broker, Modified, RegistryView};
-use model::{Incarnation, Lifecycle, PrefillState, PrefillTask, Subscription, SubscriptionName};
+use model::{Incarnation, Lifecycle, PrefillState, PrefillTask, Subscription, SubscriptionName, chain};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::{error::chain, metrics::Metrics, observed::Moment};
+use crate::{metrics::Metrics, observed::Moment};
 
 /// When the sweep steps in.
 #[derive(Clone, Copy, Debug)]

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use broker::{Broker, Copier, Copy, CopyError};
 use bytes::Bytes;
-use model::{Incarnation, SubscriptionName};
+use model::{Incarnation, SubscriptionName, chain};
 use tokio::sync::mpsc;
 
-use crate::{chain, metrics::Metrics};
+use crate::metrics::Metrics;
 
 /// Bytes of one batch: the server holds a batch in memory until it is committed.
 const BATCH_BYTES: usize = 4 << 20;

@@ -80,7 +80,7 @@ pub async fn run(
                 hole = None;
             }
             session::Ended::Broker(error) => {
-                tracing::warn!(error = %chain(&error), "dispatching stopped; it is being tried again");
+                tracing::warn!(error = %model::chain(&error), "dispatching stopped; it is being tried again");
                 hole = None;
             }
         }
@@ -92,10 +92,4 @@ pub async fn run(
             () = tokio::time::sleep(pause) => {}
         }
     }
-}
-
-/// An error with all its causes, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |e| (*e).source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -12,6 +12,7 @@
 //! arguments alone, so that each decision can be tested as a table. What is written to NATS or to Kubernetes is
 //! defined here by its serde types; where it is written is known to `broker` and `manifests` only.
 
+mod chain;
 mod checkpoint;
 mod delivery;
 mod exit;
@@ -25,6 +26,7 @@ mod task;
 mod timestamp;
 mod topic;
 
+pub use chain::chain;
 pub use checkpoint::Checkpoint;
 pub use delivery::{
     AfterMain, AfterPrefill, LiveTag, PrefillTag, after_main, after_prefill, may_acknowledge_prefill,

@@ -1,7 +1,7 @@
 //! How an attempt ends: exit code, termination message, and what it means for the subscription.
 
 use broker::FillError;
-use model::{Counts, ExitCode, Reason};
+use model::{Counts, ExitCode, Reason, chain};
 use serde::{Deserialize, Serialize};
 
 use crate::source::SourceError;
@@ -153,15 +153,6 @@ pub(crate) fn gone() -> Failure {
         Reason::Broken,
         "the subscription is gone, or its queue is lost",
     )
-}
-
-/// An error with all its causes, on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |e| (*e).source());
-    causes.fold(error.to_string(), |text, cause| {
-        let cause = cause.to_string();
-        if text.ends_with(&cause) { text } else { format!("{text}: {cause}") }
-    })
 }
 
 #[cfg(test)]

@@ -6,13 +6,13 @@
 use std::{sync::Arc, time::Duration};
 
 use broker::{Broker, Modified, Task, TasksConfig};
-use model::{Lifecycle, PrefillState, PrefillTask, Reason, Timestamp};
+use model::{Lifecycle, PrefillState, PrefillTask, Reason, Timestamp, chain};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     attempt,
-    outcome::{Failure, Outcome, chain},
+    outcome::{Failure, Outcome},
     source::Source,
 };
 

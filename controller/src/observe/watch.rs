@@ -13,12 +13,12 @@ use kube::{
     },
 };
 use manifests::identity_of;
-use model::SubscriptionName;
+use model::{SubscriptionName, chain};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::{cluster::Cluster, error::chain, metrics::Metrics};
+use crate::{cluster::Cluster, metrics::Metrics};
 
 /// What a watch tells.
 #[derive(Debug)]

@@ -178,7 +178,7 @@ impl Client {
             _ => None,
         };
         let wait = retry::wait(*tried, asked_for, &self.config.retries, random());
-        let error = format!("{}: {}", asking.what, chain(&failure));
+        let error = format!("{}: {}", asking.what, model::chain(&failure));
         let wait_ms = wait.as_millis();
         tracing::warn!(error, tried, tries, wait_ms, "a request to UDM failed and is sent again");
         // For people: left out while the engine has enough to do.
@@ -331,12 +331,6 @@ async fn timed<T, E: From<Failure>>(
 /// The address is left out, because it has people's names in it.
 fn connection(error: reqwest::Error) -> Failure {
     Failure::Connection(error.without_url())
-}
-
-/// An error with all its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// Sixteen bits out of a random UUID: enough to spread waits.
