@@ -10,7 +10,6 @@ use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
-use model::RealmTopic;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -106,15 +105,7 @@ impl Dump {
     }
 
     /// See [`super::Source::read`].
-    pub(super) async fn read(
-        &self,
-        topics: &[RealmTopic],
-        out: mpsc::Sender<SourceEvent>,
-    ) -> Result<(), SourceError> {
-        let plan = Plan::new(topics)?;
-        if plan.is_empty() {
-            return Ok(());
-        }
+    pub(super) async fn read(&self, plan: Plan, out: mpsc::Sender<SourceEvent>) -> Result<(), SourceError> {
         self.blocking(move |dump, stop| dump.send(&plan, &out, stop)).await
     }
 

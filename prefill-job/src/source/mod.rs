@@ -23,6 +23,7 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
 pub use error::SourceError;
+use plan::Plan;
 
 /// An object as it was when it was read.
 #[derive(Clone, Debug)]
@@ -86,9 +87,13 @@ impl Source {
         topics: &[RealmTopic],
         out: mpsc::Sender<SourceEvent>,
     ) -> Result<(), SourceError> {
+        let plan = Plan::new(topics)?;
+        if plan.is_empty() {
+            return Ok(());
+        }
         match self {
-            Self::Udm(udm) => udm.read(topics, out).await,
-            Self::Dump(dump) => dump.read(topics, out).await,
+            Self::Udm(udm) => udm.read(plan, out).await,
+            Self::Dump(dump) => dump.read(plan, out).await,
         }
     }
 }

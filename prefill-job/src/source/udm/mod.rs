@@ -16,7 +16,6 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use futures::{StreamExt, stream};
-use model::RealmTopic;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -47,15 +46,7 @@ impl Udm {
     }
 
     /// See [`super::Source::read`].
-    pub(super) async fn read(
-        &self,
-        topics: &[RealmTopic],
-        out: mpsc::Sender<SourceEvent>,
-    ) -> Result<(), SourceError> {
-        let plan = Plan::new(topics)?;
-        if plan.is_empty() {
-            return Ok(());
-        }
+    pub(super) async fn read(&self, plan: Plan, out: mpsc::Sender<SourceEvent>) -> Result<(), SourceError> {
         let index = self.client.index(&out).await?;
         let Modules { names, unmatched } = plan.modules(index.iter().map(String::as_str));
         if let Some(topic) = unmatched.into_iter().next() {
@@ -168,7 +159,7 @@ mod tests {
         let entries = entries(&listed);
         // `dns/alias` is read with its own module, `dns/srv` is in no index, nobody asked for `dns/host`.
         let modules = ["dns/alias", "dns/dns"].map(str::to_owned);
-        let topic = |topic: &str| RealmTopic { realm: "udm".to_owned(), topic: topic.to_owned() };
+        let topic = |topic: &str| model::RealmTopic { realm: "udm".to_owned(), topic: topic.to_owned() };
         let plan = Plan::new(&[topic("dns/(dns|alias|srv)")]).unwrap();
         let mut strays = HashSet::from(["t".to_owned()]);
         assert_eq!(wanted("dns/dns", &entries, &plan, &modules, &mut strays), [1, 2]);
