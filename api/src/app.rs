@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{extract::State, serve::ListenerExt};
 use broker::{Broker, EventPublisher, Readers, RegistryView, Revised};
-use model::{Lifecycle, Progress, Subscription, SubscriptionName};
+use model::{Lifecycle, PrefillTask, Progress, Subscription, SubscriptionName};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -44,6 +44,8 @@ pub(crate) struct Details {
     pub progress: Option<Progress>,
     /// It is ready, but its queue does not exist: its events are lost.
     pub broken: bool,
+    /// Name of the current attempt's Job, where prefills are Jobs.
+    pub job: Option<String>,
 }
 
 impl App {
@@ -88,7 +90,9 @@ impl App {
             }
         }
         let progress = if prefill.attempt == 0 { None } else { self.broker.progress().get(name).await? };
-        Ok(Some(Details { progress, broken: !has_queue }))
+        let job =
+            if prefill.attempt == 0 { None } else { self.launcher.job_name(&PrefillTask::of(&entry.value)) };
+        Ok(Some(Details { progress, broken: !has_queue, job }))
     }
 
     /// For tests of crashes: stops here for ever if the test wants so.

@@ -17,6 +17,7 @@
 
 mod app;
 mod auth;
+mod change;
 mod config;
 mod docs;
 mod error;

@@ -39,6 +39,22 @@ pub fn document(root_path: &str) -> Value {
                     (200, "The subscription, with the state of its prefill", Some(schema("Subscription"))),
                     UNAUTHORIZED, NOT_FOUND, INTERNAL, UNAVAILABLE,
                 ]),
+                "patch": operation("Change a subscription",
+                    "Role: admin; the subscription itself may change its password and ask for a prefill. The queue is \
+                     kept: events that are accepted after the answer come by the new topics.",
+                    &[NAME], Some(json!({"type": "object", "additionalProperties": false, "minProperties": 1,
+                        "properties": {
+                            "realms_topics": {"type": "array", "items": schema("RealmTopic")},
+                            "password": {"type": "string", "description": "At most 1024 bytes, no NUL. It counts \
+                                within a second; until then both may."},
+                            "prefill": {"type": "boolean", "description": "Ask for a prefill, as POST …/prefill does"},
+                        }})), &[
+                    (200, "The subscription as it is now", Some(schema("Subscription"))),
+                    UNAUTHORIZED, NOT_FOUND,
+                    (409, "A prefill with the former topics is under way, the subscription is not ready, or its queue \
+                     is lost", DETAIL),
+                    TOO_SLOW, TOO_LARGE, INVALID, INTERNAL, UNAVAILABLE,
+                ]),
                 "delete": operation("Remove a subscription and its queue", "Role: admin, or the subscription itself.",
                     &[NAME], None, &[(200, "Removed", NULL), UNAUTHORIZED, NOT_FOUND, INTERNAL, UNAVAILABLE]),
             },
@@ -46,6 +62,24 @@ pub fn document(root_path: &str) -> Value {
                 "get": operation("Show the prefill", "Role: admin, or the subscription itself.", &[NAME], None, &[
                     (200, "State, attempt, reason and progress", Some(schema("Prefill"))),
                     UNAUTHORIZED, NOT_FOUND, INTERNAL, UNAVAILABLE,
+                ]),
+                "post": operation("Ask for a prefill, anew or again",
+                    "Role: admin, or the subscription itself. A failed one is tried again. After one that is done a \
+                     new round begins: live events that were accepted before come first, what is unread of the former \
+                     prefill is dropped, then the queue appears empty until the new prefill is done.",
+                    &[NAME], None, &[
+                    (200, "One is pending or running already", Some(schema("Prefill"))),
+                    (202, "Asked for", Some(schema("Prefill"))),
+                    UNAUTHORIZED, NOT_FOUND,
+                    (409, "The subscription is not ready, or its queue is lost", DETAIL),
+                    TOO_SLOW, TOO_LARGE, INVALID, INTERNAL, UNAVAILABLE,
+                ]),
+                "delete": operation("Cancel the prefill",
+                    "Role: admin, or the subscription itself. What was written of it is never delivered; it counts as \
+                     failed, and can be asked for again.",
+                    &[NAME], None, &[
+                    (200, "Cancelled", Some(schema("Prefill"))), UNAUTHORIZED, NOT_FOUND,
+                    (409, "It has ended already, or the queue is lost", DETAIL), INTERNAL, UNAVAILABLE,
                 ]),
                 "patch": operation("Set the state of the prefill", "Role: prefill. Any transition is accepted.",
                     &[NAME], Some(json!({"type": "object", "required": ["status"], "properties": {"status": states()}})),
@@ -217,9 +251,11 @@ fn schemas() -> Value {
             "state": states(), "round": count, "attempt": count, "since": {"type": "string", "format": "date-time"},
             "reason": {"type": ["string", "null"]}, "message": {"type": ["string", "null"]},
             "boundary_known": {"type": "boolean"},
+            "job": {"type": ["string", "null"], "description": "Name of its Job in Kubernetes"},
             "progress": {"anyOf": [{"type": "null"}, object(&["done", "skipped", "rate"], json!({
                 "topic": {"type": ["string", "null"]}, "done": count, "total": {"type": ["integer", "null"]},
                 "skipped": count, "rate": {"type": "number", "description": "Objects a second"},
+                "eta": {"type": ["number", "null"], "description": "Seconds until it is done, at that rate"},
                 "error": {"type": ["string", "null"], "description": "What is being tried again"},
             }))]},
         })),

@@ -6,15 +6,16 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::Response,
 };
-use broker::Modified;
+use broker::{Modified, Revised};
 use model::{PrefillState, Reason, Subscription, Timestamp};
 use serde::Serialize;
 
 use crate::{
-    app::{Details, Shared},
+    app::{App, Details, Shared},
     auth::{Caller, Role},
+    change,
     error::{ApiError, json, null},
-    registration::now,
+    registration::{check_queue, now},
     request::{self, JsonBody, LARGEST_BODY},
     subscriptions::{existing, gone},
 };
@@ -33,6 +34,8 @@ pub(crate) struct PrefillView<'a> {
     message: Option<&'a str>,
     /// Has the dispatcher reached the marker of this round?
     boundary_known: bool,
+    /// Name of the attempt's Job, where prefills are Jobs.
+    job: Option<String>,
     progress: Option<ProgressView<'a>>,
 }
 
@@ -43,6 +46,8 @@ struct ProgressView<'a> {
     total: Option<u64>,
     skipped: u64,
     rate: f64,
+    /// Seconds until it is done, at that rate.
+    eta: Option<f64>,
     error: Option<&'a str>,
 }
 
@@ -67,12 +72,14 @@ impl<'a> PrefillView<'a> {
             reason,
             message,
             boundary_known: prefill.boundary.is_some(),
+            job: details.job.clone(),
             progress: current.map(|p| ProgressView {
                 topic: p.topic.as_deref(),
                 done: p.done,
                 total: p.total,
                 skipped: p.skipped,
                 rate: p.rate,
+                eta: p.eta(),
                 error: p.error.as_deref(),
             }),
         }
@@ -86,8 +93,70 @@ pub(crate) async fn get(
 ) -> Result<Response, ApiError> {
     let caller = app.auth.admin_or_subscriber(&headers, &name).await?;
     let entry = existing(&app, &name, caller).await?;
-    let details = app.details(&entry).await?.ok_or_else(|| gone(&name, caller))?;
-    Ok(json(StatusCode::OK, &PrefillView::new(&entry.value, &details)))
+    shown(&app, StatusCode::OK, &entry, caller).await
+}
+
+/// Asks for a prefill, anew or again.
+pub(crate) async fn ask(
+    State(app): Shared,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let body = JsonBody::read(&headers, body, LARGEST_BODY).await?;
+    let caller = app.auth.admin_or_subscriber(&headers, &name).await?;
+    request::no_options(&body)?;
+    let entry = existing(&app, &name, caller).await?.value;
+    let change = |s: &Subscription| s.with_prefill_again(now());
+    let (status, entry) = change::apply(&app, entry, caller, change).await?;
+    shown(&app, status, &entry, caller).await
+}
+
+/// Cancels the prefill: what was written of it is never delivered, and it can be asked for again.
+pub(crate) async fn cancel(
+    State(app): Shared,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let caller = app.auth.admin_or_subscriber(&headers, &name).await?;
+    let entry = existing(&app, &name, caller).await?;
+    let Subscription { name: known, incarnation, prefill, .. } = &entry.value;
+    if prefill.reason == Some(Reason::Cancelled) {
+        return shown(&app, StatusCode::OK, &entry, caller).await;
+    }
+    let too_late =
+        || ApiError::Conflict(format!("The prefill of {known} has ended: there is nothing to cancel"));
+    if !entry.value.awaits_prefill() {
+        return Err(too_late());
+    }
+    check_queue(&app, &entry.value).await?;
+    // The fence first: from here on the attempt can neither write nor complete, whatever becomes of this request.
+    if !app.broker.queue(known, *incarnation).cancel_fence(prefill.attempt).await? {
+        return Err(too_late());
+    }
+    let message = "cancelled through the API".to_owned();
+    let cancelled = |s: &Subscription| {
+        let same = s.awaits_prefill() && s.prefill.attempt == prefill.attempt;
+        let (reason, message) = (Some(Reason::Cancelled), Some(message.clone()));
+        same.then(|| s.with_prefill_state(PrefillState::Failed, reason, message, now())).flatten()
+    };
+    match app.broker.registry().modify(known, *incarnation, cancelled).await? {
+        Modified::Changed(entry) | Modified::Unchanged(entry) => {
+            tracing::info!(subscription = %known, %incarnation, attempt = prefill.attempt, "the prefill is cancelled");
+            shown(&app, StatusCode::OK, &entry, caller).await
+        }
+        Modified::Gone => Err(gone(&name, caller)),
+    }
+}
+
+async fn shown(
+    app: &App,
+    status: StatusCode,
+    entry: &Revised<Subscription>,
+    caller: Caller,
+) -> Result<Response, ApiError> {
+    let details = app.details(entry).await?.ok_or_else(|| gone(entry.value.name.as_str(), caller))?;
+    Ok(json(status, &PrefillView::new(&entry.value, &details)))
 }
 
 /// Sets the state from outside, as the prefill service of the former software does. Any transition is accepted.

@@ -145,7 +145,7 @@ async fn complete(
 }
 
 /// A ready subscription must have its queue.
-async fn check_queue(app: &App, subscription: &Subscription) -> Result<(), ApiError> {
+pub(crate) async fn check_queue(app: &App, subscription: &Subscription) -> Result<(), ApiError> {
     let Subscription { name, incarnation, .. } = subscription;
     if app.broker.queue(name, *incarnation).exists().await? {
         return Ok(());

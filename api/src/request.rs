@@ -185,28 +185,12 @@ pub(crate) fn registration(body: &JsonBody) -> Result<(Registration, String), Ap
                 })
                 .ok()
         });
-    let realms_topics = problems
-        .field::<Vec<Value>>(
-            &fields,
-            "realms_topics",
-            "list_type",
-            "an array of {\"realm\", \"topic\"} is expected",
-        )
-        .map(|items| realm_topics(&items, &mut problems));
+    let realms_topics = topics_field(&fields, &mut problems);
     let request_prefill =
         problems.field(&fields, "request_prefill", "bool_type", "true or false is expected");
-    let password = problems.field(&fields, "password", "string_type", "a string is expected").inspect(
-        |Text(password)| {
-            let at: &[&dyn crate::error::Place] = &[&"body", &"password"];
-            if password.len() > LONGEST_PASSWORD {
-                let msg = format!("the password has more than {LONGEST_PASSWORD} bytes");
-                problems.0.push(Problem::new(at, "string_too_long", msg));
-            }
-            if password.contains('\0') {
-                problems.0.push(Problem::new(at, "string_nul", "the password holds a NUL character"));
-            }
-        },
-    );
+    let password = problems
+        .field(&fields, "password", "string_type", "a string is expected")
+        .inspect(|Text(password)| check_password(password, &mut problems));
     problems.finish()?;
     match (name, realms_topics, request_prefill, password) {
         (Some(name), Some(realms_topics), Some(Lax(request_prefill)), Some(Text(password))) => {
@@ -215,6 +199,61 @@ pub(crate) fn registration(body: &JsonBody) -> Result<(Registration, String), Ap
         // Each missing one is a problem, and was returned above.
         _ => Err(ApiError::Invalid(Vec::new())),
     }
+}
+
+fn check_password(password: &str, problems: &mut Problems) {
+    let at: &[&dyn crate::error::Place] = &[&"body", &"password"];
+    if password.len() > LONGEST_PASSWORD {
+        let msg = format!("the password has more than {LONGEST_PASSWORD} bytes");
+        problems.0.push(Problem::new(at, "string_too_long", msg));
+    }
+    if password.contains('\0') {
+        problems.0.push(Problem::new(at, "string_nul", "the password holds a NUL character"));
+    }
+}
+
+/// What is to be changed about a subscription. At least one thing is.
+#[derive(Debug)]
+pub(crate) struct Change {
+    pub realms_topics: Option<Vec<RealmTopic>>,
+    pub password: Option<String>,
+    /// Ask for a prefill, too.
+    pub prefill: bool,
+}
+
+/// The body of `PATCH /v1/subscriptions/{name}`. Other fields are refused: whoever sends `request_prefill` or a new
+/// name means something that would not happen.
+pub(crate) fn change(body: &JsonBody) -> Result<Change, ApiError> {
+    const KNOWN: [&str; 3] = ["realms_topics", "password", "prefill"];
+    let fields = body.fields()?;
+    let mut problems = Problems::default();
+    for field in fields.keys().filter(|field| !KNOWN.contains(&field.as_str())) {
+        let msg = "this field can't be changed; realms_topics, password and prefill can";
+        problems.0.push(Problem::new(&[&"body", &field.as_str()], "extra_forbidden", msg));
+    }
+    if fields.is_empty() {
+        let msg = "nothing is to be changed: give realms_topics, password or prefill";
+        problems.0.push(Problem::new(&[&"body"], "missing", msg));
+    }
+    let given = |field: &str| fields.contains_key(field);
+    let realms_topics = given("realms_topics").then(|| topics_field(&fields, &mut problems)).flatten();
+    let password = given("password")
+        .then(|| problems.field(&fields, "password", "string_type", "a string is expected"))
+        .flatten()
+        .map(|Text(password)| password)
+        .inspect(|password| check_password(password, &mut problems));
+    let prefill = given("prefill")
+        .then(|| problems.field(&fields, "prefill", "bool_type", "true or false is expected"))
+        .flatten()
+        .is_some_and(|Lax(prefill)| prefill);
+    problems.finish()?;
+    Ok(Change { realms_topics, password, prefill })
+}
+
+fn topics_field(fields: &BTreeMap<String, &RawValue>, problems: &mut Problems) -> Option<Vec<RealmTopic>> {
+    let expected = "an array of {\"realm\", \"topic\"} is expected";
+    let items = problems.field::<Vec<Value>>(fields, "realms_topics", "list_type", expected)?;
+    Some(realm_topics(&items, problems))
 }
 
 fn realm_topics(items: &[Value], problems: &mut Problems) -> Vec<RealmTopic> {
@@ -297,6 +336,19 @@ pub(crate) fn prefill_state(body: &JsonBody) -> Result<PrefillState, ApiError> {
         problems.field(&fields, "status", "enum", "one of pending, running, failed, done is expected");
     problems.finish()?;
     state.ok_or_else(|| ApiError::Invalid(Vec::new()))
+}
+
+/// The body of `POST …/prefill`: nothing, or an object. Options that are not known are refused.
+pub(crate) fn no_options(body: &JsonBody) -> Result<(), ApiError> {
+    if body.text.is_empty() {
+        return Ok(());
+    }
+    let mut problems = Problems::default();
+    for field in body.fields()?.keys() {
+        let msg = "there is no such option";
+        problems.0.push(Problem::new(&[&"body", &field.as_str()], "extra_forbidden", msg));
+    }
+    problems.finish()
 }
 
 /// Checks the body of an acknowledgement: `{"status": "ok"}` is the only one there is.

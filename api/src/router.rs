@@ -41,8 +41,14 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 fn routes() -> [(&'static str, MethodRouter<Arc<App>>); 11] {
     [
         ("/v1/subscriptions", get(subscriptions::list).post(subscriptions::create)),
-        ("/v1/subscriptions/{name}", get(subscriptions::get).delete(subscriptions::delete)),
-        ("/v1/subscriptions/{name}/prefill", get(prefill::get).patch(prefill::set)),
+        (
+            "/v1/subscriptions/{name}",
+            get(subscriptions::get).patch(subscriptions::change).delete(subscriptions::delete),
+        ),
+        (
+            "/v1/subscriptions/{name}/prefill",
+            get(prefill::get).post(prefill::ask).patch(prefill::set).delete(prefill::cancel),
+        ),
         ("/v1/subscriptions/{name}/messages/next", get(messages::next)),
         ("/v1/subscriptions/{name}/messages/{seq_num}/status", patch(messages::acknowledge)),
         ("/v1/messages", post(messages::publish)),

@@ -13,10 +13,11 @@ use serde::Serialize;
 use crate::{
     app::{App, Shared},
     auth::{Caller, Role},
+    change,
     error::{ApiError, WRONG_CREDENTIALS, json, null},
     prefill::PrefillView,
     registration,
-    request::{self, JsonBody, LARGEST_BODY},
+    request::{self, Change, JsonBody, LARGEST_BODY},
 };
 
 /// A subscription as the API shows it: the four fields of the former service first.
@@ -75,6 +76,53 @@ pub(crate) async fn get(
 ) -> Result<Response, ApiError> {
     let caller = app.auth.admin_or_subscriber(&headers, &name).await?;
     let entry = existing(&app, &name, caller).await?;
+    let details = app.details(&entry).await?.ok_or_else(|| gone(&name, caller))?;
+    let prefill = PrefillView::new(&entry.value, &details);
+    Ok(json(StatusCode::OK, &SubscriptionView::new(&entry.value, Some(prefill))))
+}
+
+/// Changes topics, password, or both. Topics are the admin's to choose; the password is also the subscriber's own.
+pub(crate) async fn change(
+    State(app): Shared,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let body = JsonBody::read(&headers, body, LARGEST_BODY).await?;
+    let caller = app.auth.admin_or_subscriber(&headers, &name).await?;
+    let Change { realms_topics, password, prefill } = request::change(&body)?;
+    if realms_topics.is_some() && caller == Caller::Subscriber {
+        return Err(WRONG_CREDENTIALS);
+    }
+    let mut entry = existing(&app, &name, caller).await?;
+    if realms_topics.is_some() && entry.value.awaits_prefill() {
+        return Err(ApiError::Conflict(format!(
+            "A prefill of {name} is under way with the former topics: wait until it has ended, or cancel it \
+             (DELETE /v1/subscriptions/{name}/prefill)"
+        )));
+    }
+    if realms_topics.is_some() || prefill {
+        let changed = |s: &Subscription| {
+            // Read again from the leader: a prefill may have begun meanwhile.
+            let topics = realms_topics.as_ref().filter(|_| !s.awaits_prefill());
+            let with_topics = topics.and_then(|topics| s.with_topics(topics));
+            let base = with_topics.as_ref().unwrap_or(s);
+            let again = if prefill { base.with_prefill_again(registration::now()) } else { None };
+            again.or(with_topics)
+        };
+        (_, entry) = change::apply(&app, entry.value, caller, changed).await?;
+        if realms_topics.as_ref().is_some_and(|topics| *topics != entry.value.realms_topics) {
+            return Err(ApiError::Conflict(format!(
+                "The topics of {name} are being changed by others; try again"
+            )));
+        }
+    }
+    if let Some(password) = password {
+        let Subscription { name, incarnation, .. } = &entry.value;
+        let hash = app.auth.hash(&password).await?;
+        app.broker.credentials().put(name, *incarnation, &hash).await?;
+        tracing::info!(subscription = %name, %incarnation, "its password was changed");
+    }
     let details = app.details(&entry).await?.ok_or_else(|| gone(&name, caller))?;
     let prefill = PrefillView::new(&entry.value, &details);
     Ok(json(StatusCode::OK, &SubscriptionView::new(&entry.value, Some(prefill))))

@@ -88,7 +88,7 @@ impl Actor {
             may_record(current, identity, PrefillState::Failed)
                 .then(|| current.with_prefill_state(PrefillState::Failed, Some(reason), None, now()))
                 .flatten()?
-                .retried(now())
+                .with_prefill_again(now())
         };
         match self.registry.modify(&identity.subscription, identity.incarnation, change).await? {
             Modified::Changed(_) => {

@@ -1,11 +1,11 @@
 //! One lane per subscription: takes all that waits and writes it as one atomic batch. Latency is low when idle,
 //! throughput is high under load, and a lane that fails tries again without stopping the others.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use broker::{Broker, Copier, Copy, CopyError};
 use bytes::Bytes;
-use model::{Incarnation, SubscriptionName, chain};
+use model::{Incarnation, RealmTopic, Subscription, SubscriptionName, chain};
 use tokio::sync::mpsc;
 
 use crate::metrics::Metrics;
@@ -18,8 +18,8 @@ const BATCH_BYTES: usize = 4 << 20;
 pub(crate) enum Item {
     /// Copy this event.
     Event { sequence: u64, payload: Bytes },
-    /// From here on a round's live events follow.
-    Marker { sequence: u64, round: u32 },
+    /// From here on a round's live events follow, by these topics.
+    Marker { sequence: u64, round: u32, topics: Arc<[RealmTopic]> },
 }
 
 /// What a lane tells.
@@ -71,8 +71,8 @@ impl Lane {
                 },
             };
             let done = match first {
-                Item::Marker { sequence, round } => {
-                    if let Err(stop) = self.mark(sequence, round).await {
+                Item::Marker { sequence, round, topics } => {
+                    if let Err(stop) = self.mark(sequence, round, &topics).await {
                         return stop;
                     }
                     sequence
@@ -93,7 +93,7 @@ impl Lane {
     }
 
     /// Writes the checkpoint, then the boundary: the engine begins only when the checkpoint shows its round.
-    async fn mark(&mut self, sequence: u64, round: u32) -> Result<(), Stop> {
+    async fn mark(&mut self, sequence: u64, round: u32, topics: &[RealmTopic]) -> Result<(), Stop> {
         let mut retry = Retry::new(&self.metrics);
         loop {
             match self.copier.mark(sequence, round).await {
@@ -102,7 +102,12 @@ impl Lane {
             }
         }
         loop {
-            let change = |s: &model::Subscription| s.with_boundary(self.incarnation, round, sequence);
+            // Topics that were changed after the marker was read need a marker of their own: without a boundary one
+            // will come.
+            let change = |s: &Subscription| {
+                let same = *s.realms_topics == *topics;
+                same.then(|| s.with_boundary(self.incarnation, round, sequence)).flatten()
+            };
             match self.broker.registry().modify(&self.name, self.incarnation, change).await {
                 Ok(broker::Modified::Gone) => return Err(Stop::Gone),
                 Ok(_) => break,

@@ -101,6 +101,13 @@ struct Head {
     topic: String,
 }
 
+fn route_of(subscription: &Subscription) -> Option<Route> {
+    let told = |(index, error): (usize, model::TopicError)| {
+        tracing::error!(subscription = %subscription.name, index, %error, "a topic can't be used: no events for it");
+    };
+    Route::new(&subscription.realms_topics).map_err(told).ok()
+}
+
 impl<'a> Session<'a> {
     /// Loads the position first, then the routes: a marker at or below the position has its boundary recorded by
     /// now, and one above it will be read.
@@ -138,13 +145,7 @@ impl<'a> Session<'a> {
     /// Opens the lane of a subscription; without a marker only if it had one before.
     async fn open(&mut self, subscription: &Subscription, marker: bool) -> Result<(), Ended> {
         let Subscription { name, incarnation, .. } = subscription;
-        let route = match Route::new(&subscription.realms_topics) {
-            Ok(route) => route,
-            Err((index, error)) => {
-                tracing::error!(subscription = %name, index, %error, "a topic can't be used: no events for it");
-                return Ok(());
-            }
-        };
+        let Some(route) = route_of(subscription) else { return Ok(()) };
         let Some(copier) = Copier::open(self.broker.queue(name, *incarnation)).await? else {
             tracing::warn!(subscription = %name, %incarnation, "registered, but its queue does not exist");
             return Ok(());
@@ -252,16 +253,21 @@ impl<'a> Session<'a> {
         incarnation: Incarnation,
         round: u32,
     ) -> Result<(), Ended> {
-        if !self.lanes.contains_key(&incarnation) {
-            let entry = self.broker.registry().subscription(name).await?;
-            match entry {
-                Some(s) if s.value.incarnation == incarnation => self.open(&s.value, true).await?,
-                _ => {
-                    tracing::debug!(subscription = %name, %incarnation, "a marker of a removed subscription")
-                }
+        let entry = self.broker.registry().subscription(name).await?;
+        let Some(entry) = entry.filter(|s| s.value.incarnation == incarnation) else {
+            // If it has a lane, that will find the queue gone.
+            tracing::debug!(subscription = %name, %incarnation, "a marker of a removed subscription");
+            return Ok(());
+        };
+        if self.lanes.contains_key(&incarnation) {
+            // Its topics may have changed: from this place on the new ones count.
+            if let Some(route) = route_of(&entry.value) {
+                self.routes.insert(incarnation, route);
             }
+        } else {
+            self.open(&entry.value, true).await?;
         }
-        self.hand(incarnation, Item::Marker { sequence, round }, 0);
+        self.hand(incarnation, Item::Marker { sequence, round, topics: entry.value.realms_topics.into() }, 0);
         Ok(())
     }
 

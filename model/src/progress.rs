@@ -27,3 +27,36 @@ pub struct Progress {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
+
+impl Progress {
+    /// Seconds until everything known to exist is written, at the rate so far. `None` while total or rate are
+    /// unknown.
+    #[must_use]
+    #[allow(clippy::cast_precision_loss)]
+    pub fn eta(&self) -> Option<f64> {
+        let left = self.total?.saturating_sub(self.done + self.skipped);
+        (self.rate > 0.0).then(|| (left as f64 / self.rate).ceil())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_left() {
+        for (done, skipped, total, rate, expected) in [
+            (50, 0, Some(100), 10.0, Some(5.0)),
+            (50, 10, Some(100), 10.0, Some(4.0)),
+            (100, 0, Some(100), 10.0, Some(0.0)),
+            (110, 0, Some(100), 10.0, Some(0.0)),
+            (0, 0, Some(100), 0.0, None),
+            (5, 0, None, 10.0, None),
+        ] {
+            let incarnation = Incarnation(uuid::Uuid::from_u128(1));
+            let progress =
+                Progress { incarnation, attempt: 1, topic: None, done, total, skipped, rate, error: None };
+            assert_eq!(progress.eta(), expected, "{progress:?}");
+        }
+    }
+}

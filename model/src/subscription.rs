@@ -184,20 +184,44 @@ impl Subscription {
         Some(next)
     }
 
-    /// The same subscription with another attempt of the *same* round: what a failed prefill gets when it is asked
-    /// for again. `None` unless it failed.
+    /// The same subscription after its prefill was asked for again: a failed one gets another attempt of the *same*
+    /// round, with the same boundary; a done one a new round, whose boundary the next marker tells. `None` while one
+    /// is pending or running.
     #[must_use]
-    pub fn retried(&self, now: Timestamp) -> Option<Self> {
-        if self.prefill.state != PrefillState::Failed {
-            return None;
-        }
+    pub fn with_prefill_again(&self, now: Timestamp) -> Option<Self> {
         let mut next = self.clone();
+        match self.prefill.state {
+            PrefillState::Pending | PrefillState::Running => return None,
+            PrefillState::Failed => {}
+            PrefillState::Done => {
+                next.prefill.round += 1;
+                next.prefill.boundary = None;
+            }
+        }
         next.prefill.attempt += 1;
         next.prefill.state = PrefillState::Pending;
         next.prefill.since = now;
         next.prefill.reason = None;
         next.prefill.message = None;
         Some(next)
+    }
+
+    /// The same subscription with other topics, or `None` if they are the same. The boundary becomes unknown: only
+    /// the next marker puts the new topics into effect, and until one did it is sent again.
+    #[must_use]
+    pub fn with_topics(&self, realms_topics: &[RealmTopic]) -> Option<Self> {
+        (self.realms_topics != realms_topics).then(|| {
+            let mut next = self.clone();
+            next.realms_topics = realms_topics.to_vec();
+            next.prefill.boundary = None;
+            next
+        })
+    }
+
+    /// Is a prefill asked for, or under way?
+    #[must_use]
+    pub fn awaits_prefill(&self) -> bool {
+        matches!(self.prefill.state, PrefillState::Pending | PrefillState::Running)
     }
 }
 
@@ -269,22 +293,33 @@ mod tests {
     }
 
     #[test]
-    fn only_a_failed_prefill_is_retried_in_its_round() {
+    fn a_prefill_is_asked_for_again() {
+        let later = now("2026-01-03T00:00:00");
+        let of = |state, reason| {
+            let s = subscription(true);
+            let s = s.with_boundary(s.incarnation, 1, 9).unwrap();
+            s.with_prefill_state(state, reason, None, later.clone()).unwrap_or(s)
+        };
+        for (found, expected) in [
+            (of(PrefillState::Pending, None), None),
+            (of(PrefillState::Running, None), None),
+            (of(PrefillState::Failed, Some(Reason::ImagePull)), Some((1, 2, Some(9)))),
+            (of(PrefillState::Done, None), Some((2, 2, None))),
+            (subscription(false), Some((1, 1, None))),
+        ] {
+            let again = found.with_prefill_again(later.clone()).map(|s| s.prefill);
+            assert_eq!(again.as_ref().map(|p| (p.round, p.attempt, p.boundary)), expected, "{found:?}");
+            assert!(again.is_none_or(|p| p.state == PrefillState::Pending && p.reason.is_none()));
+        }
+    }
+
+    #[test]
+    fn other_topics_wait_for_a_marker() {
         let s = subscription(true);
-        assert_eq!(s.retried(now("2026-01-02T00:00:00")), None);
-        let failed = s
-            .with_boundary(s.incarnation, 1, 9)
-            .unwrap()
-            .with_prefill_state(
-                PrefillState::Failed,
-                Some(Reason::ImagePull),
-                None,
-                now("2026-01-02T00:00:00"),
-            )
-            .unwrap();
-        let again = failed.retried(now("2026-01-03T00:00:00")).unwrap().prefill;
-        assert_eq!((again.round, again.attempt, again.boundary), (1, 2, Some(9)));
-        assert_eq!((again.state, again.reason), (PrefillState::Pending, None));
+        let s = s.with_boundary(s.incarnation, 1, 9).unwrap();
+        assert_eq!(s.with_topics(&s.realms_topics), None);
+        let changed = s.with_topics(&[]).unwrap();
+        assert_eq!((changed.prefill.boundary, changed.prefill.round), (None, 1));
     }
 
     #[test]

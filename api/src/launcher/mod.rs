@@ -3,7 +3,7 @@
 mod kubernetes;
 
 use broker::Tasks;
-use manifests::JobTemplate;
+use manifests::{Identity, JobTemplate};
 use model::PrefillTask;
 
 use crate::error::ApiError;
@@ -29,6 +29,11 @@ impl Launcher {
     #[must_use]
     pub fn queue(tasks: Tasks) -> Self {
         Self::Queue(Box::new(tasks))
+    }
+
+    /// Name of the attempt's Job, if attempts are Jobs.
+    pub(crate) fn job_name(&self, task: &PrefillTask) -> Option<String> {
+        matches!(self, Self::Kubernetes(_)).then(|| Identity::from(task).job_name())
     }
 
     /// Makes what the attempt needs. Doing it again is harmless.

@@ -107,7 +107,7 @@ async fn what_was_decided_about_another_attempt_is_not_recorded() {
     let scene = Scene::new(silent).await;
     let late = scene.record(PrefillState::Failed, Some(Reason::ImagePull));
     scene.actor.act(&late).await.unwrap();
-    scene.modify(|s| s.retried(now())).await;
+    scene.modify(|s| s.with_prefill_again(now())).await;
     assert_eq!(scene.actor.act(&late).await.unwrap(), Outcome::Overtaken);
     assert_eq!(scene.current().await.prefill.state, PrefillState::Pending);
 }
@@ -181,7 +181,9 @@ async fn a_job_is_made_with_its_config_map_also_when_it_exists() {
 async fn no_job_is_made_for_what_is_not_asked_for_any_more() {
     let scene = Scene::new(silent).await;
     let late = Action::CreateJob(scene.task());
-    scene.modify(|s| s.with_prefill_state(PrefillState::Failed, None, None, now())?.retried(now())).await;
+    scene
+        .modify(|s| s.with_prefill_state(PrefillState::Failed, None, None, now())?.with_prefill_again(now()))
+        .await;
     assert_eq!(scene.actor.act(&late).await.unwrap(), Outcome::Overtaken);
     assert_eq!(scene.asked(), [""; 0]);
 }

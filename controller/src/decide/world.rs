@@ -235,7 +235,7 @@ impl World {
             Action::NextAttempt { .. } => {
                 let entry = self.observed.entry.as_mut().unwrap();
                 let failed = entry.with_prefill_state(PrefillState::Failed, None, None, time()).unwrap();
-                *entry = failed.retried(time()).unwrap();
+                *entry = failed.with_prefill_again(time()).unwrap();
             }
             Action::CreateJob(task) => {
                 assert_eq!(*task, PrefillTask::of(self.entry()));

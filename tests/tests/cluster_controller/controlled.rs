@@ -170,7 +170,7 @@ impl Subject<'_> {
 
     /// Asked again after a failure, by an API that died before it made the Job.
     pub async fn retry(&self) -> Result<()> {
-        self.modify(|s| s.retried("2026-01-02T00:00:00".parse().ok()?)).await
+        self.modify(|s| s.with_prefill_again("2026-01-02T00:00:00".parse().ok()?)).await
     }
 
     pub async fn entry(&self) -> Result<Subscription> {
