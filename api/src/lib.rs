@@ -19,6 +19,7 @@ mod app;
 mod auth;
 mod change;
 mod config;
+mod dead_letters;
 mod docs;
 mod error;
 mod health;

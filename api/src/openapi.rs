@@ -105,6 +105,27 @@ pub fn document(root_path: &str) -> Value {
                       TOO_SLOW, TOO_LARGE, INVALID,
                       BROKEN, UNAVAILABLE]),
             },
+            "/v1/subscriptions/{name}/dead-letters": {
+                "get": operation("List what the queue could not carry",
+                    "Role: admin, or the subscription itself. Oldest first, at most 1000.", &[NAME], None, &[
+                    (200, "The dead letters", Some(json!({"type": "array", "items": schema("DeadLetter")}))),
+                    UNAUTHORIZED, NOT_FOUND, INTERNAL, UNAVAILABLE,
+                ]),
+            },
+            "/v1/subscriptions/{name}/dead-letters/{id}": {
+                "delete": operation("Remove a dead letter", "Role: admin, or the subscription itself.",
+                    &[NAME, LETTER], None, &[
+                    (200, "Removed", NULL), UNAUTHORIZED, NOT_FOUND, INVALID, INTERNAL, UNAVAILABLE,
+                ]),
+            },
+            "/v1/subscriptions/{name}/dead-letters/{id}/redelivery": {
+                "post": operation("Send a dead letter again",
+                    "Role: admin, or the subscription itself. It goes to the end of the queue, so it comes after newer \
+                     changes of the same object.", &[NAME, LETTER], None, &[
+                    (202, "It is in the queue", NULL), UNAUTHORIZED, NOT_FOUND,
+                    (409, "NATS still does not carry it, or it was not kept", DETAIL), INVALID, INTERNAL, UNAVAILABLE,
+                ]),
+            },
             "/v1/messages": {
                 "post": operation("Send an event", "Role: events.", &[], Some(schema("Message")), &[
                     (202, "Stored: it will be delivered to every subscription of its topic", NULL),
@@ -149,6 +170,7 @@ type Parameter = (&'static str, &'static str, &'static str, &'static str);
 
 const NAME: Parameter = ("path", "name", "string", "Name of the subscription");
 const SEQUENCE: Parameter = ("path", "seq_num", "integer", "The message's sequence_number");
+const LETTER: Parameter = ("path", "id", "integer", "Number of the dead letter");
 const TIMEOUT: Parameter = ("query", "timeout", "number", "Seconds to wait: 0.1 to 280, 5 if not given");
 const POP: Parameter = ("query", "pop", "boolean", "Remove the message on delivery, for good");
 
@@ -258,6 +280,13 @@ fn schemas() -> Value {
                 "eta": {"type": ["number", "null"], "description": "Seconds until it is done, at that rate"},
                 "error": {"type": ["string", "null"], "description": "What is being tried again"},
             }))]},
+        })),
+        "DeadLetter": object(&["id", "kept", "origin", "reason", "topic", "size", "limit", "at"], json!({
+            "id": count, "kept": {"type": "boolean", "description": "Can it be sent again?"},
+            "origin": {"type": "object"}, "reason": {"enum": ["TooLarge"]}, "topic": text, "dn": text,
+            "size": {"type": "integer", "description": "Bytes"},
+            "limit": {"type": "integer", "description": "Bytes that NATS carried then"},
+            "at": {"type": "string", "format": "date-time"}, "incarnation": text,
         })),
         "Message": object(&message_fields, message),
         "ProvisioningMessage":

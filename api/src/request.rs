@@ -366,9 +366,18 @@ pub(crate) fn acknowledgement(body: &JsonBody) -> Result<(), ApiError> {
 
 /// The number of a message in a path.
 pub(crate) fn sequence(text: &str) -> Result<u64, ApiError> {
+    number(text, "seq_num")
+}
+
+/// The number of a dead letter in a path.
+pub(crate) fn dead_letter(text: &str) -> Result<u64, ApiError> {
+    number(text, "id")
+}
+
+fn number(text: &str, parameter: &'static str) -> Result<u64, ApiError> {
     text.parse().ok().filter(|n| *n > 0).ok_or_else(|| {
-        let msg = "a number of a message is expected: 1 or more";
-        ApiError::invalid(Problem::new(&[&"path", &"seq_num"], "int_parsing", msg))
+        let msg = "a number is expected: 1 or more";
+        ApiError::invalid(Problem::new(&[&"path", &parameter], "int_parsing", msg))
     })
 }
 

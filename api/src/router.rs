@@ -17,7 +17,7 @@ use axum::{
     },
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
-    routing::{MethodRouter, get, patch, post},
+    routing::{MethodRouter, delete, get, patch, post},
 };
 use percent_encoding::percent_decode_str;
 use serde_json::json;
@@ -28,7 +28,7 @@ use uuid::Uuid;
 
 use crate::{
     app::{App, Shared},
-    docs,
+    dead_letters, docs,
     error::{ApiError, json as json_answer},
     health, messages,
     metrics::{Request as RequestLabels, Route as RouteLabel},
@@ -38,7 +38,7 @@ use crate::{
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Every route. Each operation stands in the description, too; tests compare them.
-fn routes() -> [(&'static str, MethodRouter<Arc<App>>); 11] {
+fn routes() -> [(&'static str, MethodRouter<Arc<App>>); 14] {
     [
         ("/v1/subscriptions", get(subscriptions::list).post(subscriptions::create)),
         (
@@ -51,6 +51,9 @@ fn routes() -> [(&'static str, MethodRouter<Arc<App>>); 11] {
         ),
         ("/v1/subscriptions/{name}/messages/next", get(messages::next)),
         ("/v1/subscriptions/{name}/messages/{seq_num}/status", patch(messages::acknowledge)),
+        ("/v1/subscriptions/{name}/dead-letters", get(dead_letters::list)),
+        ("/v1/subscriptions/{name}/dead-letters/{id}", delete(dead_letters::delete)),
+        ("/v1/subscriptions/{name}/dead-letters/{id}/redelivery", post(dead_letters::redeliver)),
         ("/v1/messages", post(messages::publish)),
         ("/healthz", get(health::healthz)),
         ("/readyz", get(health::readyz)),

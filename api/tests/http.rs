@@ -298,7 +298,7 @@ async fn the_description_is_true() {
     let server = Server::start().await;
     let document = server.send(Method::GET, "/openapi.json", ADMIN, None).await.json();
     for (path, methods) in document["paths"].as_object().unwrap() {
-        let asked = path.replace("{name}", "nobody").replace("{seq_num}", "1");
+        let asked = path.replace("{name}", "nobody").replace("{seq_num}", "1").replace("{id}", "1");
         for (method, operation) in methods.as_object().unwrap() {
             let method: Method = method.to_uppercase().parse().unwrap();
             let request = server.client.request(method.clone(), server.url(&asked));

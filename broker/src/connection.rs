@@ -14,7 +14,8 @@ use model::{Incarnation, SubscriptionName};
 use serde::Deserialize;
 
 use crate::{
-    Credentials, Error, EventLog, EventPublisher, Position, ProgressBoard, Queue, Registry, Tasks, names,
+    Credentials, DeadLetters, Error, EventLog, EventPublisher, Position, ProgressBoard, Queue, Registry,
+    Tasks, names,
     wire::{TIMEOUT, Wire, code},
 };
 
@@ -24,6 +25,8 @@ const HEADER_ROOM: usize = 64 * 1024;
 const OLDEST_SERVER: (i64, i64, i64) = (2, 12, 0);
 /// Most messages of one subject of a queue. The limit is per subject, so that fence and checkpoint always pass.
 const LARGEST_QUEUE: i64 = 10_000_000;
+/// Most dead letters of all subscriptions together, their parts counted: beyond it the oldest go.
+const MOST_DEAD_LETTERS: i64 = 100_000;
 
 /// A password: its `Debug` is blank.
 #[derive(Clone, PartialEq, Eq)]
@@ -133,6 +136,14 @@ impl Broker {
             ..self.stream_config()
         };
         self.create_stream(tasks).await?;
+        let dead_letters = Config {
+            name: names::DEAD_LETTERS.to_owned(),
+            subjects: names::DEAD_LETTER_SUBJECTS.map(str::to_owned).to_vec(),
+            max_messages: MOST_DEAD_LETTERS,
+            allow_atomic_publish: true,
+            ..self.stream_config()
+        };
+        self.create_stream(dead_letters).await?;
         for bucket in names::BUCKETS {
             let config = kv::Config {
                 bucket: bucket.to_owned(),
@@ -156,7 +167,10 @@ impl Broker {
     /// [`Error::LayoutMissing`] names what is not there.
     pub async fn await_layout(&self) -> Result<(), Error> {
         let buckets = names::BUCKETS.iter().map(|bucket| names::bucket_stream(bucket));
-        let streams = [names::INCOMING, names::TASKS].map(str::to_owned).into_iter().chain(buckets);
+        let streams = [names::INCOMING, names::TASKS, names::DEAD_LETTERS]
+            .map(str::to_owned)
+            .into_iter()
+            .chain(buckets);
         for stream in streams {
             if self.stream_state(&stream).await?.is_none() {
                 return Err(Error::LayoutMissing { what: format!("the stream {stream}") });
@@ -187,6 +201,12 @@ impl Broker {
     #[must_use]
     pub fn credentials(&self) -> Credentials {
         Credentials::new(self.wire.clone())
+    }
+
+    /// What queues could not carry.
+    #[must_use]
+    pub fn dead_letters(&self) -> DeadLetters {
+        DeadLetters::new(self.wire.clone())
     }
 
     /// The queue of one incarnation of a subscription.

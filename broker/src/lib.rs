@@ -20,6 +20,7 @@
 mod connection;
 mod copies;
 mod credentials;
+mod dead_letters;
 mod error;
 mod events;
 mod fence;
@@ -38,6 +39,7 @@ mod wire;
 pub use connection::{Broker, NatsConfig, Secret};
 pub use copies::{Copier, Copy, CopyError};
 pub use credentials::{Credentials, StoredCredential};
+pub use dead_letters::{DeadLetters, Stored as StoredDeadLetter};
 pub use error::{Error, WriteError};
 pub use events::{EventLog, EventPublisher, LogEntry, LogItem, Position, PublishError};
 pub use fence::{Claimed, FenceHolder, FillError};

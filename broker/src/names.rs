@@ -12,6 +12,10 @@ pub(crate) const TASKS: &str = "tasks";
 pub(crate) const TASK_SUBJECTS: &str = "tasks.prefill.*";
 pub(crate) const TASK_CONSUMER: &str = "prefill-workers";
 
+/// What queues can't carry, in parts that fit: one stream for all subscriptions.
+pub(crate) const DEAD_LETTERS: &str = "dead-letters";
+pub(crate) const DEAD_LETTER_SUBJECTS: [&str; 2] = ["dead-letters.*.*", "dead-letters.*.*.part"];
+
 /// KV buckets.
 pub(crate) const SUBSCRIPTIONS: &str = "SUBSCRIPTIONS";
 pub(crate) const CREDENTIALS: &str = "CREDENTIALS";
@@ -27,6 +31,9 @@ pub(crate) const ROUND: &str = "Headstart-Round";
 pub(crate) const ATTEMPT: &str = "Headstart-Attempt";
 pub(crate) const INDEX: &str = "Headstart-Index";
 pub(crate) const INCOMING_SEQ: &str = "Headstart-Incoming-Seq";
+
+/// Number of the messages that follow a dead letter and hold its parts.
+pub(crate) const PARTS: &str = "Headstart-Parts";
 
 /// Headers of JetStream.
 pub(crate) const EXPECTED_STREAM: &str = "Nats-Expected-Stream";
@@ -52,6 +59,11 @@ pub(crate) fn key_subject(bucket: &str, key: &str) -> String {
 /// Subject of a subscription's task.
 pub(crate) fn task_subject(name: &SubscriptionName) -> String {
     format!("tasks.prefill.{name}")
+}
+
+/// Subject of the dead letters of one incarnation; their parts are on the one below it.
+pub(crate) fn dead_letter_subject(name: &SubscriptionName, incarnation: Incarnation) -> String {
+    format!("{DEAD_LETTERS}.{name}.{}", incarnation.short())
 }
 
 /// A queue's stream. It carries the incarnation, since `STREAM.DELETE` has no condition: a late delete must not hit

@@ -1,4 +1,4 @@
-//! Removing a subscription: entry, task, queue, credentials; then the entry becomes a tombstone.
+//! Removing a subscription: entry, task, queue, dead letters, credentials; then the entry becomes a tombstone.
 
 use model::{Entry, Incarnation, Lifecycle, Subscription, SubscriptionName, Tombstone};
 
@@ -48,6 +48,7 @@ impl Broker {
         }
         self.tasks().remove(name, incarnation).await?;
         queue.delete().await?;
+        self.dead_letters().remove_all(name, incarnation).await?;
         let Some(current) = registry.subscription(name).await?.filter(|s| s.value.incarnation == incarnation)
         else {
             return Ok(Removal::Gone);

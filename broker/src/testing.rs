@@ -45,14 +45,24 @@ impl NatsServer {
     #[allow(clippy::expect_used)] // a test's helper: a panic is its way to fail
     pub async fn start_with(extra: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let config = format!(
-            "jetstream {{ store_dir: \"{}\", max_file_store: 4GB }}\nmax_payload: 8MB\n{extra}\n",
-            folder.path().display()
-        );
-        std::fs::write(folder.path().join("nats.conf"), config).expect("writing the configuration");
         let mut server = Self { child: None, port: free_port(), folder };
-        server.restart().await;
+        server.restart_with("8MB", extra).await;
         server
+    }
+
+    /// Starts it again with another limit of a message, such as `1MB`, and further lines of configuration.
+    ///
+    /// # Panics
+    /// If it does not come up within 20 seconds.
+    #[allow(clippy::expect_used)]
+    pub async fn restart_with(&mut self, max_payload: &str, extra: &str) {
+        let folder = self.folder.path();
+        let config = format!(
+            "jetstream {{ store_dir: \"{}\", max_file_store: 4GB }}\nmax_payload: {max_payload}\n{extra}\n",
+            folder.display()
+        );
+        std::fs::write(folder.join("nats.conf"), config).expect("writing the configuration");
+        self.restart().await;
     }
 
     /// Address of the server.

@@ -5,7 +5,11 @@ use std::{sync::Arc, time::Duration};
 
 use broker::{Broker, Copier, Copy, CopyError};
 use bytes::Bytes;
-use model::{Incarnation, RealmTopic, Subscription, SubscriptionName, chain};
+use model::{
+    DeadLetter, DeadLetterReason, Incarnation, Message, Origin, RealmTopic, Subscription, SubscriptionName,
+    Timestamp, chain,
+};
+use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use crate::metrics::Metrics;
@@ -80,7 +84,7 @@ impl Lane {
                 Item::Event { sequence, payload } => {
                     let batch = fill(Copy { incoming_seq: sequence, payload }, items, &mut waiting);
                     let through = batch.last().map_or(sequence, |copy| copy.incoming_seq);
-                    if let Err(stop) = self.copy(&batch).await {
+                    if let Err(stop) = self.copy(batch).await {
                         return stop;
                     }
                     through
@@ -121,10 +125,41 @@ impl Lane {
         Ok(())
     }
 
-    async fn copy(&mut self, batch: &[Copy]) -> Result<(), Stop> {
+    async fn set_aside(&self, copy: &Copy, limit: usize) -> Result<(), broker::Error> {
+        let topic =
+            serde_json::from_slice(&copy.payload).map_or_else(|_| String::new(), |Topic { topic }| topic);
+        let letter = DeadLetter {
+            incarnation: self.incarnation,
+            origin: Origin::Live { incoming_seq: copy.incoming_seq },
+            reason: DeadLetterReason::TooLarge,
+            topic,
+            dn: Message::dn(&copy.payload),
+            size: copy.payload.len() as u64,
+            limit: limit as u64,
+            at: Timestamp::from_utc(jiff::Timestamp::now()),
+        };
+        self.broker.dead_letters().set_aside(&self.name, &letter, &copy.payload).await?;
+        self.metrics.dead_letters.inc();
+        tracing::warn!(
+            subscription = %self.name, incoming_seq = copy.incoming_seq, topic = letter.topic, dn = letter.dn, limit,
+            "an event is larger than NATS carries and is set aside; raise max_payload and send it again"
+        );
+        Ok(())
+    }
+
+    async fn copy(&mut self, mut batch: Vec<Copy>) -> Result<(), Stop> {
         let mut retry = Retry::new(&self.metrics);
+        // Accepted when NATS carried more than now: it must not stop the queue.
+        let limit = self.broker.largest_message();
+        let known = self.copier.checkpoint().incoming_seq;
+        let too_large = |copy: &mut Copy| copy.payload.len() > limit;
+        for copy in batch.extract_if(.., too_large).filter(|copy| copy.incoming_seq > known) {
+            while let Err(error) = self.set_aside(&copy, limit).await {
+                retry.after(&self.name, &mut self.copier, error.into()).await?;
+            }
+        }
         loop {
-            match self.copier.copy(batch).await {
+            match self.copier.copy(&batch).await {
                 Ok(()) => {
                     self.metrics.copies.inc_by(batch.len() as u64);
                     return Ok(());
@@ -133,6 +168,12 @@ impl Lane {
             }
         }
     }
+}
+
+/// The part of an event that a dead letter tells.
+#[derive(Deserialize)]
+struct Topic {
+    topic: String,
 }
 
 /// Takes what waits, up to the limits of a batch. A marker ends the batch and is given back.

@@ -19,6 +19,7 @@ pub struct Metrics {
     pub(crate) lanes: Gauge<u64, AtomicU64>,
     pub(crate) lanes_waiting: Gauge,
     pub(crate) copies: Counter,
+    pub(crate) dead_letters: Counter,
 }
 
 impl Metrics {
@@ -26,7 +27,7 @@ impl Metrics {
     #[must_use]
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
-        let Self { ready: _, position, read, lanes, lanes_waiting, copies } = &metrics;
+        let Self { ready: _, position, read, lanes, lanes_waiting, copies, dead_letters } = &metrics;
         registry.register(
             "headstart_dispatcher_position",
             "Sequence in the event log up to which every queue has its copies",
@@ -46,6 +47,11 @@ impl Metrics {
             "headstart_dispatcher_lanes_waiting",
             "Subscriptions whose queue refuses copies at the moment: full, or NATS is away",
             lanes_waiting.clone(),
+        );
+        registry.register(
+            "headstart_dispatcher_dead_letters",
+            "Events that were set aside because NATS does not carry them any more",
+            dead_letters.clone(),
         );
         registry.register("headstart_dispatcher_copies", "Copies written to queues", copies.clone());
         metrics

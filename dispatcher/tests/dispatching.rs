@@ -167,3 +167,33 @@ async fn lost_entries_are_refused() {
     let ended = tokio::time::timeout(SOON, running).await.unwrap().unwrap();
     assert!(matches!(ended, Err(dispatcher::Error::Hole { from: 1, to: 3 })), "{ended:?}");
 }
+
+#[tokio::test]
+async fn an_event_that_nats_does_not_carry_any_more_stops_nobody_and_can_be_sent_again() {
+    let mut server = NatsServer::start().await;
+    let broker = server.broker().await;
+    let s = register(&broker, "mail", "users/user").await;
+    post(&broker, "users/user", 1).await;
+    let huge = format!(r#"{{"realm":"udm","topic":"users/user","n":2,"x":"{}"}}"#, "x".repeat(2 << 20));
+    broker.events().publish(Bytes::from(huge.clone()), Instant::now()).await.unwrap();
+    post(&broker, "users/user", 3).await;
+    server.restart_with("1MB", "").await;
+    let broker = server.broker().await;
+    let (running, guard) = start(&broker);
+    assert_eq!(drain(&broker, &s, 2).await, [1, 3]);
+    let letters = broker.dead_letters().list(&s.name, s.incarnation, 10).await.unwrap();
+    let [letter] = letters.as_slice() else { panic!("{letters:?}") };
+    assert_eq!((letter.letter.topic.as_str(), letter.letter.size), ("users/user", huge.len() as u64));
+    drop(guard);
+    running.await.unwrap().unwrap();
+    server.restart_with("8MB", "").await;
+    let broker = server.broker().await;
+    let message = broker.dead_letters().message(letter).await.unwrap().unwrap();
+    assert_eq!(message, huge.as_bytes());
+    broker.redeliver(&s.name, 0, letter, message).await.unwrap();
+    assert!(broker.dead_letters().list(&s.name, s.incarnation, 10).await.unwrap().is_empty());
+    let (_running, _guard) = start(&broker);
+    let done = |s: &Subscription| s.with_boundary(s.incarnation, 0, 1);
+    broker.registry().modify(&s.name, s.incarnation, done).await.unwrap();
+    assert_eq!(drain(&broker, &s, 1).await, [2]);
+}

@@ -14,6 +14,7 @@
 
 mod chain;
 mod checkpoint;
+mod dead_letter;
 mod delivery;
 mod exit;
 mod fence;
@@ -28,6 +29,7 @@ mod topic;
 
 pub use chain::chain;
 pub use checkpoint::Checkpoint;
+pub use dead_letter::{DeadLetter, DeadLetterReason, Origin};
 pub use delivery::{
     AfterMain, AfterPrefill, LiveTag, PrefillTag, after_main, after_prefill, may_acknowledge_prefill,
 };

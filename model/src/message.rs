@@ -117,6 +117,26 @@ fn is_empty_container(text: &str) -> bool {
 }
 
 impl Message {
+    /// DN of the object of a stored message, for people; after the change, or before it if it was deleted.
+    #[must_use]
+    pub fn dn(stored: &[u8]) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Stored {
+            body: Sides,
+        }
+        #[derive(Deserialize)]
+        struct Sides {
+            old: Side,
+            new: Side,
+        }
+        #[derive(Deserialize)]
+        struct Side {
+            dn: Option<String>,
+        }
+        let Stored { body: Sides { old, new } } = serde_json::from_slice(stored).ok()?;
+        new.dn.or(old.dn)
+    }
+
     /// The message as JSON with its place in a queue appended: `sequence_number` and `num_delivered`. The stored
     /// bytes are not parsed again, so nothing in them can change.
     #[must_use]
@@ -133,6 +153,20 @@ mod tests {
 
     fn body(text: &str) -> Body {
         serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn the_dn_after_or_before() {
+        for (old, new, expected) in [
+            (r#"{"dn":"cn=a"}"#, r#"{"dn":"cn=b"}"#, Some("cn=b")),
+            (r#"{"dn":"cn=a"}"#, "{}", Some("cn=a")),
+            ("{}", r#"{"x":1}"#, None),
+            ("{}", r#"{"dn":1}"#, None),
+        ] {
+            let stored = format!(r#"{{"topic":"t","body":{{"old":{old},"new":{new}}}}}"#);
+            assert_eq!(Message::dn(stored.as_bytes()).as_deref(), expected, "{stored}");
+        }
+        assert_eq!(Message::dn(b"no JSON"), None);
     }
 
     #[test]

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use broker::{Broker, Claimed, FenceHolder, Queue};
 use bytes::Bytes;
-use model::{Body, Counts, ExitCode, Message, PrefillTask, Publisher, Reason, Timestamp, UDM_REALM};
+use model::{
+    Body, Counts, DeadLetter, DeadLetterReason, ExitCode, Message, Origin, PrefillTask, Publisher, Reason,
+    Timestamp, UDM_REALM,
+};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -92,7 +95,7 @@ async fn fill(
 ) -> Outcome {
     let (objects, mut events) = mpsc::channel(CHANNEL);
     let read = async { source.read(&task.realms_topics, objects).await.map_err(Failure::from) };
-    let write = write_all(&mut events, fence, teller, broker.largest_message(), shutdown);
+    let write = write_all(broker, task, &mut events, fence, teller, shutdown);
     // Both at once: the first failure drops the other. A source that has ended has dropped its sender, so the writer
     // ends too.
     let written = tokio::try_join!(async { read.await.map_err(Outcome::Failed) }, write);
@@ -107,10 +110,11 @@ async fn fill(
 
 /// Writes what comes until the source closes the channel.
 async fn write_all(
+    broker: &Broker,
+    task: &PrefillTask,
     events: &mut mpsc::Receiver<SourceEvent>,
     fence: &mut FenceHolder,
     teller: &Teller,
-    largest: usize,
     shutdown: &CancellationToken,
 ) -> Result<Counts, Outcome> {
     let mut counts = Counts::default();
@@ -130,7 +134,13 @@ async fn write_all(
                     if batch.bytes >= BATCH_BYTES {
                         batch.write(fence, &mut counts).await?;
                     }
-                    batch.push(message(object, counts.messages + batch.messages.len() as u64 + 1, largest)?);
+                    let index = counts.messages + batch.messages.len() as u64 + 1;
+                    let (topic, payload) = message(object, index)?;
+                    if payload.len() > broker.largest_message() {
+                        set_aside(broker, task, topic, &payload).await?;
+                    } else {
+                        batch.push(payload);
+                    }
                 }
                 SourceEvent::Skipped { .. } => counts.skipped += 1,
                 SourceEvent::TopicStarted { topic, total } => teller.update(|tally| {
@@ -177,7 +187,7 @@ impl Batch {
 }
 
 /// The message of an object, as consumers know it.
-fn message(object: SnapshotObject, index: u64, largest: usize) -> Result<Bytes, Outcome> {
+fn message(object: SnapshotObject, index: u64) -> Result<(String, Bytes), Outcome> {
     let message = Message {
         publisher_name: Publisher::UdmPreFill,
         ts: Timestamp::naive_utc(jiff::Timestamp::now()),
@@ -185,16 +195,37 @@ fn message(object: SnapshotObject, index: u64, largest: usize) -> Result<Bytes, 
         topic: object.topic,
         body: Body::snapshot(object.object),
     };
-    let bad = |problem: String| {
-        let text = format!("object {index} ({}) can't be written: {problem}", message.topic);
-        Outcome::Failed(Failure::permanent(ExitCode::BadData, Reason::BadData, text))
-    };
-    let payload = serde_json::to_vec(&message).map_err(|e| bad(e.to_string()))?;
-    if payload.len() > largest {
-        return Err(bad(format!(
-            "it has {} bytes, at most {largest} fit; raise max_payload of NATS (64 KiB are kept for headers)",
-            payload.len()
-        )));
+    match serde_json::to_vec(&message) {
+        Ok(payload) => Ok((message.topic, Bytes::from(payload))),
+        Err(error) => {
+            let text = format!("object {index} ({}) can't be written: {error}", message.topic);
+            Err(Outcome::Failed(Failure::permanent(ExitCode::BadData, Reason::BadData, text)))
+        }
     }
-    Ok(Bytes::from(payload))
+}
+
+/// An object that NATS can't carry is set aside: one huge group must not keep everybody from everything.
+async fn set_aside(
+    broker: &Broker,
+    task: &PrefillTask,
+    topic: String,
+    payload: &[u8],
+) -> Result<(), Outcome> {
+    let (size, limit) = (payload.len() as u64, broker.largest_message() as u64);
+    let letter = DeadLetter {
+        incarnation: task.incarnation,
+        origin: Origin::Prefill { attempt: task.attempt },
+        reason: DeadLetterReason::TooLarge,
+        dn: Message::dn(payload),
+        topic,
+        size,
+        limit,
+        at: Timestamp::from_utc(jiff::Timestamp::now()),
+    };
+    tracing::warn!(
+        subscription = %task.subscription, topic = letter.topic, dn = letter.dn, size, limit,
+        "an object is larger than NATS carries and is set aside; raise max_payload and send it again"
+    );
+    let set = broker.dead_letters().set_aside(&task.subscription, &letter, payload).await;
+    set.map_err(|error| Outcome::Failed(Failure::from(error)))
 }

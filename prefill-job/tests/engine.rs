@@ -136,6 +136,32 @@ async fn what_can_not_work_ends_with_its_code() {
 }
 
 #[tokio::test]
+async fn an_object_that_nats_does_not_carry_is_set_aside_and_the_others_are_written() {
+    let server = NatsServer::start().await;
+    let broker = server.broker().await;
+    let (s, queue) = registered(&broker).await;
+    activate(&queue).await;
+    let mut file = dump(2);
+    let huge = "x".repeat(broker.largest_message() + 1);
+    writeln!(file, r#"{{"dn":"uid=huge,dc=x","objectType":"users/user","id":"{huge}","properties":{{}}}}"#)
+        .unwrap();
+    writeln!(file, r#"{{"dn":"uid=u2,dc=x","objectType":"users/user","id":"u2","properties":{{}}}}"#)
+        .unwrap();
+    let outcome = run(&broker, &source(&file), &s).await;
+    assert_eq!(outcome, Outcome::Done(Some(Counts { messages: 4, skipped: 0 })));
+    let done = |s: &Subscription| s.with_prefill_state(PrefillState::Done, None, None, s.created.clone());
+    broker.registry().modify(&s.name, s.incarnation, done).await.unwrap();
+    assert_eq!(read_all(&broker, &s).await, expected(3));
+    let letters = broker.dead_letters().list(&s.name, s.incarnation, 10).await.unwrap();
+    let told: Vec<_> = letters.iter().map(|l| (l.letter.dn.as_deref(), l.is_kept())).collect();
+    assert_eq!(told, [(Some("uid=huge,dc=x"), true)]);
+    let kept = broker.dead_letters().message(&letters[0]).await.unwrap().unwrap();
+    assert_eq!(kept.len() as u64, letters[0].letter.size);
+    let kept: serde_json::Value = serde_json::from_slice(&kept).unwrap();
+    assert_eq!(kept["body"]["new"]["id"], huge);
+}
+
+#[tokio::test]
 async fn a_higher_attempt_ends_the_lower_one() {
     let server = NatsServer::start().await;
     let broker = server.broker().await;

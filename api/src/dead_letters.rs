@@ -1,0 +1,100 @@
+//! `/v1/subscriptions/{name}/dead-letters`: what the queue could not carry, and sending it again.
+
+use axum::{
+    extract::{Path, State},
+    http::{HeaderMap, StatusCode},
+    response::Response,
+};
+use broker::StoredDeadLetter;
+use model::{DeadLetter, Lifecycle, Subscription};
+use serde::Serialize;
+
+use crate::{
+    app::{App, Shared},
+    auth::Caller,
+    error::{ApiError, json, null},
+    request,
+    subscriptions::existing,
+};
+
+/// Letters that one answer shows.
+const SHOWN_MAX: usize = 1000;
+
+#[derive(Serialize)]
+struct View<'a> {
+    id: u64,
+    /// Can it be sent again?
+    kept: bool,
+    #[serde(flatten)]
+    letter: &'a DeadLetter,
+}
+
+pub(crate) async fn list(
+    State(app): Shared,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let caller = app.auth.admin_or_subscriber(&headers, &name).await?;
+    let subscription = existing(&app, &name, caller).await?.value;
+    let letters =
+        app.broker.dead_letters().list(&subscription.name, subscription.incarnation, SHOWN_MAX).await?;
+    let shown: Vec<View<'_>> = letters
+        .iter()
+        .filter(|stored| stored.letter.is_current(&subscription))
+        .map(|stored| View { id: stored.id, kept: stored.is_kept(), letter: &stored.letter })
+        .collect();
+    Ok(json(StatusCode::OK, &shown))
+}
+
+pub(crate) async fn redeliver(
+    State(app): Shared,
+    Path((name, id)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let (subscription, stored) = find(&app, &name, &id, &headers).await?;
+    if subscription.lifecycle != Lifecycle::Ready {
+        return Err(ApiError::Conflict(format!("The subscription {name} is not ready")));
+    }
+    let Some(message) = app.broker.dead_letters().message(&stored).await? else {
+        return Err(ApiError::Conflict(format!(
+            "Only the record of dead letter {id} was kept: ask for the prefill again when NATS carries more"
+        )));
+    };
+    let limit = app.broker.largest_message();
+    if message.len() > limit {
+        return Err(ApiError::Conflict(format!(
+            "Dead letter {id} has {} bytes, and NATS carries {limit}: raise max_payload first",
+            message.len()
+        )));
+    }
+    app.broker.redeliver(&subscription.name, subscription.prefill.round, &stored, message).await?;
+    tracing::info!(subscription = %subscription.name, id = stored.id, "a dead letter was sent again");
+    Ok(null(StatusCode::ACCEPTED))
+}
+
+pub(crate) async fn delete(
+    State(app): Shared,
+    Path((name, id)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let (subscription, stored) = find(&app, &name, &id, &headers).await?;
+    app.broker.dead_letters().remove(&stored).await?;
+    tracing::info!(subscription = %subscription.name, id = stored.id, "a dead letter was removed");
+    Ok(null(StatusCode::OK))
+}
+
+async fn find(
+    app: &App,
+    name: &str,
+    id: &str,
+    headers: &HeaderMap,
+) -> Result<(Subscription, StoredDeadLetter), ApiError> {
+    let caller: Caller = app.auth.admin_or_subscriber(headers, name).await?;
+    let number = request::dead_letter(id)?;
+    let subscription = existing(app, name, caller).await?.value;
+    let stored = app.broker.dead_letters().get(&subscription.name, subscription.incarnation, number).await?;
+    match stored {
+        Some(stored) => Ok((subscription, stored)),
+        None => Err(ApiError::NotFound(format!("{name} has no dead letter {number}"))),
+    }
+}
