@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{extract::State, serve::ListenerExt};
-use broker::{Broker, EventPublisher, Readers, RegistryView, Revised};
+use broker::{Broker, EventPublisher, QueueCounts, Readers, RegistryView, Revised};
 use model::{Lifecycle, PrefillTask, Progress, Subscription, SubscriptionName};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -46,6 +46,8 @@ pub(crate) struct Details {
     pub broken: bool,
     /// Name of the current attempt's Job, where prefills are Jobs.
     pub job: Option<String>,
+    /// What waits in its queue, if that exists.
+    pub queue: Option<QueueCounts>,
 }
 
 impl App {
@@ -92,7 +94,7 @@ impl App {
         let progress = if prefill.attempt == 0 { None } else { self.broker.progress().get(name).await? };
         let job =
             if prefill.attempt == 0 { None } else { self.launcher.job_name(&PrefillTask::of(&entry.value)) };
-        Ok(Some(Details { progress, broken: !has_queue, job }))
+        Ok(Some(Details { progress, broken: !has_queue, job, queue: queue.pending().await? }))
     }
 
     /// For tests of crashes: stops here for ever if the test wants so.

@@ -36,14 +36,23 @@ pub(crate) async fn list(
 ) -> Result<Response, ApiError> {
     let caller = app.auth.admin_or_subscriber(&headers, &name).await?;
     let subscription = existing(&app, &name, caller).await?.value;
-    let letters =
-        app.broker.dead_letters().list(&subscription.name, subscription.incarnation, SHOWN_MAX).await?;
+    let letters = current(&app, &subscription).await?;
     let shown: Vec<View<'_>> = letters
         .iter()
-        .filter(|stored| stored.letter.is_current(&subscription))
         .map(|stored| View { id: stored.id, kept: stored.is_kept(), letter: &stored.letter })
         .collect();
     Ok(json(StatusCode::OK, &shown))
+}
+
+/// The letters that still mean something, at most 1000.
+pub(crate) async fn current(
+    app: &App,
+    subscription: &Subscription,
+) -> Result<Vec<StoredDeadLetter>, ApiError> {
+    let Subscription { name, incarnation, .. } = subscription;
+    let mut letters = app.broker.dead_letters().list(name, *incarnation, SHOWN_MAX).await?;
+    letters.retain(|stored| stored.letter.is_current(subscription));
+    Ok(letters)
 }
 
 pub(crate) async fn redeliver(

@@ -268,6 +268,12 @@ fn schemas() -> Value {
         "Subscription": object(&["name", "realms_topics", "request_prefill", "prefill_queue_status"], json!({
             "name": text, "realms_topics": topics, "request_prefill": {"type": "boolean"},
             "prefill_queue_status": states(), "prefill": schema("Prefill"),
+            "queue": object(&["prefill", "live", "dead_letters", "limit", "full"], json!({
+                "prefill": count, "live": count, "dead_letters": count,
+                "limit": {"type": "integer", "description": "Most messages of each kind. At the limit nothing is \
+                    dropped: what is new waits in the event log, or with the prefill's attempt"},
+                "full": {"type": "boolean"},
+            })),
         })),
         "Prefill": object(&["state", "round", "attempt", "since", "boundary_known"], json!({
             "state": states(), "round": count, "attempt": count, "since": {"type": "string", "format": "date-time"},

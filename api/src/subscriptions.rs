@@ -6,14 +6,14 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::Response,
 };
-use broker::{Removal, Revised};
+use broker::{Queue, QueueCounts, Removal, Revised};
 use model::{Entry, Lifecycle, RealmTopic, Subscription, SubscriptionName};
 use serde::Serialize;
 
 use crate::{
     app::{App, Shared},
     auth::{Caller, Role},
-    change,
+    change, dead_letters,
     error::{ApiError, WRONG_CREDENTIALS, json, null},
     prefill::PrefillView,
     registration,
@@ -29,18 +29,52 @@ pub(crate) struct SubscriptionView<'a> {
     prefill_queue_status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     prefill: Option<PrefillView<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    queue: Option<QueueView>,
+}
+
+/// What waits in a queue. At the limit, which holds for each kind on its own, nothing is dropped: new messages wait
+/// in the event log, or with the prefill's attempt.
+#[derive(Serialize)]
+struct QueueView {
+    prefill: u64,
+    live: u64,
+    dead_letters: u64,
+    limit: u64,
+    full: bool,
 }
 
 impl<'a> SubscriptionView<'a> {
-    fn new(subscription: &'a Subscription, prefill: Option<PrefillView<'a>>) -> Self {
+    fn brief(subscription: &'a Subscription) -> Self {
+        Self::new(subscription, None, None)
+    }
+
+    fn new(
+        subscription: &'a Subscription,
+        prefill: Option<PrefillView<'a>>,
+        queue: Option<QueueView>,
+    ) -> Self {
         Self {
             name: &subscription.name,
             realms_topics: &subscription.realms_topics,
             request_prefill: subscription.request_prefill,
             prefill_queue_status: prefill.as_ref().map_or(subscription.prefill.state.as_str(), |p| p.state),
             prefill,
+            queue,
         }
     }
+}
+
+async fn shown(app: &App, entry: &Revised<Subscription>, caller: Caller) -> Result<Response, ApiError> {
+    let subscription = &entry.value;
+    let details = app.details(entry).await?.ok_or_else(|| gone(subscription.name.as_str(), caller))?;
+    let dead_letters = dead_letters::current(app, subscription).await?.len() as u64;
+    let queue = details.queue.map(|QueueCounts { main, prefill }| {
+        let limit = Queue::LARGEST;
+        QueueView { prefill, live: main, dead_letters, limit, full: main.max(prefill) >= limit }
+    });
+    let prefill = PrefillView::new(subscription, &details);
+    Ok(json(StatusCode::OK, &SubscriptionView::new(subscription, Some(prefill), queue)))
 }
 
 pub(crate) async fn create(State(app): Shared, headers: HeaderMap, body: Body) -> Result<Response, ApiError> {
@@ -62,7 +96,7 @@ pub(crate) async fn list(State(app): Shared, headers: HeaderMap) -> Result<Respo
     let subscriptions: Vec<SubscriptionView<'_>> = entries
         .iter()
         .filter_map(|(_, entry)| match &entry.value {
-            Entry::Subscription(s) if s.lifecycle == Lifecycle::Ready => Some(SubscriptionView::new(s, None)),
+            Entry::Subscription(s) if s.lifecycle == Lifecycle::Ready => Some(SubscriptionView::brief(s)),
             _ => None,
         })
         .collect();
@@ -76,9 +110,7 @@ pub(crate) async fn get(
 ) -> Result<Response, ApiError> {
     let caller = app.auth.admin_or_subscriber(&headers, &name).await?;
     let entry = existing(&app, &name, caller).await?;
-    let details = app.details(&entry).await?.ok_or_else(|| gone(&name, caller))?;
-    let prefill = PrefillView::new(&entry.value, &details);
-    Ok(json(StatusCode::OK, &SubscriptionView::new(&entry.value, Some(prefill))))
+    shown(&app, &entry, caller).await
 }
 
 /// Changes topics, password, or both. Topics are the admin's to choose; the password is also the subscriber's own.
@@ -123,9 +155,7 @@ pub(crate) async fn change(
         app.broker.credentials().put(name, *incarnation, &hash).await?;
         tracing::info!(subscription = %name, %incarnation, "its password was changed");
     }
-    let details = app.details(&entry).await?.ok_or_else(|| gone(&name, caller))?;
-    let prefill = PrefillView::new(&entry.value, &details);
-    Ok(json(StatusCode::OK, &SubscriptionView::new(&entry.value, Some(prefill))))
+    shown(&app, &entry, caller).await
 }
 
 pub(crate) async fn delete(

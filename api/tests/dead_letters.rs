@@ -52,6 +52,9 @@ async fn a_dead_letter_is_shown_and_sent_again_once() {
         (&letter["kept"], &letter["origin"]),
         (&json!(true), &json!({"from": "live", "incoming_seq": 7}))
     );
+    let subscription = server.send(Method::GET, "/v1/subscriptions/mail", MAIL, None).await.json();
+    let queue = json!({"prefill": 0, "live": 0, "dead_letters": 1, "limit": 10_000_000, "full": false});
+    assert_eq!(subscription["queue"], queue);
     let again = format!("{PATH}/{}/redelivery", letter["id"]);
     let foreign = again.replace("mail", "other");
     assert_eq!(server.send(Method::POST, &foreign, ADMIN, None).await.status, StatusCode::NOT_FOUND);

@@ -23,8 +23,6 @@ use crate::{
 const HEADER_ROOM: usize = 64 * 1024;
 /// First server with atomic batches.
 const OLDEST_SERVER: (i64, i64, i64) = (2, 12, 0);
-/// Most messages of one subject of a queue. The limit is per subject, so that fence and checkpoint always pass.
-const LARGEST_QUEUE: i64 = 10_000_000;
 /// Most dead letters of all subscriptions together, their parts counted: beyond it the oldest go.
 const MOST_DEAD_LETTERS: i64 = 100_000;
 
@@ -269,7 +267,7 @@ impl Broker {
             name,
             subjects,
             first_sequence: Some(first_sequence),
-            max_messages_per_subject: LARGEST_QUEUE,
+            max_messages_per_subject: Queue::LARGEST.cast_signed(),
             discard: DiscardPolicy::New,
             discard_new_per_subject: true,
             allow_rollup: true,
