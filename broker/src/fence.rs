@@ -86,6 +86,7 @@ impl Queue {
                 holder: holder.clone(),
                 state: FenceState::Open,
                 counts: None,
+                contained: Vec::new(),
             };
             match self.write_state(Part::Fence, &fence, found.revision).await {
                 Ok(sequence) => {
@@ -157,8 +158,18 @@ impl FenceHolder {
     /// # Errors
     /// [`FillError`].
     pub async fn seal(&mut self, counts: Counts) -> Result<(), FillError> {
+        self.seal_leaving_out(counts, Vec::new()).await
+    }
+
+    /// As [`seal`](Self::seal); `contained` are the live messages that the snapshot makes superfluous. They go with
+    /// [`Queue::remove_contained`].
+    ///
+    /// # Errors
+    /// [`FillError`].
+    pub async fn seal_leaving_out(&mut self, counts: Counts, contained: Vec<u64>) -> Result<(), FillError> {
         let deadline = tokio::time::Instant::now() + RESOLVE_FOR;
-        let sealed = Fence { state: FenceState::Sealed, counts: Some(counts), ..self.fence.clone() };
+        let sealed =
+            Fence { state: FenceState::Sealed, counts: Some(counts), contained, ..self.fence.clone() };
         self.replace(sealed, deadline).await
     }
 

@@ -18,6 +18,7 @@
 //! Needs nats-server 2.12 or newer (atomic batches, ADR-50).
 
 mod connection;
+mod contained;
 mod copies;
 mod credentials;
 mod dead_letters;
@@ -37,6 +38,7 @@ mod view;
 mod wire;
 
 pub use connection::{Broker, NatsConfig, Secret};
+pub use contained::LiveMessage;
 pub use copies::{Copier, Copy, CopyError};
 pub use credentials::{Credentials, StoredCredential};
 pub use dead_letters::{DeadLetters, Stored as StoredDeadLetter};

@@ -72,6 +72,7 @@ impl Queue {
             holder: "registration".to_owned(),
             state: FenceState::Open,
             counts: None,
+            contained: Vec::new(),
         };
         self.write_first(Part::Fence, &fence).await?;
         let checkpoint = Checkpoint {
@@ -168,7 +169,8 @@ impl Queue {
             if found.value.attempt == attempt && found.value.state == FenceState::Cancelled {
                 return Ok(true);
             }
-            let cancelled = Fence { attempt, state: FenceState::Cancelled, ..found.value };
+            let cancelled =
+                Fence { attempt, state: FenceState::Cancelled, contained: Vec::new(), ..found.value };
             match self.write_state(Part::Fence, &cancelled, found.revision).await {
                 Ok(_) => return Ok(true),
                 Err(Refusal::WrongLast(_)) => {}

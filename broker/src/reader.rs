@@ -406,7 +406,7 @@ fn peeked(message: Option<StreamMessage>) -> Peek {
     message.map_or(Peek::Empty { main_is_empty: true }, |m| Peek::Message(Box::new(m)))
 }
 
-fn live_tag(message: &StreamMessage) -> Option<LiveTag> {
+pub(crate) fn live_tag(message: &StreamMessage) -> Option<LiveTag> {
     Some(LiveTag {
         incarnation: Incarnation(header(&message.headers, names::INCARNATION)?),
         round: header(&message.headers, names::ROUND)?,

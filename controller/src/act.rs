@@ -1,7 +1,7 @@
 //! Does what was decided: a function per action, each idempotent or conditional, so that doing it twice, late, or from
 //! two controllers at once is harmless.
 
-use broker::{Modified, Registry};
+use broker::{Broker, Modified, Registry};
 use manifests::{Identity, JobTemplate, subscription_of};
 use model::{Lifecycle, PrefillState, PrefillTask, Reason, Subscription, Timestamp};
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ use crate::{
 /// What it takes to act.
 #[derive(Clone)]
 pub(crate) struct Actor {
-    pub(crate) registry: Registry,
+    pub(crate) broker: Broker,
     pub(crate) cluster: Cluster,
     pub(crate) template: JobTemplate,
     pub(crate) announcer: Announcer,
@@ -35,6 +35,10 @@ pub(crate) enum Outcome {
 }
 
 impl Actor {
+    fn registry(&self) -> Registry {
+        self.broker.registry()
+    }
+
     pub(crate) async fn act(&self, action: &Action) -> Result<Outcome, Error> {
         match action {
             Action::Record { identity, state, reason, message, job } => {
@@ -68,7 +72,12 @@ impl Actor {
             let message = message.map(ToOwned::to_owned);
             if may { current.with_prefill_state(state, reason, message, now()) } else { None }
         };
-        match self.registry.modify(&identity.subscription, identity.incarnation, change).await? {
+        if state == PrefillState::Done {
+            // Before anybody sees the queue: events that the prefill holds already are not to be seen.
+            let queue = self.broker.queue(&identity.subscription, identity.incarnation);
+            queue.remove_contained(identity.attempt).await?;
+        }
+        match self.registry().modify(&identity.subscription, identity.incarnation, change).await? {
             Modified::Changed(_) => {
                 self.tell(identity, state, reason, message, job);
                 Ok(Outcome::Done)
@@ -90,7 +99,7 @@ impl Actor {
                 .flatten()?
                 .with_prefill_again(now())
         };
-        match self.registry.modify(&identity.subscription, identity.incarnation, change).await? {
+        match self.registry().modify(&identity.subscription, identity.incarnation, change).await? {
             Modified::Changed(_) => {
                 self.tell(identity, PrefillState::Failed, Some(reason), Some(message), Some(job));
                 Ok(Outcome::Done)
@@ -135,7 +144,7 @@ impl Actor {
 
     /// The same two objects that the API makes, so a 409 is success.
     async fn create_job(&self, task: &PrefillTask) -> Result<Outcome, Error> {
-        let entry = self.registry.subscription(&task.subscription).await?;
+        let entry = self.registry().subscription(&task.subscription).await?;
         let wanted = entry.as_ref().is_some_and(|entry| {
             let entry = &entry.value;
             entry.lifecycle == Lifecycle::Ready
@@ -225,7 +234,7 @@ impl Actor {
     }
 
     async fn delete(&self, job: &JobRef, why: Deletion) -> Result<Outcome, Error> {
-        let entry = self.registry.subscription(&job.identity.subscription).await?;
+        let entry = self.registry().subscription(&job.identity.subscription).await?;
         if !deletion_is_justified(entry.as_ref().map(|entry| &entry.value), job) {
             return Ok(Outcome::Overtaken);
         }

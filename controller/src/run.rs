@@ -74,7 +74,7 @@ pub async fn run(
             memory: Arc::new(Mutex::default()),
         },
         actor: Actor {
-            registry: broker.registry(),
+            broker: broker.clone(),
             cluster,
             template: config.template.clone(),
             announcer,

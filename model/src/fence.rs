@@ -20,6 +20,10 @@ pub struct Fence {
     /// What was written; only of a sealed fence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counts: Option<Counts>,
+    /// Numbers of live messages that the snapshot holds already; only of a sealed fence. They stand here because a
+    /// removal has no condition: only the attempt that has sealed may say what is left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contained: Vec<u64>,
 }
 
 /// State of the attempt that holds the fence.
@@ -109,7 +113,15 @@ mod tests {
             (MINE, 3, FenceState::Open, Overtaken),
             (MINE, 3, FenceState::Sealed, Overtaken),
         ] {
-            let found = Fence { incarnation, round: 1, attempt, holder: "p".into(), state, counts: None };
+            let found = Fence {
+                incarnation,
+                round: 1,
+                attempt,
+                holder: "p".into(),
+                state,
+                counts: None,
+                contained: Vec::new(),
+            };
             assert_eq!(claim(&found, MINE, 2), expected, "{found:?}");
         }
     }

@@ -22,6 +22,7 @@ mod message;
 mod name;
 mod progress;
 mod reason;
+mod seam;
 mod subscription;
 mod task;
 mod timestamp;
@@ -39,6 +40,7 @@ pub use message::{Body, BodyError, Message, Publisher};
 pub use name::{Incarnation, NameError, SubscriptionName};
 pub use progress::Progress;
 pub use reason::Reason;
+pub use seam::Seam;
 pub use subscription::{
     Entry, Lifecycle, Prefill, PrefillState, Registration, RegistrationOutcome, Subscription, Tombstone,
     compare_registration,

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     outcome::{Failure, Outcome, gone},
     progress::Teller,
+    seam::SeamWatch,
     source::{SnapshotObject, Source, SourceEvent},
 };
 
@@ -55,7 +56,8 @@ pub async fn run(
         return error.into();
     }
     let teller = Teller::start(broker, task);
-    let outcome = fill(broker, source, task, &mut fence, &teller, shutdown).await;
+    let seam = if source.is_current() { SeamWatch::start(&queue, task).await } else { SeamWatch::blind() };
+    let outcome = fill(broker, source, task, &mut fence, &teller, &seam, shutdown).await;
     teller.finish().await;
     outcome
 }
@@ -91,20 +93,29 @@ async fn fill(
     task: &PrefillTask,
     fence: &mut FenceHolder,
     teller: &Teller,
+    seam: &SeamWatch,
     shutdown: &CancellationToken,
 ) -> Outcome {
     let (objects, mut events) = mpsc::channel(CHANNEL);
-    let read = async { source.read(&task.realms_topics, objects).await.map_err(Failure::from) };
-    let write = write_all(broker, task, &mut events, fence, teller, shutdown);
+    let as_of = seam.as_of();
+    let read = async { source.read_as_of(&task.realms_topics, objects, &as_of).await.map_err(Failure::from) };
+    let write = write_all(broker, task, &mut events, fence, teller, seam, shutdown);
     // Both at once: the first failure drops the other. A source that has ended has dropped its sender, so the writer
     // ends too.
     let written = tokio::try_join!(async { read.await.map_err(Outcome::Failed) }, write);
     match written {
         Err(outcome) => outcome,
-        Ok(((), counts)) => match fence.seal(counts).await {
-            Ok(()) => Outcome::Done(Some(counts)),
-            Err(error) => error.into(),
-        },
+        Ok(((), counts)) => {
+            let contained = seam.contained();
+            if !contained.is_empty() {
+                let (subscription, events) = (&task.subscription, contained.len());
+                tracing::info!(%subscription, attempt = task.attempt, events, "the prefill holds these live events already");
+            }
+            match fence.seal_leaving_out(counts, contained).await {
+                Ok(()) => Outcome::Done(Some(counts)),
+                Err(error) => error.into(),
+            }
+        }
     }
 }
 
@@ -115,6 +126,7 @@ async fn write_all(
     events: &mut mpsc::Receiver<SourceEvent>,
     fence: &mut FenceHolder,
     teller: &Teller,
+    seam: &SeamWatch,
     shutdown: &CancellationToken,
 ) -> Result<Counts, Outcome> {
     let mut counts = Counts::default();
@@ -135,10 +147,12 @@ async fn write_all(
                         batch.write(fence, &mut counts).await?;
                     }
                     let index = counts.messages + batch.messages.len() as u64 + 1;
+                    let as_of = object.as_of;
                     let (topic, payload) = message(object, index)?;
                     if payload.len() > broker.largest_message() {
                         set_aside(broker, task, topic, &payload).await?;
                     } else {
+                        seam.wrote(as_of, &payload);
                         batch.push(payload);
                     }
                 }

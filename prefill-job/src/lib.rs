@@ -17,6 +17,7 @@ pub mod attempt;
 pub mod job;
 mod outcome;
 mod progress;
+mod seam;
 pub mod source;
 pub mod worker;
 

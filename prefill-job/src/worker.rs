@@ -129,6 +129,9 @@ impl Worker {
         let last = self.config.tries_max.is_some_and(|max| tries >= max);
         let (state, reason, message, fate) = decide(&outcome, last, self.pause(tries));
         if let Some(state) = state {
+            if state == PrefillState::Done && self.leave_out(request).await.is_err() {
+                return Fate::Leave;
+            }
             let recorded = self.record(request, state, reason, message).await;
             if recorded.is_err() {
                 return Fate::Leave;
@@ -139,6 +142,15 @@ impl Worker {
             return Fate::Retry(Duration::ZERO);
         }
         fate
+    }
+
+    /// Before the prefill is done: events that it holds already are not to be seen.
+    async fn leave_out(&self, request: &PrefillTask) -> Result<u64, broker::Error> {
+        let queue = self.broker.queue(&request.subscription, request.incarnation);
+        let removed = queue.remove_contained(request.attempt).await;
+        removed.inspect_err(
+            |error| tracing::warn!(error = %chain(error), "events of the prefill could not be left out"),
+        )
     }
 
     async fn sealed_or(&self, request: &PrefillTask, failure: Failure) -> Outcome {

@@ -118,6 +118,8 @@ annotations:
 {{- end }}
 - name: UDM_CONCURRENCY
   value: {{ $config.udmConcurrency | quote }}
+- name: UDM_READS_PRIMARY
+  value: {{ $config.udmReadsPrimary | quote }}
 {{- end -}}
 
 {{- define "headstart.source" -}}

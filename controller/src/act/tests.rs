@@ -42,7 +42,7 @@ impl Scene {
         let template = JobTemplate::parse(TEMPLATE).unwrap();
         let stop = CancellationToken::new();
         let actor = Actor {
-            registry: broker.registry(),
+            broker: broker.clone(),
             cluster: Cluster::new(client.clone(), "test", &template),
             announcer: Announcer::start(client, "test", "pod".into(), stop.clone()),
             template,

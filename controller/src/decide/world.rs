@@ -97,6 +97,7 @@ impl World {
             holder: "pod".into(),
             state,
             counts: None,
+            contained: Vec::new(),
         });
         self
     }

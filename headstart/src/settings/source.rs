@@ -29,6 +29,10 @@ pub struct Udm {
     /// Objects that are read from UDM at once.
     #[arg(long, env, value_name = "N", default_value = "8", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub udm_concurrency: u16,
+    /// Does UDM read the LDAP primary, and no replica? Then live events that a prefill holds already are left out.
+    #[arg(long, env, value_name = "BOOL", default_value = "false", action = clap::ArgAction::Set,
+          value_parser = clap::builder::BoolishValueParser::new())]
+    pub udm_reads_primary: bool,
     /// Certificates (PEM) of the authorities that are trusted for UDM; default: those of the system.
     #[arg(long, env, value_name = "FILE")]
     pub udm_ca_file: Option<PathBuf>,
@@ -58,7 +62,9 @@ impl SourceAddress {
             })?),
         };
         let concurrency = usize::from(udm.udm_concurrency);
-        let config = udm::Config { concurrency, ca_pem, ..udm::Config::new(address, credentials) };
+        let reads_primary = udm.udm_reads_primary;
+        let config =
+            udm::Config { concurrency, reads_primary, ca_pem, ..udm::Config::new(address, credentials) };
         Ok(Source::Udm(udm::Udm::new(config)?))
     }
 }

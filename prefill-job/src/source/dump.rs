@@ -155,7 +155,7 @@ impl Dump {
                 let object = object::read(line).map_err(|e| self.changed(&e.to_string()))?;
                 if object.object_type == topic {
                     let object = object.into_raw().map_err(|e| self.changed(&e.to_string()))?;
-                    send(SourceEvent::Object(SnapshotObject { topic: topic.clone(), object }))?;
+                    send(SourceEvent::Object(SnapshotObject { topic: topic.clone(), object, as_of: None }))?;
                     sent += 1;
                 }
             }

@@ -18,6 +18,11 @@ mod object;
 mod plan;
 pub mod udm;
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
 use model::RealmTopic;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
@@ -32,6 +37,25 @@ pub struct SnapshotObject {
     pub topic: String,
     /// The object, byte by byte as the source gave it, less `_links`.
     pub object: Box<RawValue>,
+    /// The event that had been accepted, with all before it, when the object was asked for: their changes are in it.
+    /// `None` where nobody can tell.
+    pub as_of: Option<u64>,
+}
+
+/// Tells a source which events have been accepted by now. It only grows.
+#[derive(Clone, Debug, Default)]
+pub struct AsOf(Arc<AtomicU64>);
+
+impl AsOf {
+    /// The last event that is known to be accepted, by its number in the event log; `None` before the first is known.
+    #[must_use]
+    pub fn now(&self) -> Option<u64> {
+        Some(self.0.load(Ordering::Acquire)).filter(|sequence| *sequence > 0)
+    }
+
+    pub(crate) fn set(&self, sequence: u64) {
+        self.0.fetch_max(sequence, Ordering::Release);
+    }
 }
 
 /// What happens while a source is read.
@@ -74,6 +98,16 @@ pub enum Source {
 }
 
 impl Source {
+    /// Does an object that is read from it hold every change whose event was accepted before? Only then can an event
+    /// be left out.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        match self {
+            Self::Udm(udm) => udm.is_current(),
+            Self::Dump(_) => false,
+        }
+    }
+
     /// Reads all objects of the topics, in their order. Topics of realms other than `udm` have no snapshot and are
     /// passed over.
     ///
@@ -87,12 +121,25 @@ impl Source {
         topics: &[RealmTopic],
         out: mpsc::Sender<SourceEvent>,
     ) -> Result<(), SourceError> {
+        self.read_as_of(topics, out, &AsOf::default()).await
+    }
+
+    /// As [`read`](Self::read); each object is marked with what `as_of` tells when it is asked for.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub async fn read_as_of(
+        &self,
+        topics: &[RealmTopic],
+        out: mpsc::Sender<SourceEvent>,
+        as_of: &AsOf,
+    ) -> Result<(), SourceError> {
         let plan = Plan::new(topics)?;
         if plan.is_empty() {
             return Ok(());
         }
         match self {
-            Self::Udm(udm) => udm.read(plan, out).await,
+            Self::Udm(udm) => udm.read(plan, out, as_of).await,
             Self::Dump(dump) => dump.read(plan, out).await,
         }
     }

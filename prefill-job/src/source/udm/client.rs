@@ -295,6 +295,7 @@ fn snapshot(body: &[u8]) -> Result<SnapshotObject, Failure> {
     Ok(SnapshotObject {
         topic: read.object_type.clone(),
         object: read.into_raw().map_err(|e| unreadable(&e))?,
+        as_of: None,
     })
 }
 

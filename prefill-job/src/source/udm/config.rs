@@ -16,6 +16,9 @@ pub struct Config {
     pub ca_pem: Option<Vec<u8>>,
     /// Objects that are read at the same time. UDM is one process: beyond 16 its other clients suffer.
     pub concurrency: usize,
+    /// Does UDM read the LDAP primary, so that an object holds every change whose event was accepted before? False where
+    /// it may read a replica, which lags behind.
+    pub reads_primary: bool,
     /// Until a connection stands.
     pub connect_timeout: Duration,
     /// For one object or the index, all in all.
@@ -40,6 +43,7 @@ impl Config {
             credentials,
             ca_pem: None,
             concurrency: 8,
+            reads_primary: false,
             connect_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(120),
             list_timeout: Duration::from_secs(300),

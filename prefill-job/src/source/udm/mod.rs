@@ -22,7 +22,7 @@ use tokio_util::task::AbortOnDropHandle;
 use self::client::Client;
 use self::list::Entries;
 use super::plan::{Modules, Plan};
-use super::{SnapshotObject, SourceError, SourceEvent};
+use super::{AsOf, SnapshotObject, SourceError, SourceEvent};
 
 pub use config::{Config, Credentials, Retries, Secret};
 pub use retry::Failure;
@@ -45,8 +45,18 @@ impl Udm {
         Ok(Self { client: Arc::new(Client::new(config)?) })
     }
 
+    /// See [`super::Source::is_current`].
+    pub(super) fn is_current(&self) -> bool {
+        self.client.config().reads_primary
+    }
+
     /// See [`super::Source::read`].
-    pub(super) async fn read(&self, plan: Plan, out: mpsc::Sender<SourceEvent>) -> Result<(), SourceError> {
+    pub(super) async fn read(
+        &self,
+        plan: Plan,
+        out: mpsc::Sender<SourceEvent>,
+        as_of: &AsOf,
+    ) -> Result<(), SourceError> {
         let index = self.client.index(&out).await?;
         let Modules { names, unmatched } = plan.modules(index.iter().map(String::as_str));
         if let Some(topic) = unmatched.into_iter().next() {
@@ -56,7 +66,7 @@ impl Udm {
         for module in &names {
             let entries = Arc::new(self.client.list(module, &out).await?);
             let wanted = wanted(module, &entries, &plan, &names, &mut strays);
-            self.read_module(module, &entries, wanted, &plan, &out).await?;
+            self.read_module(module, &entries, wanted, &plan, &out, as_of).await?;
         }
         Ok(())
     }
@@ -68,6 +78,7 @@ impl Udm {
         wanted: Vec<u32>,
         plan: &Plan,
         out: &mpsc::Sender<SourceEvent>,
+        as_of: &AsOf,
     ) -> Result<(), SourceError> {
         let send = async |event| out.send(event).await.map_err(|_| SourceError::ReceiverGone);
         let topic = module.to_owned();
@@ -79,11 +90,16 @@ impl Udm {
         let permits = Arc::new(Semaphore::new(concurrency));
         let get = |index: u32| {
             let (client, entries) = (Arc::clone(&self.client), Arc::clone(entries));
-            let (permits, out) = (Arc::clone(&permits), out.clone());
+            let (permits, out, as_of) = (Arc::clone(&permits), out.clone(), as_of.clone());
             AbortOnDropHandle::new(tokio::spawn(async move {
                 let _permit = permits.acquire().await;
+                // Before the request: what is accepted later may be missing in the answer.
+                let as_of = as_of.now();
                 match entries.get(index as usize) {
-                    Some(entry) => client.object(entry, &out).await,
+                    Some(entry) => {
+                        let object = client.object(entry, &out).await?;
+                        Ok(object.map(|object| SnapshotObject { as_of, ..object }))
+                    }
                     None => Ok(None),
                 }
             }))

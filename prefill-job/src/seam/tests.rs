@@ -1,0 +1,76 @@
+//! The watch on a real nats-server: what is copied while it runs.
+#![allow(clippy::unwrap_used)]
+
+use broker::{
+    Broker, Copier, Copy,
+    testing::{NatsServer, eventually},
+};
+use model::{Incarnation, RealmTopic, Registration, Subscription};
+use uuid::Uuid;
+
+use super::*;
+
+const SOON: Duration = Duration::from_secs(30);
+
+async fn registered(broker: &Broker) -> (PrefillTask, Copier) {
+    let registration = Registration {
+        name: "mail".parse().unwrap(),
+        realms_topics: vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
+        request_prefill: true,
+    };
+    let now = "2026-01-01T00:00:00".parse().unwrap();
+    let s = Subscription::reserve(registration, Incarnation(Uuid::new_v4()), 1, now);
+    let queue = broker.queue(&s.name, s.incarnation);
+    queue.create(&s).await.unwrap();
+    (PrefillTask::of(&s), Copier::open(queue).await.unwrap().unwrap())
+}
+
+fn changed(incoming_seq: u64, dn: &str) -> Copy {
+    let body = serde_json::json!({ "body": { "old": { "dn": dn }, "new": { "dn": dn } } });
+    Copy { incoming_seq, payload: body.to_string().into() }
+}
+
+fn object(dn: &str) -> Bytes {
+    serde_json::json!({ "body": { "old": {}, "new": { "dn": dn } } }).to_string().into()
+}
+
+#[tokio::test]
+async fn the_number_grows_with_what_is_copied_and_only_what_was_read_later_is_left_out() {
+    let server = NatsServer::start().await;
+    let broker = server.broker().await;
+    let (task, mut copier) = registered(&broker).await;
+    let queue = broker.queue(&task.subscription, task.incarnation);
+    copier.mark(4, 1).await.unwrap();
+    copier.copy(&[changed(5, "uid=a")]).await.unwrap();
+    let watch = SeamWatch::start(&queue, &task).await;
+    let as_of = watch.as_of();
+    assert_eq!(as_of.now(), Some(5));
+    let before = as_of.now();
+    copier.copy(&[changed(7, "uid=a"), changed(9, "uid=b"), changed(10, "uid=c")]).await.unwrap();
+    let after = eventually("the copies", SOON, async || as_of.now(), |now| *now == Some(10)).await;
+    watch.wrote(before, &object("uid=a"));
+    watch.wrote(after, &object("uid=b"));
+    watch.wrote(None, &object("uid=c"));
+    let mut contained = Vec::new();
+    for sequence in watch.contained() {
+        contained.push(queue.live_from(sequence).await.unwrap().unwrap().tag.unwrap().incoming_seq);
+    }
+    assert_eq!(contained, [5, 9]);
+}
+
+#[tokio::test]
+async fn events_of_another_round_are_nobodys_business() {
+    let server = NatsServer::start().await;
+    let broker = server.broker().await;
+    let (task, mut copier) = registered(&broker).await;
+    let queue = broker.queue(&task.subscription, task.incarnation);
+    copier.mark(4, 1).await.unwrap();
+    copier.copy(&[changed(5, "uid=a")]).await.unwrap();
+    copier.mark(6, 2).await.unwrap();
+    copier.copy(&[changed(7, "uid=a")]).await.unwrap();
+    // A late attempt of the first round learns nothing.
+    assert_eq!(SeamWatch::start(&queue, &task).await.as_of().now(), None);
+    let watch = SeamWatch::start(&queue, &PrefillTask { round: 2, ..task.clone() }).await;
+    watch.wrote(watch.as_of().now(), &object("uid=a"));
+    assert_eq!(watch.contained().len(), 1);
+}
