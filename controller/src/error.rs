@@ -32,6 +32,12 @@ pub enum Error {
         /// Its name.
         name: String,
     },
+    /// Another controller may lead by now.
+    #[error("the lease {name} is lost: this process ends, so that only one controller works")]
+    LeaseLost {
+        /// Its name.
+        name: String,
+    },
     /// The watches have ended, which they never do.
     #[error("the watches of Jobs and Pods have ended")]
     WatchEnded,
@@ -48,7 +54,7 @@ impl Error {
                 _ => true,
             },
             Self::Timeout { .. } => true,
-            Self::NameTaken { .. } | Self::WatchEnded => false,
+            Self::NameTaken { .. } | Self::WatchEnded | Self::LeaseLost { .. } => false,
         }
     }
 
@@ -57,7 +63,9 @@ impl Error {
     pub fn part(&self) -> &'static str {
         match self {
             Self::Broker(_) => "nats",
-            Self::Kubernetes { .. } | Self::Timeout { .. } | Self::WatchEnded => "kubernetes",
+            Self::Kubernetes { .. } | Self::Timeout { .. } | Self::WatchEnded | Self::LeaseLost { .. } => {
+                "kubernetes"
+            }
             Self::NameTaken { .. } => "name",
         }
     }

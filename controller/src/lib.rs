@@ -15,6 +15,7 @@
 //!
 //! The modules:
 //! * [`observed`]: the picture of one subscription, free of Kubernetes' types; [`decide()`]: from it to actions;
+//! * [`lead`]: one controller at a time, by a Lease;
 //! * [`reason`]: pod status, events and exit codes as one word;
 //! * [`sweep`]: what needs no Kubernetes: markers, removals and registrations that died half-way.
 
@@ -25,6 +26,7 @@ mod cluster;
 mod config;
 pub mod decide;
 mod error;
+mod lease;
 mod memory;
 mod metrics;
 mod observe;
@@ -39,5 +41,6 @@ mod work;
 pub use config::Config;
 pub use decide::{Action, Rules, decide};
 pub use error::Error;
+pub use lease::{LeaseConfig, lead};
 pub use metrics::Metrics;
 pub use run::run;

@@ -19,6 +19,7 @@ pub struct Metrics {
     prefills: Family<ByState, Gauge>,
     with_reason: Family<ByReason, Gauge>,
     changes: Family<Change, Counter>,
+    leads: Gauge,
     pub(crate) jobs_running: Gauge,
     pub(crate) jobs_running_limit: Gauge,
     pub(crate) jobs_waiting: Gauge,
@@ -66,6 +67,7 @@ impl Default for Metrics {
             prefills: Family::default(),
             with_reason: Family::default(),
             changes: Family::default(),
+            leads: Gauge::default(),
             jobs_running: Gauge::default(),
             jobs_running_limit: Gauge::default(),
             jobs_waiting: Gauge::default(),
@@ -90,10 +92,11 @@ impl Metrics {
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         let Self {
-            ready: _, prefills, with_reason, changes, jobs_running, jobs_running_limit, jobs_waiting, jobs_admitted,
+            ready: _, leads, prefills, with_reason, changes, jobs_running, jobs_running_limit, jobs_waiting, jobs_admitted,
             jobs_deleted, errors, pass_seconds, watch_interruptions, markers_resent, tasks_resent, removals_finished,
             registrations_rolled_back,
         } = metrics.clone();
+        registry.register("headstart_controller_leads", "1 while this controller holds the lease", leads);
         registry.register("headstart_prefills", "Subscriptions by the state of their prefill", prefills);
         registry.register("headstart_prefills_with_reason", "Subscriptions whose prefill waits or has failed, by reason", with_reason);
         registry.register("headstart_prefill_changes", "Changes of a prefill's state or reason", changes);
@@ -112,10 +115,20 @@ impl Metrics {
         metrics
     }
 
-    /// Have Jobs, Pods and subscriptions been listed once?
+    /// Have Jobs, Pods and subscriptions been listed once, or does another controller lead?
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Relaxed)
+    }
+
+    /// Does this controller hold the lease?
+    #[must_use]
+    pub fn is_leading(&self) -> bool {
+        self.leads.get() == 1
+    }
+
+    pub(crate) fn leads(&self, leads: bool) {
+        self.leads.set(i64::from(leads));
     }
 
     pub(crate) fn ready(&self, ready: bool) {

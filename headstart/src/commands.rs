@@ -100,6 +100,11 @@ async fn controller(settings: settings::Controller, shutdown: CancellationToken)
         LauncherKind::Kubernetes => {
             let template = template(&settings.jobs)?;
             let (client, namespace) = kubernetes(&settings.jobs).await?;
+            let lease = settings.lease_name.map(|name| controller::LeaseConfig {
+                namespace: namespace.clone(),
+                name,
+                holder: settings.pod_name.clone(),
+            });
             let config = controller::Config {
                 namespace,
                 template,
@@ -110,7 +115,13 @@ async fn controller(settings: settings::Controller, shutdown: CancellationToken)
                 },
                 reporter: settings.pod_name,
             };
-            controller::run(config, broker.clone(), client, metrics, shutdown).await?;
+            let nats = broker.clone();
+            let (api_server, figures) = (client.clone(), metrics.clone());
+            let work = |stop| controller::run(config, nats, client, metrics, stop);
+            match &lease {
+                None => work(shutdown).await?,
+                Some(lease) => controller::lead(api_server, lease, &figures, &shutdown, work).await?,
+            }
         }
     }
     broker.close().await;

@@ -149,6 +149,9 @@ pub struct Controller {
     /// Seconds that a started Job may take until its pod runs.
     #[arg(long, env, value_name = "SECONDS", default_value = "120", value_parser = seconds)]
     pub start_deadline: Duration,
+    /// Name of the Lease by which one controller at a time works; without it none is asked for.
+    #[arg(long, env, value_name = "NAME")]
+    pub lease_name: Option<String>,
     /// Name of this pod, for the Events that it writes.
     #[arg(long, env, value_name = "NAME", default_value = "headstart-controller")]
     pub pod_name: String,

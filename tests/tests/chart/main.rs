@@ -151,7 +151,7 @@ fn roles_allow_what_the_design_says_and_no_more() {
                 rule(json!(["coordination.k8s.io"]), "leases", json!(["create"])),
                 {
                     "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "resourceNames": [lease],
-                    "verbs": ["get", "update", "patch"],
+                    "verbs": ["get", "update"],
                 },
             ]),
         ),

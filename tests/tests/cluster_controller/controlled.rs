@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use broker::{Broker, Claimed, Modified, testing::NatsServer};
-use controller::{Config, Metrics, Rules};
+use controller::{Config, LeaseConfig, Metrics, Rules};
 use e2e::{Namespace, eventually};
 use manifests::{JobTemplate, job_name};
 use model::{
@@ -78,14 +78,8 @@ impl Controlled {
     /// Starts a (further) controller.
     pub async fn run_controller(&self, stop: &CancellationToken) -> Result<Metrics> {
         let client = kube::Client::try_default().await?;
-        let config = Config {
-            namespace: self.namespace.name.clone(),
-            template: JobTemplate::parse(&self.template.to_string())?,
-            max_running: self.max_running,
-            rules: self.rules.clone(),
-            reporter: "test".to_owned(),
-        };
         let metrics = Metrics::default();
+        let config = self.config()?;
         tokio::spawn(controller::run(
             config,
             self.broker.clone(),
@@ -93,13 +87,44 @@ impl Controlled {
             metrics.clone(),
             stop.child_token(),
         ));
-        let ready = metrics.clone();
+        Self::await_ready(&metrics).await?;
+        Ok(metrics)
+    }
+
+    /// Starts one that works only while it holds the Lease.
+    pub async fn run_candidate(&self, holder: &str, stop: &CancellationToken) -> Result<Metrics> {
+        let client = kube::Client::try_default().await?;
+        let (metrics, config) = (Metrics::default(), self.config()?);
+        let lease = LeaseConfig {
+            namespace: config.namespace.clone(),
+            name: "controller".to_owned(),
+            holder: holder.to_owned(),
+        };
+        let (broker, figures, stop) = (self.broker.clone(), metrics.clone(), stop.child_token());
+        tokio::spawn(async move {
+            let work = |stop| controller::run(config, broker, client.clone(), figures.clone(), stop);
+            controller::lead(client.clone(), &lease, &figures, &stop, work).await
+        });
+        Self::await_ready(&metrics).await?;
+        Ok(metrics)
+    }
+
+    fn config(&self) -> Result<Config> {
+        Ok(Config {
+            namespace: self.namespace.name.clone(),
+            template: JobTemplate::parse(&self.template.to_string())?,
+            max_running: self.max_running,
+            rules: self.rules.clone(),
+            reporter: "test".to_owned(),
+        })
+    }
+
+    async fn await_ready(metrics: &Metrics) -> Result<()> {
         eventually("the controller to be ready", SOON, async || {
-            ensure!(ready.is_ready());
+            ensure!(metrics.is_ready());
             Ok(())
         })
-        .await?;
-        Ok(metrics)
+        .await
     }
 
     /// A ready subscription whose API died before it made the Job.

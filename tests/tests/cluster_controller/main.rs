@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use controlled::{Controlled, SOON, quick, waiting_pod};
-use controller::Rules;
+use controller::{Metrics, Rules};
 use e2e::eventually;
 use model::{
     Lifecycle,
@@ -232,6 +232,39 @@ async fn so_many_run_at_once_the_oldest_first_also_with_two_controllers() -> Res
         let done = subject.expect(Done, None).await?;
         ensure!(done.prefill.attempt == 1, "{done:?}");
     }
+    Ok(())
+}
+
+async fn await_leading(metrics: &Metrics) -> Result<()> {
+    eventually("it to lead", SOON, async || {
+        ensure!(metrics.is_leading());
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_lease_one_works_and_the_other_takes_over() -> Result<()> {
+    let world = Controlled::new("ctl-lease", waiting_pod(), quick(), 2).await?;
+    let stop = CancellationToken::new();
+    let _stop = stop.clone().drop_guard();
+    let first_stop = stop.child_token();
+    let first = world.run_candidate("first", &first_stop).await?;
+    await_leading(&first).await?;
+    let second = world.run_candidate("second", &stop).await?;
+    let mail = world.subscribe_and_activate("mail").await?;
+    mail.expect(Running, None).await?;
+    ensure!(first.is_leading() && !second.is_leading());
+    let holder = || {
+        let lease = world.namespace.get(&["lease", "controller"])?;
+        Ok::<_, anyhow::Error>(lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned())
+    };
+    ensure!(holder()?.starts_with("first_"), "{}", holder()?);
+    first_stop.cancel();
+    await_leading(&second).await?;
+    ensure!(holder()?.starts_with("second_"), "{}", holder()?);
+    mail.seal().await?;
+    mail.expect(Done, None).await?;
     Ok(())
 }
 
