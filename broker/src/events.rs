@@ -25,6 +25,8 @@ const HEARTBEAT: Duration = Duration::from_millis(500);
 const PULL_FOR: Duration = Duration::from_secs(5);
 /// Entries that one request asks for.
 const ENTRIES_AT_ONCE: usize = 500;
+/// Bytes that one request asks for, beside the largest entry: so much of the log may lie in memory unread.
+const BYTES_AT_ONCE: usize = 8 << 20;
 /// After how long the server forgets a reader that is gone.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
 
@@ -231,6 +233,8 @@ impl EventLog {
         let messages = consumer
             .stream()
             .max_messages_per_batch(ENTRIES_AT_ONCE)
+            // One entry must always fit, headers included.
+            .max_bytes_per_batch(BYTES_AT_ONCE + 2 * self.wire.client.max_payload())
             .expires(PULL_FOR)
             .heartbeat(HEARTBEAT)
             .messages()

@@ -1,7 +1,7 @@
 //! The queue of one incarnation of a subscription: a stream with four subjects.
 
 use bytes::Bytes;
-use model::{Checkpoint, Fence, FenceState, Incarnation, Subscription, SubscriptionName};
+use model::{Checkpoint, Fence, FenceState, Incarnation, QueueUse, Subscription, SubscriptionName};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
@@ -23,13 +23,23 @@ pub struct Queue {
     pub(crate) stream: String,
 }
 
-/// How many messages wait.
+/// What a queue holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueCounts {
     /// Live messages.
     pub main: u64,
     /// Messages of the prefill.
     pub prefill: u64,
+    /// Bytes of all of it, fence and checkpoint included.
+    pub bytes: u64,
+    /// Most messages of each kind that the stream takes; `None`: any number.
+    pub limit: Option<u64>,
+}
+
+impl From<QueueCounts> for QueueUse {
+    fn from(QueueCounts { main, prefill, bytes, limit }: QueueCounts) -> Self {
+        Self { live: main, prefill, bytes, stream_limit: limit }
+    }
 }
 
 impl Queue {
@@ -191,18 +201,26 @@ impl Queue {
         #[derive(Deserialize)]
         struct Info {
             state: State,
+            config: Config,
         }
         #[derive(Deserialize)]
         struct State {
+            bytes: u64,
             #[serde(default)]
             subjects: std::collections::HashMap<String, u64>,
+        }
+        #[derive(Deserialize)]
+        struct Config {
+            max_msgs_per_subject: i64,
         }
         let ask = Ask { subjects_filter: format!("{}.*", self.name) };
         let action = format!("counting the queue of {}", self.name);
         match self.wire().api::<Info>(&action, &format!("STREAM.INFO.{}", self.stream), &ask).await {
-            Ok(Info { state }) => {
+            Ok(Info { state, config }) => {
                 let of = |part| state.subjects.get(&self.subject(part)).copied().unwrap_or(0);
-                Ok(Some(QueueCounts { main: of(Part::Main), prefill: of(Part::Prefill) }))
+                let limit = u64::try_from(config.max_msgs_per_subject).ok().filter(|limit| *limit > 0);
+                let (main, prefill) = (of(Part::Main), of(Part::Prefill));
+                Ok(Some(QueueCounts { main, prefill, bytes: state.bytes, limit }))
             }
             Err(Error::Refused { code: code::STREAM_NOT_FOUND, .. }) => Ok(None),
             Err(error) => Err(error),

@@ -7,23 +7,30 @@
 //! ```
 //!
 //! A *session* is one reading of the log from the position in KV on. It ends, and a new one begins with routes and
-//! position loaded again, whenever anything says that another dispatcher is active: a gap in the log, or a position
-//! that somebody else has moved. So two dispatchers at once do no harm, and a take-over needs no election.
+//! position loaded again, when the log has a gap: another dispatcher is ahead, and has purged what it has done. Several
+//! dispatchers at once do no harm (`session.rs` says why), so a take-over needs no election.
+//!
+//! A lane that can't go on, because its queue is full or gone, does not stop the others: what waits for it in memory
+//! is bounded, and beyond that it reads the log itself (`mailbox.rs`, `catch_up.rs`). The position stays behind it.
 //!
 //! **Invariants**
 //! * No consumer on the log: it is read by sequence, so strictly in order also after a restart.
 //! * The position moves only over entries that every lane has copied, and only by compare-and-set.
 //! * A subscription gets events from its marker on: the marker stands in the log itself.
 
+mod catch_up;
+mod crowd;
 mod lane;
+mod mailbox;
 mod metrics;
 mod routes;
 mod session;
-mod tracker;
+mod writer;
 
 use std::time::Duration;
 
 use broker::Broker;
+use model::QueueLimits;
 use tokio_util::sync::CancellationToken;
 
 pub use metrics::Metrics;
@@ -32,17 +39,27 @@ pub use session::Error;
 /// How the dispatcher works.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// Most bytes of events that wait for slow queues before reading stops.
-    pub backlog_bytes_max: usize,
+    /// Entries that may wait in memory for one queue. Beyond it the reading of the log waits for a lane that works,
+    /// and one that is stuck reads the log itself later.
+    pub lane_entries_max: usize,
+    /// The same in bytes. Queues that wait for the same events share their memory.
+    pub lane_bytes_max: usize,
     /// Shortest time between two moves of the position. Each costs a write and a purge; a restart reads again what
     /// was copied since, which the checkpoints then leave out.
     pub position_interval: Duration,
+    /// How much a queue may hold.
+    pub limits: QueueLimits,
 }
 
 impl Default for Config {
-    /// 256 MiB; 20 ms.
+    /// 5,000 entries and 8 MiB a lane; 20 ms; the default limits.
     fn default() -> Self {
-        Self { backlog_bytes_max: 256 << 20, position_interval: Duration::from_millis(20) }
+        Self {
+            lane_entries_max: 5_000,
+            lane_bytes_max: 8 << 20,
+            position_interval: Duration::from_millis(20),
+            limits: QueueLimits::default(),
+        }
     }
 }
 
@@ -75,8 +92,8 @@ pub async fn run(
                 );
                 hole = Some(gap);
             }
-            session::Ended::Overtaken => {
-                tracing::info!("another dispatcher has moved the position; loading everything again");
+            session::Ended::Doubt => {
+                tracing::warn!("log and position do not fit each other; loading everything again");
                 hole = None;
             }
             session::Ended::Broker(error) => {

@@ -3,6 +3,20 @@
 use std::collections::{BTreeMap, HashMap};
 
 use model::{Incarnation, Route};
+use serde::Deserialize;
+
+/// The part of an event that routes it.
+#[derive(Deserialize)]
+pub(crate) struct Head {
+    pub realm: String,
+    pub topic: String,
+}
+
+impl Head {
+    pub(crate) fn of(payload: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(payload)
+    }
+}
 
 /// The routes of all subscriptions that are active.
 #[derive(Debug, Default)]

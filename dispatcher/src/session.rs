@@ -1,21 +1,29 @@
 //! One reading of the log, from the position in KV on.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use broker::{Broker, Copier, LogEntry, LogItem, Revised, WriteError};
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
-use model::{Entry, Incarnation, Lifecycle, Route, Subscription, SubscriptionName};
-use serde::Deserialize;
+use model::{Entry, Incarnation, Lifecycle, Room, Route, Subscription, SubscriptionName};
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
 use crate::{
     Config,
-    lane::{Item, Lane, Report},
+    crowd::Crowd,
+    lane::{Inlet, Lane, Pace, Report},
+    mailbox::{Bound, Item, Mailbox},
     metrics::Metrics,
-    routes::Routes,
-    tracker::Tracker,
+    routes::{Head, Routes},
+    writer::Writer,
 };
+
+/// Lanes that are opened at once.
+const OPENED_AT_ONCE: usize = 32;
+/// Lanes that read the log themselves at once.
+const READERS: usize = 4;
+/// How often a crowd is looked at.
+const CROWD_EVERY: Duration = Duration::from_millis(50);
 
 /// Contradictions that a person must decide about.
 #[derive(Debug, thiserror::Error)]
@@ -54,8 +62,10 @@ pub(crate) struct Gap {
 
 /// Why a session ended.
 pub(crate) enum Ended {
+    /// The log has a gap.
     Gap(Gap),
-    Overtaken,
+    /// A lane that reads the log itself has found a gap, or the position has gone back.
+    Doubt,
     Broker(broker::Error),
     Fatal(Error),
 }
@@ -79,26 +89,38 @@ pub(crate) async fn run(config: Config, broker: &Broker, metrics: &Metrics, hole
     }
 }
 
+/// One reading of the log.
+///
+/// **Why two dispatchers do no harm.** Both read strictly in order, and whatever makes or changes a route is a marker
+/// that stands in the log. A dispatcher that has read the entry `s` has read every marker from its start on, and at
+/// its start it loaded the position first and then the entries: a marker at or below that position was read by
+/// whoever moved the position there, which wrote the checkpoint into the queue first, so the queue shows that it is
+/// active. So at the place `s` all dispatchers know a lane for the same subscriptions, except for those that were
+/// removed, and a position that reaches `s` was moved by somebody who had a lane for each of them and had seen each
+/// of their copies stored. (A topic may take effect a little earlier in one of them, since it is read from the entry,
+/// which changes before the marker is written: it is promised from the marker on, which is the same place for all.)
+///
+/// Nobody needs what somebody else purged: what a lane still holds of it is in the queue, and its checkpoint refuses it
+/// the second time. So a position that somebody else has moved is only read again; it grows. Only a gap in front of the
+/// main reader means that markers may have been missed, and everything is loaded again.
 struct Session<'a> {
     config: Config,
     broker: &'a Broker,
     metrics: &'a Metrics,
     position: Revised<u64>,
-    tracker: Tracker,
+    /// Last entry that was read.
+    read: u64,
     routes: Routes,
-    lanes: HashMap<Incarnation, mpsc::UnboundedSender<Item>>,
+    lanes: HashMap<Incarnation, Arc<Inlet>>,
+    crowd: Crowd,
+    pace: Arc<Pace>,
     reports: mpsc::UnboundedReceiver<Report>,
     reporter: mpsc::UnboundedSender<Report>,
     /// Dropping the set ends all lanes.
     tasks: JoinSet<()>,
     next_move: Instant,
-}
-
-/// The part of an event that routes it.
-#[derive(Deserialize)]
-struct Head {
-    realm: String,
-    topic: String,
+    /// May the position move?
+    stepped: bool,
 }
 
 fn route_of(subscription: &Subscription) -> Option<Route> {
@@ -108,9 +130,17 @@ fn route_of(subscription: &Subscription) -> Option<Route> {
     Route::new(&subscription.realms_topics).map_err(told).ok()
 }
 
+async fn open(broker: &Broker, subscription: &Subscription) -> Result<Option<Copier>, broker::Error> {
+    let Subscription { name, incarnation, .. } = subscription;
+    let copier = Copier::open(broker.queue(name, *incarnation)).await?;
+    if copier.is_none() {
+        tracing::warn!(subscription = %name, %incarnation, "registered, but its queue does not exist");
+    }
+    Ok(copier)
+}
+
 impl<'a> Session<'a> {
-    /// Loads the position first, then the routes: a marker at or below the position has its boundary recorded by
-    /// now, and one above it will be read.
+    /// Loads the position first, then the routes.
     async fn load(config: Config, broker: &'a Broker, metrics: &'a Metrics) -> Result<Self, Ended> {
         let position = broker.position().get().await?;
         let last = broker.event_log().last_sequence().await?;
@@ -122,86 +152,98 @@ impl<'a> Session<'a> {
             config,
             broker,
             metrics,
-            tracker: Tracker::new(position.value),
+            read: position.value,
+            pace: Arc::new(Pace::new(position.value, READERS)),
             position,
             routes: Routes::default(),
             lanes: HashMap::new(),
+            crowd: Crowd::default(),
             reports,
             reporter,
             tasks: JoinSet::new(),
             next_move: Instant::now(),
+            stepped: false,
         };
-        for (_, entry) in broker.registry().list().await? {
-            if let Entry::Subscription(subscription) = entry.value
-                && subscription.lifecycle != Lifecycle::Deleting
+        let subscriptions = broker.registry().list().await?.into_iter().filter_map(|(_, entry)| {
+            let Entry::Subscription(subscription) = entry.value else { return None };
+            (subscription.lifecycle != Lifecycle::Deleting).then_some(subscription)
+        });
+        let mut opened = futures::stream::iter(subscriptions)
+            .map(async |subscription| (open(broker, &subscription).await, subscription))
+            .buffer_unordered(OPENED_AT_ONCE);
+        while let Some((copier, subscription)) = opened.next().await {
+            // Without a marker only those that had one before.
+            if let Some(copier) = copier?
+                && copier.checkpoint().active
             {
-                session.open(&subscription, false).await?;
+                session.add(&subscription, copier);
             }
         }
+        drop(opened);
+        metrics.lanes.set(session.lanes.len() as u64);
+        metrics.position.set(session.position.value);
         tracing::info!(incoming_seq = session.position.value, lanes = session.lanes.len(), "dispatching");
         Ok(session)
     }
 
-    /// Opens the lane of a subscription; without a marker only if it had one before.
-    async fn open(&mut self, subscription: &Subscription, marker: bool) -> Result<(), Ended> {
+    /// Begins a lane.
+    fn add(&mut self, subscription: &Subscription, copier: Copier) {
         let Subscription { name, incarnation, .. } = subscription;
-        let Some(route) = route_of(subscription) else { return Ok(()) };
-        let Some(copier) = Copier::open(self.broker.queue(name, *incarnation)).await? else {
-            tracing::warn!(subscription = %name, %incarnation, "registered, but its queue does not exist");
-            return Ok(());
-        };
-        if !marker && !copier.checkpoint().active {
-            return Ok(());
-        }
-        let (sender, items) = mpsc::unbounded_channel();
-        let lane = Lane {
+        let Some(route) = route_of(subscription) else { return };
+        let bound = Bound { entries: self.config.lane_entries_max, bytes: self.config.lane_bytes_max };
+        let inlet = Inlet::new(Mailbox::new(bound));
+        let writer = Writer {
             broker: self.broker.clone(),
             name: name.clone(),
             incarnation: *incarnation,
             copier,
+            limits: self.config.limits,
             metrics: self.metrics.clone(),
-            reports: self.reporter.clone(),
+            room: Room::default(),
         };
-        self.tasks.spawn(lane.run(items));
-        self.lanes.insert(*incarnation, sender);
+        let (pace, reports) = (self.pace.clone(), self.reporter.clone());
+        let lane = Lane { writer, route: route.clone(), inlet: inlet.clone(), pace, reports };
+        self.tasks.spawn(lane.run());
+        self.lanes.insert(*incarnation, inlet);
         self.routes.insert(*incarnation, route);
-        self.metrics.lanes.set(self.lanes.len() as u64);
-        Ok(())
     }
 
     async fn dispatch(&mut self, hole: Option<Gap>) -> Result<std::convert::Infallible, Ended> {
-        let mut log = self.broker.event_log().follow(self.tracker.next()).await?;
+        let mut log = self.broker.event_log().follow(self.read + 1).await?;
         self.metrics.ready(true);
+        let pace = self.pace.clone();
         loop {
-            let room = self.tracker.bytes() < self.config.backlog_bytes_max;
-            let moves = self.tracker.position() > self.position.value;
+            let crowded = !self.crowd.is_empty();
             tokio::select! {
                 report = self.reports.recv() => {
                     if let Some(report) = report {
-                        self.note(report);
+                        self.note(report)?;
                     }
                 }
-                () = tokio::time::sleep_until(self.next_move), if moves => self.move_position().await?,
-                entry = log.next(), if room => {
+                () = pace.stepped.notified(), if !self.stepped || crowded => {
+                    self.stepped = true;
+                    self.crowd.look(&self.lanes);
+                }
+                () = tokio::time::sleep(CROWD_EVERY), if crowded => self.crowd.look(&self.lanes),
+                () = tokio::time::sleep_until(self.next_move), if self.stepped => self.move_position().await?,
+                entry = log.next(), if !crowded => {
                     let entry = entry.ok_or_else(|| broker::Error::LayoutMissing {
                         what: "the event log".to_owned(),
                     })??;
                     self.handle(entry, hole).await?;
                     // What has arrived by now goes with it: lanes fill their batches.
-                    while let Some(Some(entry)) = log.next().now_or_never() {
+                    while self.crowd.is_empty() && let Some(Some(entry)) = log.next().now_or_never() {
                         self.handle(entry?, hole).await?;
-                        if self.tracker.bytes() >= self.config.backlog_bytes_max {
-                            break;
-                        }
                     }
-                    self.metrics.read.set(self.tracker.read());
+                    self.stepped = true;
+                    self.metrics.read.set(self.read);
                 }
             }
         }
     }
 
     async fn handle(&mut self, entry: LogEntry, hole: Option<Gap>) -> Result<(), Ended> {
-        let expected = self.tracker.next();
+        let expected = self.read + 1;
         if entry.sequence != expected {
             let position_revision = self.position.revision;
             let gap = Gap { expected, found: entry.sequence, position_revision };
@@ -212,7 +254,8 @@ impl<'a> Session<'a> {
                 Ended::Gap(gap)
             });
         }
-        self.tracker.read_one();
+        self.read = expected;
+        self.pace.announce(expected);
         match entry.item {
             LogItem::Event(payload) => self.route(entry.sequence, &payload),
             LogItem::Marker { subscription, incarnation, round } => {
@@ -224,7 +267,7 @@ impl<'a> Session<'a> {
     }
 
     fn route(&mut self, sequence: u64, payload: &Bytes) {
-        let head: Head = match serde_json::from_slice(payload) {
+        let Head { realm, topic } = match Head::of(payload) {
             Ok(head) => head,
             Err(error) => {
                 // The API checks every event: this one came from somewhere else.
@@ -232,17 +275,12 @@ impl<'a> Session<'a> {
                 return;
             }
         };
-        for incarnation in self.routes.of(&head.realm, &head.topic).to_vec() {
-            self.hand(incarnation, Item::Event { sequence, payload: payload.clone() }, payload.len());
-        }
-    }
-
-    fn hand(&mut self, incarnation: Incarnation, item: Item, size: usize) {
-        // A lane that has ended has reported so, or is about to.
-        if let Some(lane) = self.lanes.get(&incarnation)
-            && lane.send(item).is_ok()
-        {
-            self.tracker.handed(incarnation, size);
+        for incarnation in self.routes.of(&realm, &topic) {
+            // A lane that has ended has reported so, or is about to.
+            if let Some(inlet) = self.lanes.get(incarnation) {
+                inlet.put(Item::Event { sequence, payload: payload.clone() });
+                self.crowd.put(*incarnation, inlet);
+            }
         }
     }
 
@@ -254,45 +292,71 @@ impl<'a> Session<'a> {
         round: u32,
     ) -> Result<(), Ended> {
         let entry = self.broker.registry().subscription(name).await?;
-        let Some(entry) = entry.filter(|s| s.value.incarnation == incarnation) else {
+        let Some(entry) = entry.map(|e| e.value).filter(|s| s.incarnation == incarnation) else {
             // If it has a lane, that will find the queue gone.
             tracing::debug!(subscription = %name, %incarnation, "a marker of a removed subscription");
             return Ok(());
         };
         if self.lanes.contains_key(&incarnation) {
             // Its topics may have changed: from this place on the new ones count.
-            if let Some(route) = route_of(&entry.value) {
+            if let Some(route) = route_of(&entry) {
                 self.routes.insert(incarnation, route);
             }
-        } else {
-            self.open(&entry.value, true).await?;
+        } else if let Some(copier) = open(self.broker, &entry).await? {
+            self.add(&entry, copier);
+            self.metrics.lanes.set(self.lanes.len() as u64);
         }
-        self.hand(incarnation, Item::Marker { sequence, round, topics: entry.value.realms_topics.into() }, 0);
+        if let Some(inlet) = self.lanes.get(&incarnation) {
+            inlet.put(Item::Marker { sequence, round, topics: entry.realms_topics.into() });
+        }
         Ok(())
     }
 
-    fn note(&mut self, report: Report) {
+    fn note(&mut self, report: Report) -> Result<(), Ended> {
         match report {
-            Report::Done { lane, through } => self.tracker.done(lane, through),
             Report::Ended { lane } => {
                 self.lanes.remove(&lane);
                 self.routes.remove(lane);
-                self.tracker.ended(lane);
+                self.crowd.remove(lane);
+                self.stepped = true;
                 self.metrics.lanes.set(self.lanes.len() as u64);
+                Ok(())
             }
+            Report::Gap => Err(Ended::Doubt),
         }
     }
 
+    /// The last entry of which nobody needs anything any more.
+    fn done_through(&self) -> u64 {
+        let oldest = self.lanes.values().filter_map(|inlet| inlet.with(|mailbox| mailbox.oldest())).min();
+        // A lane that reads itself may be ahead of us.
+        oldest.map_or(self.read, |oldest| self.read.min(oldest - 1))
+    }
+
     async fn move_position(&mut self) -> Result<(), Ended> {
-        let target = self.tracker.position();
+        self.next_move = Instant::now() + self.config.position_interval;
+        self.stepped = false;
+        let target = self.done_through();
+        if target <= self.position.value {
+            return Ok(());
+        }
         match self.broker.position().set(target, self.position.revision).await {
             Ok(revision) => self.position = Revised { value: target, revision },
-            Err(WriteError::Conflict) => return Err(Ended::Overtaken),
+            Err(WriteError::Conflict) => {
+                let found = self.broker.position().get().await?;
+                if found.value < self.position.value {
+                    return Err(Ended::Doubt);
+                }
+                self.metrics.position.set(found.value);
+                self.position = found;
+                // Not yet where we are? Then it is our turn the next time.
+                self.stepped = true;
+                return Ok(());
+            }
             Err(WriteError::Other(error)) => return Err(Ended::Broker(error)),
         }
         self.metrics.position.set(target);
         self.broker.event_log().purge_through(target).await?;
-        self.next_move = Instant::now() + self.config.position_interval;
         Ok(())
     }
 }

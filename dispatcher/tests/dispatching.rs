@@ -1,85 +1,12 @@
 //! The dispatcher on a real nats-server.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-use std::time::Duration;
+mod support;
 
-use broker::{
-    Broker, ReaderConfig, Readers,
-    testing::{NatsServer, eventually},
-};
+use broker::testing::{NatsServer, eventually};
 use bytes::Bytes;
-use dispatcher::{Config, Metrics};
-use model::{Entry, Incarnation, RealmTopic, Registration, Subscription, SubscriptionName};
-use tokio::{task::JoinHandle, time::Instant};
-use tokio_util::sync::{CancellationToken, DropGuard};
-use uuid::Uuid;
-
-const SOON: Duration = Duration::from_secs(20);
-
-fn start(broker: &Broker) -> (JoinHandle<Result<(), dispatcher::Error>>, DropGuard) {
-    let shutdown = CancellationToken::new();
-    let running = dispatcher::run(Config::default(), broker.clone(), Metrics::default(), shutdown.clone());
-    (tokio::spawn(running), shutdown.drop_guard())
-}
-
-async fn register(broker: &Broker, name: &str, topic: &str) -> Subscription {
-    let name: SubscriptionName = name.parse().unwrap();
-    let registration = Registration {
-        name: name.clone(),
-        realms_topics: vec![RealmTopic { realm: "udm".into(), topic: topic.into() }],
-        request_prefill: false,
-    };
-    let now = "2026-01-01T00:00:00".parse().unwrap();
-    let (first, revision) = match broker.registry().get(&name).await.unwrap() {
-        Some(entry) => match entry.value {
-            Entry::Tombstone(t) => (t.next_sequence, entry.revision),
-            Entry::Subscription(s) => panic!("{s:?}"),
-        },
-        None => (1, 0),
-    };
-    let s = Subscription::reserve(registration, Incarnation(Uuid::new_v4()), first, now);
-    broker.registry().update(&name, &Entry::Subscription(s.clone()), revision).await.unwrap();
-    broker.queue(&s.name, s.incarnation).create(&s).await.unwrap();
-    broker.events().marker(&s.name, s.incarnation, 0).await.unwrap();
-    s
-}
-
-async fn post(broker: &Broker, topic: &str, n: u64) {
-    let event = Bytes::from(format!(r#"{{"realm":"udm","topic":"{topic}","n":{n}}}"#));
-    let publisher = broker.events();
-    eventually(
-        "the event to be accepted",
-        SOON,
-        async || publisher.publish(event.clone(), Instant::now()).await,
-        |r| r.is_ok(),
-    )
-    .await
-    .unwrap();
-}
-
-/// Reads and acknowledges until `count` messages came, and checks that nothing else follows.
-async fn drain(broker: &Broker, s: &Subscription, count: usize) -> Vec<u64> {
-    let shutdown = CancellationToken::new();
-    let view = broker.registry().view(shutdown.clone());
-    view.synced().await;
-    let readers = Readers::new(broker.clone(), view, ReaderConfig::default());
-    let mut got = Vec::new();
-    let deadline = Instant::now() + SOON;
-    while got.len() < count {
-        let wait = Duration::from_secs(1);
-        let next = readers.next(&s.name, s.incarnation, wait, &shutdown, true).await.unwrap();
-        if let Some(message) = next {
-            let json: serde_json::Value = serde_json::from_slice(&message.payload).unwrap();
-            got.push(json["n"].as_u64().unwrap());
-        }
-        assert!(Instant::now() < deadline, "only {got:?} of {count}");
-    }
-    let more =
-        readers.next(&s.name, s.incarnation, Duration::from_millis(100), &shutdown, true).await.unwrap();
-    assert_eq!(more, None, "more than the {count} expected");
-    shutdown.cancel();
-    got
-}
+use support::{SOON, drain, post, register, start};
+use tokio::time::Instant;
 
 #[tokio::test]
 async fn events_after_the_marker_are_copied_in_order_to_whom_asked() {
@@ -193,7 +120,7 @@ async fn an_event_that_nats_does_not_carry_any_more_stops_nobody_and_can_be_sent
     broker.redeliver(&s.name, 0, letter, message).await.unwrap();
     assert!(broker.dead_letters().list(&s.name, s.incarnation, 10).await.unwrap().is_empty());
     let (_running, _guard) = start(&broker);
-    let done = |s: &Subscription| s.with_boundary(s.incarnation, 0, 1);
+    let done = |s: &model::Subscription| s.with_boundary(s.incarnation, 0, 1);
     broker.registry().modify(&s.name, s.incarnation, done).await.unwrap();
     assert_eq!(drain(&broker, &s, 1).await, [2]);
 }

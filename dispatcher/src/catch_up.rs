@@ -1,0 +1,207 @@
+//! A lane that has lost its backlog reads the log itself, until it is where the main reader is.
+//!
+//! The same rules as for the main reader: strictly in order, from markers of its own subscription on by the topics
+//! that the entry then shows. [`Mailbox`](crate::mailbox::Mailbox) says when it may end.
+
+use std::time::Duration;
+
+use broker::{Copier, Copy, LogEntry, LogItem};
+use futures::{FutureExt, Stream, StreamExt};
+use model::{Route, Subscription};
+
+use crate::{
+    lane::{BATCH_BYTES, Lane, Report},
+    metrics::Wait,
+    routes::Head,
+    writer::{Gone, Patience, Trouble},
+};
+
+/// How close to the main reader a lane joins: what comes meanwhile waits in its mailbox.
+const CLOSE: u64 = 1_000;
+/// Entries after which another lane gets its turn.
+const STRETCH: u64 = 20_000;
+/// Entries that are looked at before the progress is told, if none of them is ours.
+const LOOKED_AT: u64 = 5_000;
+/// How long the log may be quiet before we look whether it has been purged under us.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// What one look at the log brought.
+struct Portion {
+    batch: Vec<Copy>,
+    /// A marker of our subscription that ends the portion, and its round.
+    marker: Option<(u64, u32)>,
+    /// Last entry that was looked at.
+    through: u64,
+    end: End,
+}
+
+/// Why a portion ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// There is more, or it is not there yet.
+    More,
+    /// The log is quiet.
+    Quiet,
+    /// The next entry is not there: the log has a gap before this one.
+    Gap { found: u64 },
+}
+
+impl Lane {
+    /// Reads from an entry on until the mailbox has everything else.
+    pub(crate) async fn catch_up(&mut self, from: u64) -> Result<(), Gone> {
+        let metrics = self.writer.metrics.clone();
+        let _counted = metrics.catching_up();
+        tracing::info!(
+            subscription = %self.writer.name, incoming_seq = from,
+            "what waits for this queue is too much: it reads the event log itself from here on"
+        );
+        let mut next = from;
+        let mut patience = Patience::new(&self.writer);
+        loop {
+            match self.stretch(&mut next).await {
+                Ok(true) => break,
+                Ok(false) => patience = Patience::new(&self.writer),
+                Err(trouble) => patience.after(trouble).await?,
+            }
+        }
+        tracing::info!(subscription = %self.writer.name, incoming_seq = next - 1, "this queue has caught up");
+        Ok(())
+    }
+
+    /// Reads until it has caught up (true), or until others should have their turn.
+    async fn stretch(&mut self, next: &mut u64) -> Result<bool, Trouble> {
+        let pace = self.pace.clone();
+        let Ok(turn) = pace.readers.acquire().await else { return Err(Trouble::Gone) };
+        let begin = *next;
+        let mut log = self.writer.broker.event_log().follow(begin).await?;
+        while *next < begin + STRETCH {
+            let Portion { mut batch, marker, through, end } = self.read(&mut log, *next).await?;
+            if let Err(trouble) = self.writer.copy(&mut batch).await {
+                // Whoever waits reads nothing, and holds one batch in memory.
+                drop(log);
+                drop(turn);
+                self.copy_later(batch, trouble).await.map_err(|Gone| Trouble::Gone)?;
+                if let Some((sequence, round)) = marker {
+                    self.mark_from_entry(sequence, round).await?;
+                }
+                return Ok(self.step(next, through));
+            }
+            if let Some((sequence, round)) = marker {
+                self.mark_from_entry(sequence, round).await?;
+            }
+            if self.step(next, through) || self.look_back(next, end).await? || self.join(*next) {
+                return Ok(true);
+            }
+            if end != End::More {
+                break;
+            }
+        }
+        Ok(false)
+    }
+
+    /// Tells the progress. True: caught up.
+    fn step(&self, next: &mut u64, through: u64) -> bool {
+        *next = (*next).max(through + 1);
+        let caught_up = self.inlet.with(|mailbox| mailbox.done_through(through));
+        self.pace.stepped.notify_one();
+        caught_up
+    }
+
+    fn join(&self, next: u64) -> bool {
+        // What is announced is looked at under the lock: see the mailbox.
+        self.inlet.with(|mailbox| {
+            let read = self.pace.read();
+            !mailbox.has_joined() && read < next + CLOSE && mailbox.join(read)
+        })
+    }
+
+    /// What is missing, or does not come, another dispatcher has copied, if the position says so: then its work is
+    /// ours. True: caught up.
+    async fn look_back(&mut self, next: &mut u64, end: End) -> Result<bool, Trouble> {
+        if end == End::More {
+            return Ok(false);
+        }
+        let position = self.writer.broker.position().get().await?.value;
+        let accounted = match end {
+            End::More | End::Quiet => position >= *next,
+            End::Gap { found } => position + 1 >= found,
+        };
+        if accounted {
+            // A marker of ours may have been among it.
+            self.writer.reload().await?;
+            if let Some(entry) = self.entry().await?
+                && let Ok(route) = Route::new(&entry.realms_topics)
+            {
+                self.route = route;
+            }
+            return Ok(self.step(next, position));
+        }
+        if let End::Gap { found } = end {
+            tracing::warn!(subscription = %self.writer.name, expected = *next, found, "the event log has a gap");
+            self.reports.send(Report::Gap).ok();
+            let text = "the event log has a gap".to_owned();
+            return Err(Trouble::Later { why: Wait::Nats, text });
+        }
+        Ok(false)
+    }
+
+    /// Reads what is there, up to a full batch or a marker of ours.
+    async fn read(
+        &self,
+        log: &mut (impl Stream<Item = Result<LogEntry, broker::Error>> + Unpin),
+        next: u64,
+    ) -> Result<Portion, Trouble> {
+        let mut portion = Portion { batch: vec![], marker: None, through: next - 1, end: End::More };
+        let mut bytes = 0;
+        let mut entry = match tokio::time::timeout(QUIET, log.next()).await {
+            Ok(entry) => entry,
+            Err(_) => return Ok(Portion { end: End::Quiet, ..portion }),
+        };
+        loop {
+            let Some(found) = entry.transpose()? else {
+                return Err(broker::Error::LayoutMissing { what: "the event log".to_owned() }.into());
+            };
+            if found.sequence != portion.through + 1 {
+                portion.end = End::Gap { found: found.sequence };
+                return Ok(portion);
+            }
+            portion.through = found.sequence;
+            match found.item {
+                LogItem::Event(payload) if self.wants(found.sequence, &payload) => {
+                    bytes += payload.len();
+                    portion.batch.push(Copy { incoming_seq: found.sequence, payload });
+                }
+                LogItem::Marker { incarnation, round, .. } if incarnation == self.writer.incarnation => {
+                    portion.marker = Some((found.sequence, round));
+                    return Ok(portion);
+                }
+                LogItem::Event(_) | LogItem::Marker { .. } | LogItem::Unreadable => {}
+            }
+            let full = portion.batch.len() >= Copier::LARGEST_BATCH || bytes >= BATCH_BYTES;
+            if full || portion.through - next >= LOOKED_AT {
+                return Ok(portion);
+            }
+            match log.next().now_or_never() {
+                Some(more) => entry = more,
+                None => return Ok(portion),
+            }
+        }
+    }
+
+    fn wants(&self, sequence: u64, payload: &[u8]) -> bool {
+        // One that can't be read was told by the main reader.
+        sequence > self.writer.checkpoint()
+            && Head::of(payload).is_ok_and(|Head { realm, topic }| self.route.is_match(&realm, &topic))
+    }
+
+    async fn mark_from_entry(&mut self, sequence: u64, round: u32) -> Result<(), Trouble> {
+        let Some(entry) = self.entry().await? else { return Err(Trouble::Gone) };
+        self.mark(sequence, round, &entry.realms_topics).await.map_err(|Gone| Trouble::Gone)
+    }
+
+    /// Our entry, unless the subscription was removed.
+    async fn entry(&self) -> Result<Option<Subscription>, Trouble> {
+        let entry = self.writer.broker.registry().subscription(&self.writer.name).await?;
+        Ok(entry.map(|e| e.value).filter(|s| s.incarnation == self.writer.incarnation))
+    }
+}

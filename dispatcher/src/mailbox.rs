@@ -1,0 +1,240 @@
+//! What the main reader hands to a lane, and how a lane that fell behind comes back. Pure: no I/O, no clock.
+//!
+//! A lane that can't keep up loses its backlog in memory: the mailbox is *shut* at the first entry that was thrown
+//! away. The lane then reads the log itself, from that entry on. When it is close to the main reader it *joins*: from
+//! the main reader's place on everything is put in again, and the lane reads itself up to that place.
+//!
+//! ```text
+//!  the log      … 4 5 6 7 8 9 10 11 12 13 14 …
+//!  main reader                      ▲ 12: put in, because above 11
+//!  lane               ▲ 6: read by the lane itself, which began at 5 (shut) and goes on until 11 (joined at 11)
+//! ```
+//!
+//! **No gap and no repeat.** Who joins at `until` reads all of `..=until` itself, and takes only what is above it from
+//! the mailbox. The main reader announces each entry (a counter that `join` is given) *before* it puts it into any
+//! mailbox; both `put` and `join` happen under the mailbox's lock. So an entry above `until` has not been announced
+//! when the lane joined, and will be put in; one at or below it is ignored when it is put in late.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use bytes::Bytes;
+use model::RealmTopic;
+
+/// What a lane is asked to do, in the order of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Item {
+    /// Copy this event.
+    Event { sequence: u64, payload: Bytes },
+    /// From here on a round's live events follow, by these topics.
+    Marker { sequence: u64, round: u32, topics: Arc<[RealmTopic]> },
+}
+
+impl Item {
+    pub(crate) fn sequence(&self) -> u64 {
+        let (Self::Event { sequence, .. } | Self::Marker { sequence, .. }) = self;
+        *sequence
+    }
+
+    fn size(&self) -> usize {
+        match self {
+            Self::Event { payload, .. } => payload.len(),
+            Self::Marker { .. } => 0,
+        }
+    }
+}
+
+/// How much a mailbox should hold.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bound {
+    pub entries: usize,
+    pub bytes: usize,
+}
+
+/// One lane's mailbox.
+#[derive(Debug)]
+pub(crate) struct Mailbox {
+    bound: Bound,
+    items: VecDeque<Item>,
+    bytes: usize,
+    door: Door,
+    /// First sequence of what the lane has taken and not done.
+    hands: Option<u64>,
+    own: Option<OwnReading>,
+    /// The lane's queue refuses copies, or did when the lane had last something to do.
+    stuck: bool,
+    /// Grows whenever the lane has done something.
+    steps: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Door {
+    /// What is above this is put in.
+    Open { above: u64 },
+    /// Nothing is put in. The first that was thrown away.
+    Shut { from: u64 },
+}
+
+/// The lane reads the log itself.
+#[derive(Clone, Copy, Debug)]
+struct OwnReading {
+    /// First entry that is not done.
+    next: u64,
+    /// Where it ends, once the lane has joined.
+    until: Option<u64>,
+}
+
+/// What a lane finds in its mailbox.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// Do this, then say [`Mailbox::done`]. A marker comes alone.
+    Items(Vec<Item>),
+    Nothing,
+    /// Read the log from this entry on.
+    Behind {
+        from: u64,
+    },
+}
+
+impl Mailbox {
+    pub(crate) fn new(bound: Bound) -> Self {
+        Self {
+            bound,
+            items: VecDeque::new(),
+            bytes: 0,
+            door: Door::Open { above: 0 },
+            hands: None,
+            own: None,
+            stuck: false,
+            steps: 0,
+        }
+    }
+
+    /// The main reader hands something over. A lane that is stuck loses what is too much; for one that works the
+    /// main reader may wait: see [`is_crowded`](Self::is_crowded).
+    pub(crate) fn put(&mut self, item: Item) {
+        match self.door {
+            Door::Open { above } if item.sequence() > above => {
+                self.bytes += item.size();
+                self.items.push_back(item);
+                if self.stuck && self.is_over(self.bound) {
+                    self.shut();
+                }
+            }
+            Door::Open { .. } | Door::Shut { .. } => {}
+        }
+    }
+
+    /// Throws the backlog away; the lane will read it again itself.
+    pub(crate) fn shut(&mut self) {
+        if let Some(first) = self.items.front() {
+            self.door = Door::Shut { from: first.sequence() };
+            // Its memory, too.
+            self.items = VecDeque::new();
+            self.bytes = 0;
+        }
+    }
+
+    /// Does more wait than should? Until half of it is done.
+    pub(crate) fn is_crowded(&self, was: bool) -> bool {
+        let Bound { entries, bytes } = self.bound;
+        self.is_over(if was { Bound { entries: entries / 2, bytes: bytes / 2 } } else { self.bound })
+    }
+
+    fn is_over(&self, bound: Bound) -> bool {
+        self.items.len() > bound.entries || self.bytes > bound.bytes
+    }
+
+    /// How often the lane has done something.
+    pub(crate) fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// The lane can't go on for the time being.
+    pub(crate) fn stuck(&mut self) {
+        self.stuck = true;
+        if self.is_over(self.bound) {
+            self.shut();
+        }
+    }
+
+    /// The lane takes what waits: up to so many events or, about, bytes; or one marker.
+    pub(crate) fn take(&mut self, entries: usize, bytes: usize) -> Taken {
+        let Some(first) = self.items.pop_front() else {
+            // It has kept up, or begins anew: it is not stuck any more.
+            self.stuck = false;
+            return match self.door {
+                Door::Open { .. } => Taken::Nothing,
+                Door::Shut { from } => {
+                    self.own = Some(OwnReading { next: from, until: None });
+                    Taken::Behind { from }
+                }
+            };
+        };
+        self.hands = Some(first.sequence());
+        let mut size = first.size();
+        let alone = matches!(first, Item::Marker { .. });
+        let mut taken = vec![first];
+        while !alone
+            && taken.len() < entries
+            && size < bytes
+            && let Some(item) = self.items.pop_front_if(|item| matches!(item, Item::Event { .. }))
+        {
+            size += item.size();
+            taken.push(item);
+        }
+        self.bytes -= size;
+        Taken::Items(taken)
+    }
+
+    /// The lane has done what it took.
+    pub(crate) fn done(&mut self) {
+        self.hands = None;
+        self.steps += 1;
+    }
+
+    /// The lane reads itself and is close to the main reader, which has announced the entries up to `read`. True: it
+    /// need not read any further.
+    pub(crate) fn join(&mut self, read: u64) -> bool {
+        let Some(own) = &mut self.own else { return true };
+        // The lane may even be ahead: then the main reader's copies of that are ignored.
+        let until = read.max(own.next - 1);
+        self.door = Door::Open { above: until };
+        own.until = Some(until);
+        self.end_own_reading()
+    }
+
+    /// Has the lane joined?
+    pub(crate) fn has_joined(&self) -> bool {
+        self.own.is_none_or(|own| own.until.is_some())
+    }
+
+    /// The lane, reading itself, has done everything up to here. True: it need not read any further.
+    pub(crate) fn done_through(&mut self, sequence: u64) -> bool {
+        self.steps += 1;
+        let Some(own) = &mut self.own else { return true };
+        own.next = own.next.max(sequence + 1);
+        self.end_own_reading()
+    }
+
+    fn end_own_reading(&mut self) -> bool {
+        let ends = self.own.is_some_and(|own| own.until.is_some_and(|until| own.next > until));
+        if ends {
+            self.own = None;
+        }
+        ends
+    }
+
+    /// The first entry that the lane still needs; `None`: none of those that the main reader has handed out.
+    pub(crate) fn oldest(&self) -> Option<u64> {
+        // What the lane has begun comes before what waits, and that before what was thrown away.
+        let shut = match self.door {
+            Door::Open { .. } => None,
+            Door::Shut { from } => Some(from),
+        };
+        let own = self.own.map(|own| own.next);
+        self.hands.or(own).or_else(|| self.items.front().map(Item::sequence)).or(shut)
+    }
+}
+
+#[cfg(test)]
+mod tests;

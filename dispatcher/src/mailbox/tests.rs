@@ -1,0 +1,197 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const SMALL: Bound = Bound { entries: 3, bytes: 1000 };
+
+fn event(sequence: u64) -> Item {
+    Item::Event { sequence, payload: Bytes::from_static(b"12345") }
+}
+
+fn marker(sequence: u64) -> Item {
+    Item::Marker { sequence, round: 1, topics: Arc::new([]) }
+}
+
+fn sequences(taken: Taken) -> Vec<u64> {
+    match taken {
+        Taken::Items(items) => items.iter().map(Item::sequence).collect(),
+        Taken::Nothing => vec![],
+        behind @ Taken::Behind { .. } => panic!("{behind:?}"),
+    }
+}
+
+#[test]
+fn batches_end_at_markers_and_at_their_bounds() {
+    let mut mailbox = Mailbox::new(Bound { entries: 100, bytes: 1000 });
+    for sequence in [2, 3] {
+        mailbox.put(event(sequence));
+    }
+    mailbox.put(marker(5));
+    for sequence in 6..12 {
+        mailbox.put(event(sequence));
+    }
+    let mut batches = vec![];
+    for (entries, bytes) in [(100, 1000), (100, 1000), (2, 1000), (100, 6), (100, 1000)] {
+        batches.push(sequences(mailbox.take(entries, bytes)));
+        mailbox.done();
+    }
+    assert_eq!(batches, [vec![2, 3], vec![5], vec![6, 7], vec![8, 9], vec![10, 11]]);
+    assert_eq!((mailbox.take(1, 1), mailbox.oldest(), mailbox.bytes), (Taken::Nothing, None, 0));
+}
+
+#[test]
+fn a_working_lane_makes_a_crowd_and_a_stuck_one_loses_its_backlog() {
+    let mut mailbox = Mailbox::new(SMALL);
+    for sequence in 1..=5 {
+        mailbox.put(event(sequence));
+    }
+    assert!(mailbox.is_crowded(false));
+    assert_eq!(sequences(mailbox.take(3, 1000)), [1, 2, 3]);
+    assert!(!mailbox.is_crowded(false) && mailbox.is_crowded(true));
+    for sequence in 6..=8 {
+        mailbox.put(event(sequence));
+    }
+    mailbox.stuck();
+    mailbox.put(event(9));
+    assert_eq!((mailbox.oldest(), mailbox.bytes), (Some(1), 0));
+    mailbox.done();
+    assert_eq!(mailbox.oldest(), Some(4));
+    assert_eq!(mailbox.take(9, 1000), Taken::Behind { from: 4 });
+    // Far behind: 9 entries were announced when it joins, and 10 is put in.
+    assert!(!mailbox.done_through(5));
+    assert!(!mailbox.has_joined() && !mailbox.join(9) && mailbox.has_joined());
+    mailbox.put(event(9));
+    mailbox.put(event(10));
+    assert_eq!(mailbox.oldest(), Some(6));
+    assert!(mailbox.done_through(9));
+    assert_eq!(mailbox.oldest(), Some(10));
+    assert_eq!(sequences(mailbox.take(9, 1000)), [10]);
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// The main reader announces the next entry, if it has put in the one before.
+    Announce,
+    /// It puts it in, or looks at a crowd.
+    Put,
+    /// The lane goes on with what it does, or takes something.
+    Lane,
+    /// It is stuck at this moment.
+    Stuck,
+    /// The main reader's patience is over.
+    Shut,
+    /// The lane, reading itself, is close enough to join.
+    Join,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => Just(Step::Announce),
+        4 => Just(Step::Put),
+        4 => Just(Step::Lane),
+        1 => Just(Step::Stuck),
+        1 => Just(Step::Shut),
+        2 => Just(Step::Join),
+    ]
+}
+
+/// A lane and a main reader on a log whose entries are wanted or not.
+struct World {
+    mailbox: Mailbox,
+    wanted: Vec<bool>,
+    /// Every third one that is wanted is a marker.
+    announced: u64,
+    put: u64,
+    hands: Vec<u64>,
+    own: Option<u64>,
+    got: Vec<u64>,
+}
+
+impl World {
+    fn item(&self, sequence: u64) -> Option<Item> {
+        let wanted = self.wanted.get(sequence as usize - 1).copied().unwrap_or(false);
+        wanted.then(|| if sequence.is_multiple_of(3) { marker(sequence) } else { event(sequence) })
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Announce if self.put == self.announced && self.announced < self.wanted.len() as u64 => {
+                self.announced += 1;
+            }
+            Step::Put if self.put < self.announced => {
+                self.put += 1;
+                if let Some(item) = self.item(self.put) {
+                    self.mailbox.put(item);
+                }
+            }
+            Step::Stuck => self.mailbox.stuck(),
+            Step::Shut => self.mailbox.shut(),
+            Step::Join if self.own.is_some() && !self.mailbox.has_joined() => {
+                if self.mailbox.join(self.announced) {
+                    self.own = None;
+                }
+            }
+            Step::Lane => self.lane(),
+            Step::Announce | Step::Put | Step::Join => {}
+        }
+    }
+
+    fn lane(&mut self) {
+        if !self.hands.is_empty() {
+            self.got.append(&mut self.hands);
+            self.mailbox.done();
+        } else if let Some(next) = self.own {
+            // It reads what was announced, and may be ahead of the main reader's mailboxes.
+            if next <= self.wanted.len() as u64 {
+                self.got.extend(self.item(next).map(|item| item.sequence()));
+                self.own = (!self.mailbox.done_through(next)).then_some(next + 1);
+            }
+        } else {
+            match self.mailbox.take(2, 1000) {
+                Taken::Items(items) => self.hands = items.iter().map(Item::sequence).collect(),
+                Taken::Nothing => {}
+                Taken::Behind { from } => self.own = Some(from),
+            }
+        }
+    }
+
+    /// What is at or below the position is done.
+    fn check_position(&self) {
+        let position = self.mailbox.oldest().map_or(self.put, |oldest| (oldest - 1).min(self.put));
+        for sequence in 1..=position {
+            if self.item(sequence).is_some() {
+                assert!(self.got.contains(&sequence), "{sequence} is purged: {:?}", self.mailbox);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nothing_is_missing_nothing_comes_twice_and_all_is_in_order(
+        wanted in proptest::collection::vec(any::<bool>(), 0..40),
+        steps in proptest::collection::vec(step(), 0..300),
+    ) {
+        let mut world = World {
+            mailbox: Mailbox::new(SMALL),
+            wanted, announced: 0, put: 0, hands: vec![], own: None, got: vec![],
+        };
+        for step in steps {
+            world.step(step);
+            world.check_position();
+        }
+        // However it went, it comes to an end.
+        for _ in 0..world.wanted.len() * 4 + 10 {
+            for step in [Step::Announce, Step::Put, Step::Join, Step::Lane] {
+                world.step(step);
+                world.check_position();
+            }
+        }
+        let expected: Vec<u64> = (1..=world.wanted.len() as u64).filter(|s| world.item(*s).is_some()).collect();
+        prop_assert_eq!(&world.got, &expected);
+        prop_assert_eq!(world.mailbox.oldest(), None);
+        prop_assert_eq!(world.own, None);
+    }
+}

@@ -1,0 +1,253 @@
+//! Writing one queue: what fits, exactly once, tried again for ever and visibly.
+
+use std::time::Duration;
+
+use broker::{Broker, Copier, Copy, CopyError, Modified};
+use model::{
+    DeadLetter, DeadLetterReason, Incarnation, Limit, Message, Origin, QueueLimits, RealmTopic, Room,
+    Subscription, SubscriptionName, Timestamp, chain,
+};
+use serde::Deserialize;
+
+use crate::metrics::{Metrics, Wait};
+
+/// Writes the queue of one subscription.
+pub(crate) struct Writer {
+    pub broker: Broker,
+    pub name: SubscriptionName,
+    pub incarnation: Incarnation,
+    pub copier: Copier,
+    pub limits: QueueLimits,
+    pub metrics: Metrics,
+    /// As of the last look; nothing before the first.
+    pub room: Room,
+}
+
+/// Why a lane ends: its subscription or its queue is gone.
+#[derive(Debug)]
+pub(crate) struct Gone;
+
+/// Why something was not written.
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    Gone,
+    /// It may work later.
+    Later {
+        why: Wait,
+        text: String,
+    },
+}
+
+impl From<CopyError> for Trouble {
+    fn from(error: CopyError) -> Self {
+        match error {
+            CopyError::Gone => Self::Gone,
+            CopyError::Full(_) => Self::Later { why: Wait::Refused, text: chain(&error) },
+            CopyError::Stale | CopyError::Broker(_) => Self::Later { why: Wait::Nats, text: chain(&error) },
+        }
+    }
+}
+
+impl From<broker::Error> for Trouble {
+    fn from(error: broker::Error) -> Self {
+        CopyError::from(error).into()
+    }
+}
+
+impl Writer {
+    /// Last entry of the log that is in the queue, or was looked at for it.
+    pub(crate) fn checkpoint(&self) -> u64 {
+        self.copier.checkpoint().incoming_seq
+    }
+
+    /// Another dispatcher has gone on without us: looks again what is in the queue.
+    pub(crate) async fn reload(&mut self) -> Result<(), Trouble> {
+        Ok(self.copier.reload().await?)
+    }
+
+    /// Writes copies, and takes out of the batch what is in the queue. Returns at the first obstacle that needs time.
+    pub(crate) async fn copy(&mut self, batch: &mut Vec<Copy>) -> Result<(), Trouble> {
+        self.set_aside_too_large(batch).await?;
+        loop {
+            let known = self.checkpoint();
+            let left_out = batch.partition_point(|copy| copy.incoming_seq <= known);
+            self.leave(batch.drain(..left_out));
+            if batch.is_empty() {
+                return Ok(());
+            }
+            let mut count = self.fitting(batch);
+            if count == 0 {
+                self.look().await?;
+                count = self.fitting(batch);
+            }
+            match self.copier.copy(&batch[..count]).await {
+                Ok(()) => {
+                    self.metrics.copies.inc_by(count as u64);
+                    self.leave(batch.drain(..count));
+                }
+                Err(CopyError::Stale) => self.copier.reload().await?,
+                Err(error) => {
+                    // NATS knows better: look again.
+                    self.room = Room::default();
+                    return Err(error.into());
+                }
+            }
+        }
+    }
+
+    fn fitting(&self, batch: &[Copy]) -> usize {
+        self.room.fitting(batch.iter().map(|copy| copy.payload.len())).min(Copier::LARGEST_BATCH)
+    }
+
+    /// What other dispatchers have written takes room, too: each copy is written once, by whomever.
+    fn leave(&mut self, copies: impl Iterator<Item = Copy>) {
+        for copy in copies {
+            self.room.use_for(copy.payload.len());
+        }
+    }
+
+    /// Asks NATS how much room there is. At a limit it is an error.
+    async fn look(&mut self) -> Result<(), Trouble> {
+        let queue = self.broker.queue(&self.name, self.incarnation);
+        let held = queue.pending().await?.ok_or(Trouble::Gone)?.into();
+        match self.limits.room(&held) {
+            Ok(room) => {
+                self.room = room;
+                Ok(())
+            }
+            Err(limit) => {
+                let text = format!(
+                    "its limit of {} is reached: {} live messages, {} of the prefill, {} bytes",
+                    limit.as_str(),
+                    held.live,
+                    held.prefill,
+                    held.bytes
+                );
+                let why = match limit {
+                    Limit::Messages => Wait::Messages,
+                    Limit::Bytes => Wait::Bytes,
+                };
+                Err(Trouble::Later { why, text })
+            }
+        }
+    }
+
+    /// Writes the checkpoint, then the boundary: the engine begins only when the checkpoint shows its round. Calling
+    /// it again goes on where it failed.
+    pub(crate) async fn mark(
+        &mut self,
+        sequence: u64,
+        round: u32,
+        topics: &[RealmTopic],
+    ) -> Result<(), Trouble> {
+        while let Err(error) = self.copier.mark(sequence, round).await {
+            match error {
+                CopyError::Stale => self.copier.reload().await?,
+                error => return Err(error.into()),
+            }
+        }
+        // Topics that were changed after the marker was read need a marker of their own: without a boundary one will
+        // come.
+        let change = |s: &Subscription| {
+            let same = *s.realms_topics == *topics;
+            same.then(|| s.with_boundary(self.incarnation, round, sequence)).flatten()
+        };
+        match self.broker.registry().modify(&self.name, self.incarnation, change).await? {
+            Modified::Gone => return Err(Trouble::Gone),
+            Modified::Changed(_) | Modified::Unchanged(_) => {}
+        }
+        tracing::info!(
+            subscription = %self.name, incarnation = %self.incarnation, round, incoming_seq = sequence,
+            "live events begin here"
+        );
+        Ok(())
+    }
+
+    /// Accepted when NATS carried more than now: it must not stop the queue.
+    async fn set_aside_too_large(&self, batch: &mut Vec<Copy>) -> Result<(), Trouble> {
+        let limit = self.broker.largest_message();
+        let known = self.checkpoint();
+        while let Some(index) = batch.iter().position(|copy| copy.payload.len() > limit) {
+            if batch[index].incoming_seq > known {
+                self.set_aside(&batch[index], limit).await?;
+            }
+            batch.remove(index);
+        }
+        Ok(())
+    }
+
+    async fn set_aside(&self, copy: &Copy, limit: usize) -> Result<(), broker::Error> {
+        let topic =
+            serde_json::from_slice(&copy.payload).map_or_else(|_| String::new(), |Topic { topic }| topic);
+        let letter = DeadLetter {
+            incarnation: self.incarnation,
+            origin: Origin::Live { incoming_seq: copy.incoming_seq },
+            reason: DeadLetterReason::TooLarge,
+            topic,
+            dn: Message::dn(&copy.payload),
+            size: copy.payload.len() as u64,
+            limit: limit as u64,
+            at: Timestamp::from_utc(jiff::Timestamp::now()),
+        };
+        self.broker.dead_letters().set_aside(&self.name, &letter, &copy.payload).await?;
+        self.metrics.dead_letters.inc();
+        tracing::warn!(
+            subscription = %self.name, incoming_seq = copy.incoming_seq, topic = letter.topic, dn = letter.dn, limit,
+            "an event is larger than NATS carries and is set aside; raise max_payload and send it again"
+        );
+        Ok(())
+    }
+}
+
+/// The part of an event that a dead letter tells.
+#[derive(Deserialize)]
+struct Topic {
+    topic: String,
+}
+
+/// Trying again, with growing pauses, and visibly.
+pub(crate) struct Patience {
+    name: SubscriptionName,
+    metrics: Metrics,
+    pause: Duration,
+    why: Option<Wait>,
+}
+
+impl Patience {
+    const FIRST: Duration = Duration::from_millis(20);
+    const LONGEST: Duration = Duration::from_secs(2);
+
+    pub(crate) fn new(writer: &Writer) -> Self {
+        let (name, metrics) = (writer.name.clone(), writer.metrics.clone());
+        Self { name, metrics, pause: Self::FIRST, why: None }
+    }
+
+    /// Waits, unless it is in vain.
+    pub(crate) async fn after(&mut self, trouble: Trouble) -> Result<(), Gone> {
+        let Trouble::Later { why, text } = trouble else { return Err(Gone) };
+        if self.why != Some(why) {
+            self.end();
+            self.why = Some(why);
+            self.metrics.waiting(why).inc();
+            tracing::warn!(
+                subscription = %self.name, reason = why.as_str(), error = text,
+                "copies wait; they are being tried again"
+            );
+        }
+        tokio::time::sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(Self::LONGEST);
+        Ok(())
+    }
+
+    fn end(&mut self) {
+        if let Some(why) = self.why.take() {
+            self.metrics.waiting(why).dec();
+        }
+    }
+}
+
+impl Drop for Patience {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
