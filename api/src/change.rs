@@ -33,7 +33,7 @@ pub(crate) async fn apply(
         app.launcher.launch(&PrefillTask::of(&entry.value)).await?;
     }
     if entry.value.prefill.boundary.is_none() {
-        app.events.marker(name, *incarnation, entry.value.prefill.round).await?;
+        app.events.marker(&entry.value).await?;
     }
     Ok((status, entry))
 }

@@ -137,8 +137,7 @@ async fn complete(
     }
     if subscription.prefill.boundary.is_none() {
         app.before(Step::Marker).await;
-        let Subscription { name, incarnation, .. } = &subscription;
-        app.events.marker(name, *incarnation, subscription.prefill.round).await?;
+        app.events.marker(&subscription).await?;
     }
     app.before(Step::Answer).await;
     Ok(status)

@@ -69,7 +69,7 @@ async fn shown(app: &App, entry: &Revised<Subscription>, caller: Caller) -> Resu
     let subscription = &entry.value;
     let details = app.details(entry).await?.ok_or_else(|| gone(subscription.name.as_str(), caller))?;
     let dead_letters = dead_letters::current(app, subscription).await?.len() as u64;
-    let queue = details.queue.map(|QueueCounts { main, prefill }| {
+    let queue = details.queue.map(|QueueCounts { main, prefill, .. }| {
         let limit = Queue::LARGEST;
         QueueView { prefill, live: main, dead_letters, limit, full: main.max(prefill) >= limit }
     });

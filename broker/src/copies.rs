@@ -2,7 +2,7 @@
 //! that it is still the last one.
 
 use bytes::Bytes;
-use model::Checkpoint;
+use model::{Checkpoint, Marker};
 
 use crate::{
     Error, Queue, Revised,
@@ -58,8 +58,8 @@ impl Copier {
 
     /// The last checkpoint that we know.
     #[must_use]
-    pub fn checkpoint(&self) -> Checkpoint {
-        self.last.value
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.last.value
     }
 
     /// Reads the checkpoint again.
@@ -71,18 +71,16 @@ impl Copier {
         Ok(())
     }
 
-    /// Moves the checkpoint to a marker: from here on the queue gets events, and they belong to `round`. Nothing
-    /// happens if the checkpoint is there or further already, or belongs to a later round.
+    /// Moves the checkpoint to a marker: from here on the queue gets events, of its round. Nothing happens if the
+    /// checkpoint is there or further already, or the marker is older than what is in effect.
     ///
     /// # Errors
     /// [`CopyError`].
-    pub async fn mark(&mut self, incoming_seq: u64, round: u32) -> Result<(), CopyError> {
-        let Checkpoint { active, incoming_seq: known, round: current, .. } = self.last.value;
-        // A marker that was sent twice may come after that of the next round.
-        if active && (known >= incoming_seq || round < current) {
-            return Ok(());
+    pub async fn mark(&mut self, incoming_seq: u64, marker: &Marker) -> Result<(), CopyError> {
+        match self.last.value.after(marker, incoming_seq) {
+            Some(next) => self.write(next, &[]).await,
+            None => Ok(()),
         }
-        self.write(Checkpoint { incoming_seq, round, active: true, ..self.last.value }, &[]).await
     }
 
     /// Writes copies as one atomic batch, after leaving out what is at or below the checkpoint. At most
@@ -95,7 +93,7 @@ impl Copier {
         let first = copies.partition_point(|copy| copy.incoming_seq <= known);
         let copies = &copies[first..];
         let Some(newest) = copies.last() else { return Ok(()) };
-        self.write(Checkpoint { incoming_seq: newest.incoming_seq, ..self.last.value }, copies).await
+        self.write(Checkpoint { incoming_seq: newest.incoming_seq, ..self.last.value.clone() }, copies).await
     }
 
     async fn write(&mut self, next: Checkpoint, copies: &[Copy]) -> Result<(), CopyError> {
@@ -108,7 +106,7 @@ impl Copier {
             headers: headers([
                 (names::EXPECTED_STREAM, self.queue.stream.clone()),
                 (names::INCARNATION, next.incarnation.to_string()),
-                (names::ROUND, next.round.to_string()),
+                (names::ROUND, next.epoch.round.to_string()),
                 (names::INCOMING_SEQ, copy.incoming_seq.to_string()),
             ]),
             payload: copy.payload.clone(),

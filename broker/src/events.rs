@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
-use model::{Incarnation, SubscriptionName};
+use model::{Marker, Subscription};
 use serde::{Deserialize, Serialize};
 use tokio::{sync::Mutex, time::Instant};
 
@@ -108,19 +108,14 @@ impl EventPublisher {
         }
     }
 
-    /// Appends the marker of a round: events before it belong to the snapshot, those after it are live. Sending it
-    /// again is harmless.
+    /// Appends the marker of the subscription's state: events before it belong to the snapshot, those after it are
+    /// live, by its topics. Sending it again is harmless.
     ///
     /// # Errors
     /// NATS away.
-    pub async fn marker(
-        &self,
-        name: &SubscriptionName,
-        incarnation: Incarnation,
-        round: u32,
-    ) -> Result<u64, Error> {
-        let marker = Marker { subscription: name.clone(), incarnation, round };
-        let payload = serde_json::to_vec(&marker).map_err(|e| Error::corrupt("a marker", e))?;
+    pub async fn marker(&self, subscription: &Subscription) -> Result<u64, Error> {
+        let payload =
+            serde_json::to_vec(&subscription.marker()).map_err(|e| Error::corrupt("a marker", e))?;
         let message = Outgoing {
             subject: names::MARKER_SUBJECT.to_owned(),
             headers: headers([(names::EXPECTED_STREAM, names::INCOMING.to_owned())]),
@@ -139,13 +134,6 @@ fn number_in(text: &str) -> Option<u64> {
     text.rsplit(|c: char| !c.is_ascii_digit()).find(|part| !part.is_empty())?.parse().ok()
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-struct Marker {
-    subscription: SubscriptionName,
-    incarnation: Incarnation,
-    round: u32,
-}
-
 /// One entry of the log.
 #[derive(Clone, Debug)]
 pub struct LogEntry {
@@ -160,15 +148,8 @@ pub struct LogEntry {
 pub enum LogItem {
     /// A change in the directory.
     Event(Bytes),
-    /// From here on the events belong to this round of this subscription.
-    Marker {
-        /// The subscription.
-        subscription: SubscriptionName,
-        /// Its incarnation.
-        incarnation: Incarnation,
-        /// The round.
-        round: u32,
-    },
+    /// From here on the events are those of another round, or by other topics.
+    Marker(Marker),
     /// A marker that can't be read: skipped, so that it does not stop the log.
     Unreadable,
 }
@@ -265,9 +246,7 @@ fn item(subject: &str, payload: Bytes) -> LogItem {
         return LogItem::Event(payload);
     }
     match serde_json::from_slice(&payload) {
-        Ok(Marker { subscription, incarnation, round }) => {
-            LogItem::Marker { subscription, incarnation, round }
-        }
+        Ok(marker) => LogItem::Marker(marker),
         Err(error) => {
             tracing::error!(%error, subject, "an entry of the event log can't be read and is skipped");
             LogItem::Unreadable

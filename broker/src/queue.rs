@@ -88,7 +88,8 @@ impl Queue {
         let checkpoint = Checkpoint {
             incarnation: self.incarnation,
             incoming_seq: 0,
-            round: subscription.prefill.round,
+            epoch: subscription.epoch(),
+            realms_topics: Vec::new(),
             active: false,
         };
         self.write_first(Part::Copied, &checkpoint).await

@@ -9,10 +9,20 @@ use broker::{
 };
 use bytes::Bytes;
 use futures::StreamExt;
-use model::{Incarnation, PrefillTask, Registration, Subscription};
+use model::{Incarnation, PrefillTask, RealmTopic, Registration, Subscription};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+
+fn registered() -> Subscription {
+    let registration = Registration {
+        name: "mail".parse().unwrap(),
+        realms_topics: vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
+        request_prefill: true,
+    };
+    let now = "2026-01-01T00:00:00".parse().unwrap();
+    Subscription::reserve(registration, Incarnation(Uuid::from_u128(1)), 1, now)
+}
 
 fn task(attempt: u32) -> PrefillTask {
     PrefillTask {
@@ -34,9 +44,8 @@ async fn two_replicas_append_and_one_reads_in_order() {
         let seq = publisher.publish(Bytes::from(n.to_string()), Instant::now()).await.unwrap();
         assert_eq!(seq, n + 1);
     }
-    let name = "mail".parse().unwrap();
-    let incarnation = Incarnation(Uuid::from_u128(1));
-    assert_eq!(one.marker(&name, incarnation, 1).await.unwrap(), 21);
+    let mail = registered();
+    assert_eq!(one.marker(&mail).await.unwrap(), 21);
     assert_eq!(one.publish(Bytes::from_static(b"20"), Instant::now()).await.unwrap(), 22);
     let mut log = broker.event_log().follow(1).await.unwrap();
     for n in 0..20u64 {
@@ -45,7 +54,7 @@ async fn two_replicas_append_and_one_reads_in_order() {
         assert!(matches!(entry.item, LogItem::Event(payload) if payload == n.to_string()));
     }
     let marker = log.next().await.unwrap().unwrap();
-    assert!(matches!(marker.item, LogItem::Marker { round: 1, .. }), "{marker:?}");
+    assert!(matches!(&marker.item, LogItem::Marker(found) if *found == mail.marker()), "{marker:?}");
     broker.event_log().purge_through(21).await.unwrap();
     let mut log = broker.event_log().follow(1).await.unwrap();
     assert_eq!(log.next().await.unwrap().unwrap().sequence, 22);

@@ -97,15 +97,15 @@ async fn a_twin_takes_the_fence_and_the_loser_knows() {
 async fn copies_are_written_once_whoever_writes_them() {
     let server = NatsServer::start().await;
     let broker = server.broker().await;
-    let (_, queue) = registered(&broker, 1).await;
+    let (s, queue) = registered(&broker, 1).await;
     let copies: Vec<Copy> =
         (5..9).map(|n| Copy { incoming_seq: n, payload: Bytes::from(format!("{n}")) }).collect();
     let mut one = Copier::open(queue.clone()).await.unwrap().unwrap();
     let mut two = Copier::open(queue.clone()).await.unwrap().unwrap();
-    one.mark(4, 1).await.unwrap();
-    assert!(matches!(two.mark(4, 1).await, Err(CopyError::Stale)));
+    one.mark(4, &s.marker()).await.unwrap();
+    assert!(matches!(two.mark(4, &s.marker()).await, Err(CopyError::Stale)));
     two.reload().await.unwrap();
-    two.mark(4, 1).await.unwrap();
+    two.mark(4, &s.marker()).await.unwrap();
     one.copy(&copies[..2]).await.unwrap();
     assert!(matches!(two.copy(&copies).await, Err(CopyError::Stale)));
     two.reload().await.unwrap();

@@ -73,7 +73,7 @@ impl Case {
     async fn live(&self, incoming_seq: u64, text: &str) {
         let mut copier = Copier::open(self.queue.clone()).await.unwrap().unwrap();
         if !copier.checkpoint().active {
-            copier.mark(1, self.s.prefill.round).await.unwrap();
+            copier.mark(1, &self.s.marker()).await.unwrap();
         }
         copier.copy(&[Copy { incoming_seq, payload: message(text) }]).await.unwrap();
     }

@@ -161,7 +161,7 @@ async fn perform(
     let Subscription { name, incarnation, .. } = entry;
     match chore {
         Chore::Marker => {
-            let incoming_seq = broker.events().marker(name, *incarnation, entry.prefill.round).await?;
+            let incoming_seq = broker.events().marker(entry).await?;
             metrics.markers_resent.inc();
             tracing::info!(subscription = %name, %incarnation, incoming_seq, "the marker of {name} is sent again");
         }

@@ -1,13 +1,12 @@
 //! A lane that has lost its backlog reads the log itself, until it is where the main reader is.
 //!
-//! The same rules as for the main reader: strictly in order, from markers of its own subscription on by the topics
-//! that the entry then shows. [`Mailbox`](crate::mailbox::Mailbox) says when it may end.
+//! The same rules as for the main reader: strictly in order, from markers of its own subscription on by their topics. [`Mailbox`](crate::mailbox::Mailbox) says when it may end.
 
 use std::time::Duration;
 
 use broker::{Copier, Copy, LogEntry, LogItem};
 use futures::{FutureExt, Stream, StreamExt};
-use model::{Route, Subscription};
+use model::Marker;
 
 use crate::{
     lane::{BATCH_BYTES, Lane, Report},
@@ -28,8 +27,8 @@ const QUIET: Duration = Duration::from_secs(1);
 /// What one look at the log brought.
 struct Portion {
     batch: Vec<Copy>,
-    /// A marker of our subscription that ends the portion, and its round.
-    marker: Option<(u64, u32)>,
+    /// A marker of our subscription ends the portion.
+    marker: Option<Marker>,
     /// Last entry that was looked at.
     through: u64,
     end: End,
@@ -81,14 +80,10 @@ impl Lane {
                 drop(log);
                 drop(turn);
                 self.copy_later(batch, trouble).await.map_err(|Gone| Trouble::Gone)?;
-                if let Some((sequence, round)) = marker {
-                    self.mark_from_entry(sequence, round).await?;
-                }
+                self.mark_end(marker, through).await?;
                 return Ok(self.step(next, through));
             }
-            if let Some((sequence, round)) = marker {
-                self.mark_from_entry(sequence, round).await?;
-            }
+            self.mark_end(marker, through).await?;
             if self.step(next, through) || self.look_back(next, end).await? || self.join(*next) {
                 return Ok(true);
             }
@@ -129,11 +124,7 @@ impl Lane {
         if accounted {
             // A marker of ours may have been among it.
             self.writer.reload().await?;
-            if let Some(entry) = self.entry().await?
-                && let Ok(route) = Route::new(&entry.realms_topics)
-            {
-                self.route = route;
-            }
+            self.follow_checkpoint();
             return Ok(self.step(next, position));
         }
         if let End::Gap { found } = end {
@@ -171,11 +162,11 @@ impl Lane {
                     bytes += payload.len();
                     portion.batch.push(Copy { incoming_seq: found.sequence, payload });
                 }
-                LogItem::Marker { incarnation, round, .. } if incarnation == self.writer.incarnation => {
-                    portion.marker = Some((found.sequence, round));
+                LogItem::Marker(marker) if marker.incarnation == self.writer.incarnation => {
+                    portion.marker = Some(marker);
                     return Ok(portion);
                 }
-                LogItem::Event(_) | LogItem::Marker { .. } | LogItem::Unreadable => {}
+                LogItem::Event(_) | LogItem::Marker(_) | LogItem::Unreadable => {}
             }
             let full = portion.batch.len() >= Copier::LARGEST_BATCH || bytes >= BATCH_BYTES;
             if full || portion.through - next >= LOOKED_AT {
@@ -194,14 +185,10 @@ impl Lane {
             && Head::of(payload).is_ok_and(|Head { realm, topic }| self.route.is_match(&realm, &topic))
     }
 
-    async fn mark_from_entry(&mut self, sequence: u64, round: u32) -> Result<(), Trouble> {
-        let Some(entry) = self.entry().await? else { return Err(Trouble::Gone) };
-        self.mark(sequence, round, &entry.realms_topics).await.map_err(|Gone| Trouble::Gone)
-    }
-
-    /// Our entry, unless the subscription was removed.
-    async fn entry(&self) -> Result<Option<Subscription>, Trouble> {
-        let entry = self.writer.broker.registry().subscription(&self.writer.name).await?;
-        Ok(entry.map(|e| e.value).filter(|s| s.incarnation == self.writer.incarnation))
+    async fn mark_end(&mut self, marker: Option<Marker>, through: u64) -> Result<(), Trouble> {
+        match marker {
+            Some(marker) => self.mark(through, &marker).await.map_err(|Gone| Trouble::Gone),
+            None => Ok(()),
+        }
     }
 }

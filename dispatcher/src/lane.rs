@@ -8,7 +8,7 @@ use std::sync::{
 };
 
 use broker::{Copier, Copy};
-use model::{Incarnation, RealmTopic, Route};
+use model::{Incarnation, Marker, Route};
 use tokio::sync::{Notify, Semaphore, mpsc};
 
 use crate::{
@@ -119,7 +119,7 @@ impl Lane {
         for item in items {
             match item {
                 Item::Event { sequence, payload } => batch.push(Copy { incoming_seq: sequence, payload }),
-                Item::Marker { sequence, round, topics } => self.mark(sequence, round, &topics).await?,
+                Item::Marker { sequence, marker } => self.mark(sequence, &marker).await?,
             }
         }
         self.copy(batch).await?;
@@ -153,23 +153,23 @@ impl Lane {
         }
     }
 
-    /// A marker of ours: from here on these topics count.
-    pub(crate) async fn mark(
-        &mut self,
-        sequence: u64,
-        round: u32,
-        topics: &[RealmTopic],
-    ) -> Result<(), Gone> {
+    /// A marker of ours: from here on its topics count.
+    pub(crate) async fn mark(&mut self, sequence: u64, marker: &Marker) -> Result<(), Gone> {
         let mut patience = Patience::new(&self.writer);
-        while let Err(trouble) = self.writer.mark(sequence, round, topics).await {
+        while let Err(trouble) = self.writer.mark(sequence, marker).await {
             self.hold();
             patience.after(trouble).await?;
         }
-        // One that can't be used was told by the main reader.
-        if let Ok(route) = Route::new(topics) {
+        self.follow_checkpoint();
+        Ok(())
+    }
+
+    /// What is in effect stands in the queue.
+    pub(crate) fn follow_checkpoint(&mut self) {
+        // Topics that can't be used were told by the main reader.
+        if let Ok(route) = Route::new(&self.writer.copier.checkpoint().realms_topics) {
             self.route = route;
         }
-        Ok(())
     }
 
     /// The main reader is not to wait for us.

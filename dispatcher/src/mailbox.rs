@@ -18,15 +18,15 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
-use model::RealmTopic;
+use model::Marker;
 
 /// What a lane is asked to do, in the order of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Item {
     /// Copy this event.
     Event { sequence: u64, payload: Bytes },
-    /// From here on a round's live events follow, by these topics.
-    Marker { sequence: u64, round: u32, topics: Arc<[RealmTopic]> },
+    /// From here on the events of this marker follow.
+    Marker { sequence: u64, marker: Arc<Marker> },
 }
 
 impl Item {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use model::{Incarnation, Route};
+use model::{Epoch, Incarnation, Route};
 use serde::Deserialize;
 
 /// The part of an event that routes it.
@@ -21,7 +21,7 @@ impl Head {
 /// The routes of all subscriptions that are active.
 #[derive(Debug, Default)]
 pub(crate) struct Routes {
-    routes: BTreeMap<Incarnation, Route>,
+    routes: BTreeMap<Incarnation, (Epoch, Route)>,
     /// Answers by realm and topic. There are few topics, and regular expressions are slow.
     answers: HashMap<(String, String), Vec<Incarnation>>,
 }
@@ -30,9 +30,14 @@ pub(crate) struct Routes {
 const ANSWERS_MAX: usize = 10_000;
 
 impl Routes {
-    pub(crate) fn insert(&mut self, incarnation: Incarnation, route: Route) {
-        self.routes.insert(incarnation, route);
+    pub(crate) fn insert(&mut self, incarnation: Incarnation, epoch: Epoch, route: Route) {
+        self.routes.insert(incarnation, (epoch, route));
         self.answers.clear();
+    }
+
+    /// What is in effect for this subscription at the place that is read.
+    pub(crate) fn epoch(&self, incarnation: Incarnation) -> Option<Epoch> {
+        self.routes.get(&incarnation).map(|(epoch, _)| *epoch)
     }
 
     pub(crate) fn remove(&mut self, incarnation: Incarnation) {
@@ -47,7 +52,7 @@ impl Routes {
         }
         let routes = &self.routes;
         self.answers.entry((realm.to_owned(), topic.to_owned())).or_insert_with(|| {
-            routes.iter().filter(|(_, route)| route.is_match(realm, topic)).map(|(i, _)| *i).collect()
+            routes.iter().filter(|(_, (_, route))| route.is_match(realm, topic)).map(|(i, _)| *i).collect()
         })
     }
 }
@@ -67,8 +72,8 @@ mod tests {
         let (a, b) = (Incarnation(Uuid::from_u128(1)), Incarnation(Uuid::from_u128(2)));
         let mut routes = Routes::default();
         assert!(routes.of("udm", "users/user").is_empty());
-        routes.insert(a, route("users/user"));
-        routes.insert(b, route("users/.*"));
+        routes.insert(a, Epoch::default(), route("users/user"));
+        routes.insert(b, Epoch::default(), route("users/.*"));
         assert_eq!(routes.of("udm", "users/user"), [a, b]);
         assert_eq!(routes.of("udm", "users/ldap"), [b]);
         assert!(routes.of("other", "users/user").is_empty());

@@ -5,7 +5,10 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use broker::{Broker, Copier, LogEntry, LogItem, Revised, WriteError};
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
-use model::{Entry, Incarnation, Lifecycle, Room, Route, Subscription, SubscriptionName};
+use model::{
+    Checkpoint, Entry, Epoch, Incarnation, Lifecycle, Marker, RealmTopic, Room, Route, Subscription,
+    SubscriptionName,
+};
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
 use crate::{
@@ -97,8 +100,8 @@ pub(crate) async fn run(config: Config, broker: &Broker, metrics: &Metrics, hole
 /// whoever moved the position there, which wrote the checkpoint into the queue first, so the queue shows that it is
 /// active. So at the place `s` all dispatchers know a lane for the same subscriptions, except for those that were
 /// removed, and a position that reaches `s` was moved by somebody who had a lane for each of them and had seen each
-/// of their copies stored. (A topic may take effect a little earlier in one of them, since it is read from the entry,
-/// which changes before the marker is written: it is promised from the marker on, which is the same place for all.)
+/// of their copies stored. The topics stand in the marker, too, and from there in the queue's checkpoint: so all choose by
+/// the same topics at the same place.
 ///
 /// Nobody needs what somebody else purged: what a lane still holds of it is in the queue, and its checkpoint refuses it
 /// the second time. So a position that somebody else has moved is only read again; it grows. Only a gap in front of the
@@ -123,18 +126,21 @@ struct Session<'a> {
     stepped: bool,
 }
 
-fn route_of(subscription: &Subscription) -> Option<Route> {
+fn route_of(name: &SubscriptionName, topics: &[RealmTopic]) -> Option<Route> {
     let told = |(index, error): (usize, model::TopicError)| {
-        tracing::error!(subscription = %subscription.name, index, %error, "a topic can't be used: no events for it");
+        tracing::error!(subscription = %name, index, %error, "a topic can't be used: no events for it");
     };
-    Route::new(&subscription.realms_topics).map_err(told).ok()
+    Route::new(topics).map_err(told).ok()
 }
 
-async fn open(broker: &Broker, subscription: &Subscription) -> Result<Option<Copier>, broker::Error> {
-    let Subscription { name, incarnation, .. } = subscription;
-    let copier = Copier::open(broker.queue(name, *incarnation)).await?;
+async fn open(
+    broker: &Broker,
+    name: &SubscriptionName,
+    incarnation: Incarnation,
+) -> Result<Option<Copier>, broker::Error> {
+    let copier = Copier::open(broker.queue(name, incarnation)).await?;
     if copier.is_none() {
-        tracing::warn!(subscription = %name, %incarnation, "registered, but its queue does not exist");
+        tracing::warn!(subscription = %name, %incarnation, "its queue does not exist: no events for it");
     }
     Ok(copier)
 }
@@ -169,14 +175,15 @@ impl<'a> Session<'a> {
             (subscription.lifecycle != Lifecycle::Deleting).then_some(subscription)
         });
         let mut opened = futures::stream::iter(subscriptions)
-            .map(async |subscription| (open(broker, &subscription).await, subscription))
+            .map(async |s: Subscription| (open(broker, &s.name, s.incarnation).await, s.name))
             .buffer_unordered(OPENED_AT_ONCE);
-        while let Some((copier, subscription)) = opened.next().await {
-            // Without a marker only those that had one before.
+        while let Some((copier, name)) = opened.next().await {
+            // Without a marker only those that had one before: what is in effect then stands in the queue.
             if let Some(copier) = copier?
                 && copier.checkpoint().active
             {
-                session.add(&subscription, copier);
+                let Checkpoint { epoch, realms_topics, .. } = copier.checkpoint().clone();
+                session.add(&name, epoch, &realms_topics, copier);
             }
         }
         drop(opened);
@@ -187,15 +194,15 @@ impl<'a> Session<'a> {
     }
 
     /// Begins a lane.
-    fn add(&mut self, subscription: &Subscription, copier: Copier) {
-        let Subscription { name, incarnation, .. } = subscription;
-        let Some(route) = route_of(subscription) else { return };
+    fn add(&mut self, name: &SubscriptionName, epoch: Epoch, topics: &[RealmTopic], copier: Copier) {
+        let Some(route) = route_of(name, topics) else { return };
+        let incarnation = copier.checkpoint().incarnation;
         let bound = Bound { entries: self.config.lane_entries_max, bytes: self.config.lane_bytes_max };
         let inlet = Inlet::new(Mailbox::new(bound));
         let writer = Writer {
             broker: self.broker.clone(),
             name: name.clone(),
-            incarnation: *incarnation,
+            incarnation,
             copier,
             limits: self.config.limits,
             metrics: self.metrics.clone(),
@@ -204,8 +211,8 @@ impl<'a> Session<'a> {
         let (pace, reports) = (self.pace.clone(), self.reporter.clone());
         let lane = Lane { writer, route: route.clone(), inlet: inlet.clone(), pace, reports };
         self.tasks.spawn(lane.run());
-        self.lanes.insert(*incarnation, inlet);
-        self.routes.insert(*incarnation, route);
+        self.lanes.insert(incarnation, inlet);
+        self.routes.insert(incarnation, epoch, route);
     }
 
     async fn dispatch(&mut self, hole: Option<Gap>) -> Result<std::convert::Infallible, Ended> {
@@ -258,9 +265,7 @@ impl<'a> Session<'a> {
         self.pace.announce(expected);
         match entry.item {
             LogItem::Event(payload) => self.route(entry.sequence, &payload),
-            LogItem::Marker { subscription, incarnation, round } => {
-                self.activate(entry.sequence, &subscription, incarnation, round).await?;
-            }
+            LogItem::Marker(marker) => self.activate(entry.sequence, marker).await?,
             LogItem::Unreadable => {}
         }
         Ok(())
@@ -284,30 +289,33 @@ impl<'a> Session<'a> {
         }
     }
 
-    async fn activate(
-        &mut self,
-        sequence: u64,
-        name: &SubscriptionName,
-        incarnation: Incarnation,
-        round: u32,
-    ) -> Result<(), Ended> {
-        let entry = self.broker.registry().subscription(name).await?;
-        let Some(entry) = entry.map(|e| e.value).filter(|s| s.incarnation == incarnation) else {
-            // If it has a lane, that will find the queue gone.
-            tracing::debug!(subscription = %name, %incarnation, "a marker of a removed subscription");
-            return Ok(());
-        };
-        if self.lanes.contains_key(&incarnation) {
-            // Its topics may have changed: from this place on the new ones count.
-            if let Some(route) = route_of(&entry) {
-                self.routes.insert(incarnation, route);
+    async fn activate(&mut self, sequence: u64, marker: Marker) -> Result<(), Ended> {
+        let Marker { subscription, incarnation, epoch, realms_topics } = &marker;
+        match self.routes.epoch(*incarnation) {
+            // From this place on the new topics count.
+            Some(known) if *epoch >= known => {
+                if let Some(route) = route_of(subscription, realms_topics) {
+                    self.routes.insert(*incarnation, *epoch, route);
+                }
             }
-        } else if let Some(copier) = open(self.broker, &entry).await? {
-            self.add(&entry, copier);
-            self.metrics.lanes.set(self.lanes.len() as u64);
+            // A marker that was sent twice may be older than what is in effect.
+            Some(_) => {}
+            None => {
+                let Some(copier) = open(self.broker, subscription, *incarnation).await? else {
+                    return Ok(());
+                };
+                // Of a marker that is read again, the queue may know more.
+                let known = copier.checkpoint();
+                let known = (known.active && known.epoch > *epoch).then(|| known.clone());
+                match known {
+                    Some(known) => self.add(subscription, known.epoch, &known.realms_topics, copier),
+                    None => self.add(subscription, *epoch, realms_topics, copier),
+                }
+                self.metrics.lanes.set(self.lanes.len() as u64);
+            }
         }
-        if let Some(inlet) = self.lanes.get(&incarnation) {
-            inlet.put(Item::Marker { sequence, round, topics: entry.realms_topics.into() });
+        if let Some(inlet) = self.lanes.get(incarnation) {
+            inlet.put(Item::Marker { sequence, marker: Arc::new(marker) });
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use broker::{Broker, Copier, Copy, CopyError, Modified};
 use model::{
-    DeadLetter, DeadLetterReason, Incarnation, Limit, Message, Origin, QueueLimits, RealmTopic, Room,
+    DeadLetter, DeadLetterReason, Incarnation, Limit, Marker, Message, Origin, QueueLimits, Room,
     Subscription, SubscriptionName, Timestamp, chain,
 };
 use serde::Deserialize;
@@ -134,23 +134,17 @@ impl Writer {
 
     /// Writes the checkpoint, then the boundary: the engine begins only when the checkpoint shows its round. Calling
     /// it again goes on where it failed.
-    pub(crate) async fn mark(
-        &mut self,
-        sequence: u64,
-        round: u32,
-        topics: &[RealmTopic],
-    ) -> Result<(), Trouble> {
-        while let Err(error) = self.copier.mark(sequence, round).await {
+    pub(crate) async fn mark(&mut self, sequence: u64, marker: &Marker) -> Result<(), Trouble> {
+        while let Err(error) = self.copier.mark(sequence, marker).await {
             match error {
                 CopyError::Stale => self.copier.reload().await?,
                 error => return Err(error.into()),
             }
         }
-        // Topics that were changed after the marker was read need a marker of their own: without a boundary one will
-        // come.
+        // Topics that were changed meanwhile have a marker of their own.
+        let round = marker.epoch.round;
         let change = |s: &Subscription| {
-            let same = *s.realms_topics == *topics;
-            same.then(|| s.with_boundary(self.incarnation, round, sequence)).flatten()
+            (s.epoch() == marker.epoch).then(|| s.with_boundary(self.incarnation, round, sequence)).flatten()
         };
         match self.broker.registry().modify(&self.name, self.incarnation, change).await? {
             Modified::Gone => return Err(Trouble::Gone),

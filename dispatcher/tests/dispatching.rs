@@ -3,9 +3,13 @@
 
 mod support;
 
-use broker::testing::{NatsServer, eventually};
+use broker::{
+    Modified,
+    testing::{NatsServer, eventually},
+};
 use bytes::Bytes;
-use support::{SOON, drain, post, register, start};
+use model::{RealmTopic, Subscription};
+use support::{SOON, all_is_done, drain, post, register, start};
 use tokio::time::Instant;
 
 #[tokio::test]
@@ -123,4 +127,38 @@ async fn an_event_that_nats_does_not_carry_any_more_stops_nobody_and_can_be_sent
     let done = |s: &model::Subscription| s.with_boundary(s.incarnation, 0, 1);
     broker.registry().modify(&s.name, s.incarnation, done).await.unwrap();
     assert_eq!(drain(&broker, &s, 1).await, [2]);
+}
+
+#[tokio::test]
+async fn other_topics_count_from_their_marker_on_whenever_it_is_read() {
+    let server = NatsServer::start().await;
+    let broker = server.broker().await;
+    let mail = register(&broker, "mail", "users/user").await;
+    let first = start(&broker);
+    all_is_done(&broker).await;
+    drop(first);
+    // Nobody dispatches. What was accepted before the change is still promised, whatever the entry says by now.
+    post(&broker, "users/user", 1).await;
+    let topics = |topic: &str| [RealmTopic { realm: "udm".into(), topic: topic.into() }];
+    let mut changed = mail.clone();
+    for (topic, number) in [("groups/group", 2), ("shares/.*", 4)] {
+        let next = |s: &Subscription| s.with_topics(&topics(topic));
+        let Modified::Changed(entry) =
+            broker.registry().modify(&mail.name, mail.incarnation, next).await.unwrap()
+        else {
+            panic!("not changed")
+        };
+        changed = entry.value;
+        broker.events().marker(&changed).await.unwrap();
+        post(&broker, "users/user", 90).await;
+        post(&broker, &topic.replace(".*", "x"), number).await;
+        // Sent again by a sweep that slept.
+        broker.events().marker(&mail).await.unwrap();
+        post(&broker, &topic.replace(".*", "x"), number + 1).await;
+    }
+    let _second = start(&broker);
+    assert_eq!(drain(&broker, &changed, 5).await, [1, 2, 3, 4, 5]);
+    let boundary =
+        async || broker.registry().subscription(&mail.name).await.unwrap().unwrap().value.prefill.boundary;
+    eventually("the boundary", SOON, boundary, Option::is_some).await;
 }

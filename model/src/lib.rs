@@ -30,7 +30,7 @@ mod timestamp;
 mod topic;
 
 pub use chain::chain;
-pub use checkpoint::Checkpoint;
+pub use checkpoint::{Checkpoint, Epoch, Marker};
 pub use dead_letter::{DeadLetter, DeadLetterReason, Origin};
 pub use delivery::{
     AfterMain, AfterPrefill, LiveTag, PrefillTag, after_main, after_prefill, may_acknowledge_prefill,

@@ -43,6 +43,9 @@ pub struct Subscription {
     pub incarnation: Incarnation,
     /// Requested topics, in the order of the request.
     pub realms_topics: Vec<RealmTopic>,
+    /// How often the topics were changed.
+    #[serde(default)]
+    pub topics_version: u32,
     /// Was a prefill asked for at registration?
     pub request_prefill: bool,
     /// Is it usable?
@@ -135,6 +138,7 @@ impl Subscription {
             name: registration.name,
             incarnation,
             realms_topics: registration.realms_topics,
+            topics_version: 0,
             request_prefill: registration.request_prefill,
             lifecycle: Lifecycle::Registering,
             first_sequence,
@@ -213,6 +217,7 @@ impl Subscription {
         (self.realms_topics != realms_topics).then(|| {
             let mut next = self.clone();
             next.realms_topics = realms_topics.to_vec();
+            next.topics_version += 1;
             next.prefill.boundary = None;
             next
         })

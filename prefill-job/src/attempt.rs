@@ -70,7 +70,7 @@ async fn boundary(queue: &Queue, task: &PrefillTask) -> Result<(), Failure> {
         match queue.checkpoint().await? {
             None => return Err(gone()),
             Some(found) if found.value.incarnation != task.incarnation => return Err(gone()),
-            Some(found) if found.value.active && found.value.round >= task.round => return Ok(()),
+            Some(found) if found.value.active && found.value.epoch.round >= task.round => return Ok(()),
             Some(_) => {}
         }
         tokio::time::sleep(pause).await;

@@ -109,7 +109,7 @@ impl Looks {
     async fn look(&mut self) -> Result<bool, broker::Error> {
         // First the checkpoint, then the copies: those up to it are there by then.
         let Some(checkpoint) = self.queue.checkpoint().await? else { return Ok(false) };
-        if checkpoint.value.round != self.task.round {
+        if checkpoint.value.epoch.round != self.task.round {
             return Ok(false);
         }
         if checkpoint.revision == self.checkpoint {

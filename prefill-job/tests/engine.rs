@@ -56,8 +56,8 @@ async fn registered(broker: &Broker) -> (Subscription, Queue) {
     (s, queue)
 }
 
-async fn activate(queue: &Queue) {
-    Copier::open(queue.clone()).await.unwrap().unwrap().mark(1, 1).await.unwrap();
+async fn activate(s: &Subscription, queue: &Queue) {
+    Copier::open(queue.clone()).await.unwrap().unwrap().mark(1, &s.marker()).await.unwrap();
 }
 
 async fn run(broker: &Broker, source: &Source, s: &Subscription) -> Outcome {
@@ -103,7 +103,7 @@ async fn an_attempt_waits_for_its_boundary_then_fills_in_the_order_of_the_topics
     tokio::pin!(filling);
     let early = tokio::time::timeout(Duration::from_millis(300), &mut filling).await;
     assert!(early.is_err(), "it began before the queue showed its round: {early:?}");
-    activate(&queue).await;
+    activate(&s, &queue).await;
     let outcome = tokio::time::timeout(SOON, filling).await.unwrap();
     assert_eq!(outcome, Outcome::Done(Some(Counts { messages: 1201, skipped: 0 })));
     // Again: sealed, nothing is written twice.
@@ -120,7 +120,7 @@ async fn what_can_not_work_ends_with_its_code() {
     let server = NatsServer::start().await;
     let broker = server.broker().await;
     let (mut s, queue) = registered(&broker).await;
-    activate(&queue).await;
+    activate(&s, &queue).await;
     let mut broken = NamedTempFile::new().unwrap();
     writeln!(broken, "{{\"objectType\": ").unwrap();
     let code = |outcome: &Outcome| outcome.exit_code();
@@ -140,7 +140,7 @@ async fn an_object_that_nats_does_not_carry_is_set_aside_and_the_others_are_writ
     let server = NatsServer::start().await;
     let broker = server.broker().await;
     let (s, queue) = registered(&broker).await;
-    activate(&queue).await;
+    activate(&s, &queue).await;
     let mut file = dump(2);
     let huge = "x".repeat(broker.largest_message() + 1);
     writeln!(file, r#"{{"dn":"uid=huge,dc=x","objectType":"users/user","id":"{huge}","properties":{{}}}}"#)
@@ -166,7 +166,7 @@ async fn a_higher_attempt_ends_the_lower_one() {
     let server = NatsServer::start().await;
     let broker = server.broker().await;
     let (mut s, queue) = registered(&broker).await;
-    activate(&queue).await;
+    activate(&s, &queue).await;
     let file = dump(10);
     let source = source(&file);
     s.prefill.attempt = 2;
@@ -180,7 +180,7 @@ async fn a_kill_of_the_server_in_the_middle_loses_and_repeats_nothing() {
     let mut server = NatsServer::start().await;
     let broker = server.broker().await;
     let (s, queue) = registered(&broker).await;
-    activate(&queue).await;
+    activate(&s, &queue).await;
     let file = dump(60_000);
     let source = source(&file);
     let filling = run(&broker, &source, &s);
@@ -230,7 +230,7 @@ async fn a_worker_takes_the_task_and_records_the_end() {
     let file = dump(50);
     let _worker = start_worker(&broker, source(&file), 3);
     eventually("running", SOON, async || state(&broker, &s).await.0, |s| *s == PrefillState::Running).await;
-    activate(&queue).await;
+    activate(&s, &queue).await;
     eventually("done", SOON, async || state(&broker, &s).await.0, |s| *s == PrefillState::Done).await;
     assert_eq!(read_all(&broker, &s).await, expected(50));
     let gone = async || broker.tasks().contains(&PrefillTask::of(&s)).await.unwrap();
@@ -248,7 +248,7 @@ async fn a_worker_that_dies_is_followed_by_another() {
     eventually("running", SOON, async || state(&broker, &s).await.0, |s| *s == PrefillState::Running).await;
     first.abort();
     let _second = start_worker(&broker, source(&file), 3);
-    activate(&queue).await;
+    activate(&s, &queue).await;
     eventually("done", SOON, async || state(&broker, &s).await.0, |s| *s == PrefillState::Done).await;
     assert_eq!(read_all(&broker, &s).await, expected(50));
 }
@@ -258,7 +258,7 @@ async fn tries_are_limited_and_the_reason_is_recorded() {
     let server = NatsServer::start().await;
     let broker = server.broker().await;
     let (s, queue) = registered(&broker).await;
-    activate(&queue).await;
+    activate(&s, &queue).await;
     broker.tasks().submit(&PrefillTask::of(&s)).await.unwrap();
     // Nobody listens there.
     let credentials = Credentials::Basic { username: "cn=admin".into(), password: "secret".into() };

@@ -53,7 +53,7 @@ impl World {
         let queue = broker.queue(&subscription.name, subscription.incarnation);
         queue.create(&subscription).await.unwrap();
         let mut copier = Copier::open(queue.clone()).await.unwrap().unwrap();
-        copier.mark(1, 1).await.unwrap();
+        copier.mark(1, &subscription.marker()).await.unwrap();
         let udm = StandIn::start(Directory::empty(), Faults::default()).await.unwrap();
         udm.directory().add_module("users/user");
         for id in ["a", "b", "c"] {

@@ -1,4 +1,6 @@
+use model::{Epoch, Incarnation};
 use proptest::prelude::*;
+use uuid::Uuid;
 
 use super::*;
 
@@ -9,7 +11,13 @@ fn event(sequence: u64) -> Item {
 }
 
 fn marker(sequence: u64) -> Item {
-    Item::Marker { sequence, round: 1, topics: Arc::new([]) }
+    let marker = Marker {
+        subscription: "mail".parse().unwrap(),
+        incarnation: Incarnation(Uuid::from_u128(1)),
+        epoch: Epoch::default(),
+        realms_topics: vec![],
+    };
+    Item::Marker { sequence, marker: Arc::new(marker) }
 }
 
 fn sequences(taken: Taken) -> Vec<u64> {

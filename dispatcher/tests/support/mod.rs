@@ -41,7 +41,7 @@ pub async fn register(broker: &Broker, name: &str, topic: &str) -> Subscription 
     let s = Subscription::reserve(registration, Incarnation(Uuid::new_v4()), first, now);
     broker.registry().update(&name, &Entry::Subscription(s.clone()), revision).await.unwrap();
     broker.queue(&s.name, s.incarnation).create(&s).await.unwrap();
-    broker.events().marker(&s.name, s.incarnation, 0).await.unwrap();
+    broker.events().marker(&s).await.unwrap();
     s
 }
 

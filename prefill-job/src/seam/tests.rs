@@ -5,14 +5,14 @@ use broker::{
     Broker, Copier, Copy,
     testing::{NatsServer, eventually},
 };
-use model::{Incarnation, RealmTopic, Registration, Subscription};
+use model::{Incarnation, PrefillState, RealmTopic, Registration, Subscription};
 use uuid::Uuid;
 
 use super::*;
 
 const SOON: Duration = Duration::from_secs(30);
 
-async fn registered(broker: &Broker) -> (PrefillTask, Copier) {
+async fn registered(broker: &Broker) -> (Subscription, Copier) {
     let registration = Registration {
         name: "mail".parse().unwrap(),
         realms_topics: vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
@@ -22,7 +22,8 @@ async fn registered(broker: &Broker) -> (PrefillTask, Copier) {
     let s = Subscription::reserve(registration, Incarnation(Uuid::new_v4()), 1, now);
     let queue = broker.queue(&s.name, s.incarnation);
     queue.create(&s).await.unwrap();
-    (PrefillTask::of(&s), Copier::open(queue).await.unwrap().unwrap())
+    let copier = Copier::open(queue).await.unwrap().unwrap();
+    (s, copier)
 }
 
 fn changed(incoming_seq: u64, dn: &str) -> Copy {
@@ -38,9 +39,10 @@ fn object(dn: &str) -> Bytes {
 async fn the_number_grows_with_what_is_copied_and_only_what_was_read_later_is_left_out() {
     let server = NatsServer::start().await;
     let broker = server.broker().await;
-    let (task, mut copier) = registered(&broker).await;
+    let (s, mut copier) = registered(&broker).await;
+    let task = PrefillTask::of(&s);
     let queue = broker.queue(&task.subscription, task.incarnation);
-    copier.mark(4, 1).await.unwrap();
+    copier.mark(4, &s.marker()).await.unwrap();
     copier.copy(&[changed(5, "uid=a")]).await.unwrap();
     let watch = SeamWatch::start(&queue, &task).await;
     let as_of = watch.as_of();
@@ -62,15 +64,18 @@ async fn the_number_grows_with_what_is_copied_and_only_what_was_read_later_is_le
 async fn events_of_another_round_are_nobodys_business() {
     let server = NatsServer::start().await;
     let broker = server.broker().await;
-    let (task, mut copier) = registered(&broker).await;
+    let (s, mut copier) = registered(&broker).await;
+    let task = PrefillTask::of(&s);
     let queue = broker.queue(&task.subscription, task.incarnation);
-    copier.mark(4, 1).await.unwrap();
+    copier.mark(4, &s.marker()).await.unwrap();
     copier.copy(&[changed(5, "uid=a")]).await.unwrap();
-    copier.mark(6, 2).await.unwrap();
+    let done = s.with_prefill_state(PrefillState::Done, None, None, s.created.clone()).unwrap();
+    let second = done.with_prefill_again(s.created.clone()).unwrap();
+    copier.mark(6, &second.marker()).await.unwrap();
     copier.copy(&[changed(7, "uid=a")]).await.unwrap();
     // A late attempt of the first round learns nothing.
     assert_eq!(SeamWatch::start(&queue, &task).await.as_of().now(), None);
-    let watch = SeamWatch::start(&queue, &PrefillTask { round: 2, ..task.clone() }).await;
+    let watch = SeamWatch::start(&queue, &PrefillTask::of(&second)).await;
     watch.wrote(watch.as_of().now(), &object("uid=a"));
     assert_eq!(watch.contained().len(), 1);
 }

@@ -57,7 +57,7 @@ async fn register(api: &Broker, name: &str) -> Subscription {
     api.credentials().put(&s.name, s.incarnation, "$argon2id$x").await.unwrap();
     let ready = |s: &Subscription| Some(Subscription { lifecycle: Lifecycle::Ready, ..s.clone() });
     api.registry().modify(&s.name, s.incarnation, ready).await.unwrap();
-    api.events().marker(&s.name, s.incarnation, 1).await.unwrap();
+    api.events().marker(&s).await.unwrap();
     s
 }
 
@@ -162,7 +162,7 @@ async fn with_kubernetes_each_component_does_its_work() {
     assert!(controller.queue(&mail.name, mail.incarnation).fence().await.unwrap().is_some());
     controller.progress().get(&mail.name).await.unwrap();
     record_done(&controller, &mail).await;
-    controller.events().marker(&mail.name, mail.incarnation, 1).await.unwrap();
+    controller.events().marker(&mail).await.unwrap();
     assert_eq!(controller.registry().list().await.unwrap().len(), 1);
     consume(&api, &mail).await;
     assert_eq!(api.remove_subscription(&mail.name, mail.incarnation).await.unwrap(), Removal::Removed);
@@ -218,8 +218,8 @@ async fn nobody_does_the_work_of_others() {
         pc.get(&mail.name),
         dc.get(&mail.name),
         pn.modify(&mail.name, mail.incarnation, change),
-        es.marker(&mail.name, mail.incarnation, 1),
-        de.marker(&mail.name, mail.incarnation, 1),
+        es.marker(&mail),
+        de.marker(&mail),
         controller.create_layout(),
         ps.create(&mail),
     );
