@@ -131,7 +131,12 @@ fn route_of(subscription: &Subscription) -> Option<Route> {
 }
 
 async fn open(broker: &Broker, subscription: &Subscription) -> Result<Option<Copier>, broker::Error> {
-    let Subscription { name, incarnation, .. } = subscription;
+    let Subscription { name, incarnation, given_up, .. } = subscription;
+    if let Some(given_up) = given_up {
+        // Whoever recorded it may have died before the stream was deleted.
+        broker.give_up(name, *incarnation, given_up).await?;
+        return Ok(None);
+    }
     let copier = Copier::open(broker.queue(name, *incarnation)).await?;
     if copier.is_none() {
         tracing::warn!(subscription = %name, %incarnation, "registered, but its queue does not exist");
