@@ -3,6 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use broker::{ReaderConfig, Secret};
+use model::QueueLimits;
 
 /// One of the fixed users.
 #[derive(Clone, Debug)]
@@ -28,6 +29,8 @@ pub struct Config {
     pub cors_all: bool,
     /// How queues are read.
     pub reader: ReaderConfig,
+    /// How much a queue may hold, as the dispatcher keeps it; to be shown.
+    pub limits: QueueLimits,
     /// For tests of crashes: called before each step of a registration.
     pub before_step: Option<StepHook>,
 }

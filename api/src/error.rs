@@ -73,6 +73,8 @@ pub(crate) enum ApiError {
     Invalid(Vec<Problem>),
     /// 500, in the words of the former service: the queue of a registered subscription is lost.
     Broken,
+    /// 500: the queue of a registered subscription was given up.
+    GivenUp,
     /// 500: what trying again won't mend, such as a stored value that can't be read. The cause goes to the log.
     Internal { cause: String },
     /// 503: something behind us is away.
@@ -108,6 +110,7 @@ impl From<ReadError> for ApiError {
         match error {
             ReadError::Gone => Self::NotFound("The subscription does not exist any more".to_owned()),
             ReadError::Broken => Self::Broken,
+            ReadError::GivenUp => Self::GivenUp,
             ReadError::Other(error) => error.into(),
         }
     }
@@ -173,6 +176,10 @@ impl IntoResponse for ApiError {
                 );
                 detail(StatusCode::INTERNAL_SERVER_ERROR, "Inconsistent message queue state in NATS")
             }
+            Self::GivenUp => detail(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "The queue was full and was given up: its events are lost. Remove the subscription and register it again",
+            ),
             Self::Internal { cause } => {
                 tracing::error!(error = cause, "a request is answered with 500");
                 detail(StatusCode::INTERNAL_SERVER_ERROR, "Internal server error")

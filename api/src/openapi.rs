@@ -129,7 +129,9 @@ pub fn document(root_path: &str) -> Value {
             "/v1/messages": {
                 "post": operation("Send an event", "Role: events.", &[], Some(schema("Message")), &[
                     (202, "Stored: it will be delivered to every subscription of its topic", NULL),
-                    UNAUTHORIZED, TOO_SLOW, TOO_LARGE, INVALID, INTERNAL, UNAVAILABLE,
+                    UNAUTHORIZED, TOO_SLOW, TOO_LARGE, INVALID, INTERNAL,
+                    (503, "NATS is away, or the event log is full because a consumer does not read; try again after \
+                     Retry-After seconds", DETAIL),
                 ]),
             },
             "/healthz": public("Is the process alive?", &[(200, "Yes", "text/plain")]),
@@ -159,8 +161,11 @@ const TOO_SLOW: Answer = (408, "The body took too long to arrive", DETAIL);
 const TOO_LARGE: Answer = (413, "The body is too large; the detail names the limit", DETAIL);
 /// Stands for the schema `Invalid`.
 const INVALID: Answer = (422, "A field is not valid; `errors` names it", Some(Value::Bool(true)));
-const BROKEN: Answer =
-    (500, "The queue is lost: remove the subscription and register it again; or as elsewhere", DETAIL);
+const BROKEN: Answer = (
+    500,
+    "The queue is lost or was given up: remove the subscription and register it again; or as elsewhere",
+    DETAIL,
+);
 const INTERNAL: Answer =
     (500, "Stored data can't be read, or an error of our own; the log says more", DETAIL);
 const UNAVAILABLE: Answer = (503, "NATS or Kubernetes is away; try again after Retry-After seconds", DETAIL);
@@ -268,11 +273,24 @@ fn schemas() -> Value {
         "Subscription": object(&["name", "realms_topics", "request_prefill", "prefill_queue_status"], json!({
             "name": text, "realms_topics": topics, "request_prefill": {"type": "boolean"},
             "prefill_queue_status": states(), "prefill": schema("Prefill"),
-            "queue": object(&["prefill", "live", "dead_letters", "limit", "full"], json!({
+            "queue": object(&["prefill", "live", "dead_letters", "limit", "full", "bytes", "when_full", "swept"], json!({
                 "prefill": count, "live": count, "dead_letters": count,
-                "limit": {"type": "integer", "description": "Most messages of each kind. At the limit nothing is \
-                    dropped: what is new waits in the event log, or with the prefill's attempt"},
+                "limit": {"type": "integer", "description": "Most messages of each kind. A prefill that reaches it \
+                    waits, and live events do what when_full says"},
                 "full": {"type": "boolean"},
+                "bytes": {"type": "integer", "description": "Bytes of the whole queue"},
+                "limit_bytes": {"type": ["integer", "null"], "description": "Most of them, about; live events do what \
+                    when_full says"},
+                "limit_age": {"type": ["number", "null"], "description": "Seconds after which a live message that \
+                    was not acknowledged is removed"},
+                "when_full": {"enum": ["wait", "give-up"], "description": "wait: events wait in the event log; \
+                    give-up: the queue is deleted, and the subscription must be removed and registered again"},
+                "swept": {"type": "integer", "description": "Live messages that were removed by age so far"},
+                "given_up": {"anyOf": [{"type": "null"}, object(&["at", "limit", "live", "prefill"], json!({
+                    "at": {"type": "string", "format": "date-time"}, "limit": {"enum": ["messages", "bytes"]},
+                    "live": {"type": "integer", "description": "Live messages that were lost"},
+                    "prefill": {"type": "integer", "description": "Messages of the prefill that were lost"},
+                }))]},
             })),
         })),
         "Prefill": object(&["state", "round", "attempt", "since", "boundary_known"], json!({

@@ -22,6 +22,8 @@ use crate::{
 
 const BROKEN: &str =
     "the queue is lost, and its events with it: remove the subscription and register it again";
+const GIVEN_UP: &str = "the queue was full and was given up, and its events with it: remove the subscription and \
+     register it again";
 
 /// The prefill of a subscription, with its progress.
 #[derive(Serialize)]
@@ -60,7 +62,8 @@ impl<'a> PrefillView<'a> {
             p.incarnation == subscription.incarnation && p.attempt == prefill.attempt && p.attempt > 0
         });
         let (state, reason, message) = if details.broken {
-            (PrefillState::Failed, Some(Reason::Broken), Some(BROKEN))
+            let message = if subscription.given_up.is_some() { GIVEN_UP } else { BROKEN };
+            (PrefillState::Failed, Some(Reason::Broken), Some(message))
         } else {
             (prefill.state, prefill.reason, prefill.message.as_deref())
         };

@@ -6,8 +6,10 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::Response,
 };
-use broker::{Queue, QueueCounts, Removal, Revised};
-use model::{Entry, Lifecycle, RealmTopic, Subscription, SubscriptionName};
+use broker::{QueueCounts, Removal, Revised};
+use model::{
+    Entry, GivenUp, Lifecycle, QueueLimits, QueueUse, RealmTopic, Subscription, SubscriptionName, WhenFull,
+};
 use serde::Serialize;
 
 use crate::{
@@ -30,18 +32,54 @@ pub(crate) struct SubscriptionView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     prefill: Option<PrefillView<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    queue: Option<QueueView>,
+    queue: Option<QueueView<'a>>,
 }
 
-/// What waits in a queue. At the limit, which holds for each kind on its own, nothing is dropped: new messages wait
-/// in the event log, or with the prefill's attempt.
+/// What waits in a queue, its limits, and what became of it at them.
 #[derive(Serialize)]
-struct QueueView {
+struct QueueView<'a> {
     prefill: u64,
     live: u64,
     dead_letters: u64,
+    /// Most messages of each kind.
     limit: u64,
     full: bool,
+    bytes: u64,
+    limit_bytes: Option<u64>,
+    /// Seconds that a live message waits at most.
+    limit_age: Option<f64>,
+    when_full: WhenFull,
+    /// Live messages that were removed by age.
+    swept: u64,
+    given_up: Option<&'a GivenUp>,
+}
+
+impl<'a> QueueView<'a> {
+    /// `None`: there is no queue, and none was given up.
+    fn new(
+        subscription: &'a Subscription,
+        counts: Option<QueueCounts>,
+        dead_letters: u64,
+        limits: &QueueLimits,
+    ) -> Option<Self> {
+        let given_up = subscription.given_up.as_ref();
+        // What is left of one that was given up is not delivered any more.
+        let counts = if given_up.is_some() { QueueCounts::default() } else { counts? };
+        let held = QueueUse::from(counts);
+        Some(Self {
+            prefill: held.prefill,
+            live: held.live,
+            dead_letters,
+            limit: limits.messages_of(&held),
+            full: limits.is_full(&held),
+            bytes: held.bytes,
+            limit_bytes: limits.bytes,
+            limit_age: limits.age.map(|age| age.as_secs_f64()),
+            when_full: limits.when_full,
+            swept: subscription.swept,
+            given_up,
+        })
+    }
 }
 
 impl<'a> SubscriptionView<'a> {
@@ -52,7 +90,7 @@ impl<'a> SubscriptionView<'a> {
     fn new(
         subscription: &'a Subscription,
         prefill: Option<PrefillView<'a>>,
-        queue: Option<QueueView>,
+        queue: Option<QueueView<'a>>,
     ) -> Self {
         Self {
             name: &subscription.name,
@@ -69,10 +107,7 @@ async fn shown(app: &App, entry: &Revised<Subscription>, caller: Caller) -> Resu
     let subscription = &entry.value;
     let details = app.details(entry).await?.ok_or_else(|| gone(subscription.name.as_str(), caller))?;
     let dead_letters = dead_letters::current(app, subscription).await?.len() as u64;
-    let queue = details.queue.map(|QueueCounts { main, prefill, .. }| {
-        let limit = Queue::LARGEST;
-        QueueView { prefill, live: main, dead_letters, limit, full: main.max(prefill) >= limit }
-    });
+    let queue = QueueView::new(subscription, details.queue, dead_letters, &app.config.limits);
     let prefill = PrefillView::new(subscription, &details);
     Ok(json(StatusCode::OK, &SubscriptionView::new(subscription, Some(prefill), queue)))
 }

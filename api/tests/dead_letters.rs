@@ -53,8 +53,8 @@ async fn a_dead_letter_is_shown_and_sent_again_once() {
         (&json!(true), &json!({"from": "live", "incoming_seq": 7}))
     );
     let subscription = server.send(Method::GET, "/v1/subscriptions/mail", MAIL, None).await.json();
-    let queue = json!({"prefill": 0, "live": 0, "dead_letters": 1, "limit": 10_000_000, "full": false});
-    assert_eq!(subscription["queue"], queue);
+    let queue = &subscription["queue"];
+    assert_eq!((&queue["dead_letters"], &queue["full"]), (&json!(1), &json!(false)));
     let again = format!("{PATH}/{}/redelivery", letter["id"]);
     let foreign = again.replace("mail", "other");
     assert_eq!(server.send(Method::POST, &foreign, ADMIN, None).await.status, StatusCode::NOT_FOUND);

@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use crate::{
     Credentials, DeadLetters, Error, EventLog, EventPublisher, Position, ProgressBoard, Queue, Registry,
-    Tasks, names,
+    StreamLimits, Tasks, names,
     wire::{TIMEOUT, Wire, code},
 };
 
@@ -70,6 +70,7 @@ pub struct NatsConfig {
 pub struct Broker {
     pub(crate) wire: Wire,
     pub(crate) replicas: usize,
+    pub(crate) limits: StreamLimits,
 }
 
 impl Broker {
@@ -105,7 +106,7 @@ impl Broker {
         if !client.is_server_compatible(major, minor, patch) {
             return Err(Error::Version { found: client.server_info().version, needed: "2.12.0" });
         }
-        Ok(Self { wire: Wire::new(client), replicas: *replicas })
+        Ok(Self { wire: Wire::new(client), replicas: *replicas, limits: StreamLimits::default() })
     }
 
     /// Makes the streams and buckets that all share, if they are not there. Safe to call at once from several
@@ -119,10 +120,12 @@ impl Broker {
             subjects: vec![names::EVENT_SUBJECT.to_owned(), names::MARKER_SUBJECT.to_owned()],
             // Full is answered with 503; nothing is ever dropped.
             discard: DiscardPolicy::New,
+            max_bytes: self.limits.log_bytes_config(),
             allow_atomic_publish: true,
             ..self.stream_config()
         };
         self.create_stream(log).await?;
+        self.follow_log_limit().await?;
         let tasks = Config {
             name: names::TASKS.to_owned(),
             subjects: vec![names::TASK_SUBJECTS.to_owned()],
@@ -267,7 +270,7 @@ impl Broker {
             name,
             subjects,
             first_sequence: Some(first_sequence),
-            max_messages_per_subject: Queue::LARGEST.cast_signed(),
+            max_messages_per_subject: self.limits.queue_messages.cast_signed(),
             discard: DiscardPolicy::New,
             discard_new_per_subject: true,
             allow_rollup: true,

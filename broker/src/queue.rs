@@ -43,10 +43,6 @@ impl From<QueueCounts> for QueueUse {
 }
 
 impl Queue {
-    /// Most live messages, and most messages of the prefill. The limit is per subject, so that fence and checkpoint
-    /// always pass.
-    pub const LARGEST: u64 = 10_000_000;
-
     pub(crate) fn new(broker: Broker, name: SubscriptionName, incarnation: Incarnation) -> Self {
         let stream = names::queue_stream(&name, incarnation);
         Self { broker, name, incarnation, stream }

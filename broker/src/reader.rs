@@ -63,6 +63,9 @@ pub enum ReadError {
     /// The subscription is registered, but its queue does not exist: its events are lost.
     #[error("the queue does not exist although the subscription is registered")]
     Broken,
+    /// The queue was given up because it was full: its events are lost.
+    #[error("the queue was given up because it was full")]
+    GivenUp,
     /// NATS away.
     #[error(transparent)]
     Other(#[from] Error),
@@ -276,9 +279,11 @@ impl Readers {
             Some(entry) => Some(entry),
             None => self.view.read(&queue.name).await?,
         };
-        entry
+        let entry = entry
             .filter(|e| e.value.incarnation == queue.incarnation && e.value.lifecycle != Lifecycle::Deleting)
-            .ok_or(ReadError::Gone)
+            .ok_or(ReadError::Gone)?;
+        // What is still in the stream is not delivered either: events are missing after it.
+        if entry.value.given_up.is_some() { Err(ReadError::GivenUp) } else { Ok(entry) }
     }
 
     /// The stream is missing: because the subscription is gone, or because something is broken.

@@ -25,6 +25,7 @@ mod mailbox;
 mod metrics;
 mod routes;
 mod session;
+mod sweep;
 mod writer;
 
 use std::time::Duration;
@@ -74,13 +75,31 @@ pub async fn run(
     metrics: Metrics,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
+    let sweeping = async {
+        match config.limits.age {
+            Some(age) => sweep::run(&broker, age, &metrics).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        ended = dispatch(config, &broker, &metrics, &shutdown) => ended,
+        never = sweeping => match never {},
+    }
+}
+
+async fn dispatch(
+    config: Config,
+    broker: &Broker,
+    metrics: &Metrics,
+    shutdown: &CancellationToken,
+) -> Result<(), Error> {
     let mut pause = Duration::from_millis(50);
     let mut hole = None;
     loop {
         let began = tokio::time::Instant::now();
         let ended = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
-            ended = session::run(config, &broker, &metrics, hole) => ended,
+            ended = session::run(config, broker, metrics, hole) => ended,
         };
         metrics.ready(false);
         match ended {

@@ -53,6 +53,8 @@ pub struct Metrics {
     lanes_catching_up: Gauge,
     pub(crate) copies: Counter,
     pub(crate) dead_letters: Counter,
+    pub(crate) given_up: Counter,
+    pub(crate) swept: Counter,
 }
 
 impl Metrics {
@@ -60,8 +62,18 @@ impl Metrics {
     #[must_use]
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
-        let Self { ready: _, position, read, lanes, lanes_waiting, lanes_catching_up, copies, dead_letters } =
-            &metrics;
+        let Self {
+            ready: _,
+            position,
+            read,
+            lanes,
+            lanes_waiting,
+            lanes_catching_up,
+            copies,
+            dead_letters,
+            given_up,
+            swept,
+        } = &metrics;
         // All are there from the start, so that an alert on one of them works.
         for why in Wait::ALL {
             metrics.waiting(why);
@@ -96,6 +108,16 @@ impl Metrics {
             "headstart_dispatcher_dead_letters",
             "Events that were set aside because NATS does not carry them any more",
             dead_letters.clone(),
+        );
+        registry.register(
+            "headstart_dispatcher_queues_given_up",
+            "Queues that were given up because they were full",
+            given_up.clone(),
+        );
+        registry.register(
+            "headstart_dispatcher_messages_swept",
+            "Live messages that were removed because they waited longer than allowed",
+            swept.clone(),
         );
         registry.register("headstart_dispatcher_copies", "Copies written to queues", copies.clone());
         metrics

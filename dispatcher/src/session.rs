@@ -133,6 +133,17 @@ fn route_of(name: &SubscriptionName, topics: &[RealmTopic]) -> Option<Route> {
     Route::new(topics).map_err(told).ok()
 }
 
+/// Opens the queue of a subscription that had a lane before, or whose entry is new.
+async fn open_known(broker: &Broker, subscription: &Subscription) -> Result<Option<Copier>, broker::Error> {
+    let Subscription { name, incarnation, given_up, .. } = subscription;
+    if let Some(given_up) = given_up {
+        // Whoever recorded it may have died before the stream was deleted.
+        broker.give_up(name, *incarnation, given_up).await?;
+        return Ok(None);
+    }
+    open(broker, name, *incarnation).await
+}
+
 async fn open(
     broker: &Broker,
     name: &SubscriptionName,
@@ -175,7 +186,7 @@ impl<'a> Session<'a> {
             (subscription.lifecycle != Lifecycle::Deleting).then_some(subscription)
         });
         let mut opened = futures::stream::iter(subscriptions)
-            .map(async |s: Subscription| (open(broker, &s.name, s.incarnation).await, s.name))
+            .map(async |s: Subscription| (open_known(broker, &s).await, s.name))
             .buffer_unordered(OPENED_AT_ONCE);
         while let Some((copier, name)) = opened.next().await {
             // Without a marker only those that had one before: what is in effect then stands in the queue.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use broker::{Broker, Copier, Copy, CopyError, Modified};
 use model::{
-    DeadLetter, DeadLetterReason, Incarnation, Limit, Marker, Message, Origin, QueueLimits, Room,
-    Subscription, SubscriptionName, Timestamp, chain,
+    DeadLetter, DeadLetterReason, GivenUp, Incarnation, Limit, Marker, Message, Origin, QueueLimits,
+    QueueUse, Room, Subscription, SubscriptionName, Timestamp, WhenFull, chain,
 };
 use serde::Deserialize;
 
@@ -106,16 +106,19 @@ impl Writer {
         }
     }
 
-    /// Asks NATS how much room there is. At a limit it is an error.
+    /// Asks NATS how much room there is. At a limit it is an error, or the end of the queue.
     async fn look(&mut self) -> Result<(), Trouble> {
         let queue = self.broker.queue(&self.name, self.incarnation);
-        let held = queue.pending().await?.ok_or(Trouble::Gone)?.into();
+        let held: QueueUse = queue.pending().await?.ok_or(Trouble::Gone)?.into();
         match self.limits.room(&held) {
             Ok(room) => {
                 self.room = room;
                 Ok(())
             }
             Err(limit) => {
+                if self.limits.when_full == WhenFull::GiveUp && self.give_up(limit, held).await? {
+                    return Err(Trouble::Gone);
+                }
                 let text = format!(
                     "its limit of {} is reached: {} live messages, {} of the prefill, {} bytes",
                     limit.as_str(),
@@ -130,6 +133,21 @@ impl Writer {
                 Err(Trouble::Later { why, text })
             }
         }
+    }
+
+    /// The operator wants a queue that is full to be given up. False: it can't be, since it is not ready.
+    async fn give_up(&self, limit: Limit, held: QueueUse) -> Result<bool, broker::Error> {
+        let QueueUse { live, prefill, .. } = held;
+        let given_up = GivenUp { at: Timestamp::from_utc(jiff::Timestamp::now()), limit, live, prefill };
+        if !self.broker.give_up(&self.name, self.incarnation, &given_up).await? {
+            return Ok(false);
+        }
+        self.metrics.given_up.inc();
+        tracing::error!(
+            subscription = %self.name, incarnation = %self.incarnation, limit = limit.as_str(), live, prefill,
+            "the queue is full and is given up: its events are lost; remove the subscription and register it again"
+        );
+        Ok(true)
     }
 
     /// Writes the checkpoint, then the boundary: the engine begins only when the checkpoint shows its round. Calling

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     health,
-    settings::{self, Attempts, Command, Http, Jobs, LauncherKind, Roles},
+    settings::{self, Attempts, Command, Http, Jobs, LauncherKind, Log, Queues, Roles},
     shutdown, standalone,
 };
 
@@ -59,7 +59,7 @@ pub async fn run(command: Command) -> ExitCode {
 async fn api(settings: settings::Api, shutdown: CancellationToken) -> anyhow::Result<()> {
     let listener = listen(settings.listen).await?;
     let broker = connect(&settings.nats.config("api"), NATS_WITHIN, &shutdown).await?;
-    broker.create_layout().await.context("preparing NATS")?;
+    let broker = with_layout(broker, &settings.log, &settings.queues).await?;
     let launcher = match settings.launcher {
         LauncherKind::Queue => api::Launcher::queue(broker.tasks()),
         LauncherKind::Kubernetes => {
@@ -68,7 +68,7 @@ async fn api(settings: settings::Api, shutdown: CancellationToken) -> anyhow::Re
             api::Launcher::kubernetes(client, namespace, template)
         }
     };
-    let config = api_config(&settings.roles, &settings.http);
+    let config = api_config(&settings.roles, &settings.http, &settings.queues);
     api::run(listener, config, broker.clone(), launcher, shutdown).await?;
     broker.close().await;
     Ok(())
@@ -81,7 +81,7 @@ async fn dispatcher(settings: settings::Dispatcher, shutdown: CancellationToken)
     let (seen, nats) = (metrics.clone(), broker.clone());
     let ready = Box::new(move || seen.is_ready() && nats.is_connected());
     health::serve(settings.probes.health_listen, ready, registry, shutdown.clone()).await?;
-    dispatcher::run(dispatcher::Config::default(), broker.clone(), metrics, shutdown).await?;
+    dispatcher::run(dispatcher_config(&settings.queues), broker.clone(), metrics, shutdown).await?;
     broker.close().await;
     Ok(())
 }
@@ -233,7 +233,7 @@ async fn validate(settings: settings::Validate, shutdown: CancellationToken) -> 
 }
 
 /// The configuration of the API.
-pub fn api_config(roles: &Roles, http: &Http) -> api::Config {
+pub fn api_config(roles: &Roles, http: &Http, queues: &Queues) -> api::Config {
     let user = |name: &str, password: &str| api::RoleCredentials {
         username: name.to_owned(),
         password: broker::Secret::new(password),
@@ -245,8 +245,25 @@ pub fn api_config(roles: &Roles, http: &Http) -> api::Config {
         root_path: http.root_path.clone(),
         cors_all: http.cors_all,
         reader: ReaderConfig { redelivery_delay: http.redelivery_delay },
+        limits: queues.limits(),
         before_step: None,
     }
+}
+
+/// The configuration of the dispatcher.
+pub fn dispatcher_config(queues: &Queues) -> dispatcher::Config {
+    dispatcher::Config { limits: queues.limits(), ..dispatcher::Config::default() }
+}
+
+/// Makes what all share in NATS, with these limits, which queues that exist follow.
+pub async fn with_layout(broker: Broker, log: &Log, queues: &Queues) -> anyhow::Result<Broker> {
+    let broker = broker.with_limits(log.streams(queues));
+    broker.create_layout().await.context("preparing NATS")?;
+    if let Err(error) = broker.raise_queue_limits().await {
+        // The next start does it; until then queues are full a little earlier.
+        tracing::warn!("limits of queues could not be raised: {:#}", anyhow::Error::from(error));
+    }
+    Ok(broker)
 }
 
 /// The configuration of a worker.

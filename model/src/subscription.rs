@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Incarnation, RealmTopic, Reason, SubscriptionName, Timestamp};
+use crate::{GivenUp, Incarnation, RealmTopic, Reason, SubscriptionName, Timestamp};
 
 /// What a client asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +19,7 @@ pub struct Registration {
 /// Value of the key `<name>` in the bucket `SUBSCRIPTIONS`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
+#[allow(clippy::large_enum_variant)] // tombstones are few
 pub enum Entry {
     /// The name is taken.
     Subscription(Subscription),
@@ -59,6 +60,17 @@ pub struct Subscription {
     pub created: Timestamp,
     /// The prefill.
     pub prefill: Prefill,
+    /// Live messages that were removed because they waited longer than the operator allows.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub swept: u64,
+    /// The queue was given up: written before its stream is deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given_up: Option<GivenUp>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Where a subscription is between its registration and its removal.
@@ -153,6 +165,8 @@ impl Subscription {
                 reason: None,
                 message: None,
             },
+            swept: 0,
+            given_up: None,
         }
     }
 
@@ -221,6 +235,25 @@ impl Subscription {
             next.prefill.boundary = None;
             next
         })
+    }
+
+    /// The same subscription after its queue was given up, or `None` if that is recorded already, or if it is not
+    /// ready: what is being registered or removed is finished by those who do that. `next_sequence` is the first
+    /// number that the next incarnation may use, where the stream is still there to tell it.
+    #[must_use]
+    pub fn with_given_up(&self, given_up: &GivenUp, next_sequence: Option<u64>) -> Option<Self> {
+        (self.lifecycle == Lifecycle::Ready && self.given_up.is_none()).then(|| {
+            let mut next = self.clone();
+            next.given_up = Some(given_up.clone());
+            next.next_sequence = next.next_sequence.max(next_sequence);
+            next
+        })
+    }
+
+    /// The same subscription after that many more of its live messages were removed by age.
+    #[must_use]
+    pub fn with_swept(&self, more: u64) -> Self {
+        Self { swept: self.swept + more, ..self.clone() }
     }
 
     /// Is a prefill asked for, or under way?
@@ -325,6 +358,22 @@ mod tests {
         assert_eq!(s.with_topics(&s.realms_topics), None);
         let changed = s.with_topics(&[]).unwrap();
         assert_eq!((changed.prefill.boundary, changed.prefill.round), (None, 1));
+    }
+
+    #[test]
+    fn a_queue_is_given_up_once_and_only_of_a_subscription_that_is_ready() {
+        let given_up =
+            GivenUp { at: now("2026-01-02T00:00:00"), limit: crate::Limit::Bytes, live: 3, prefill: 0 };
+        let ready = Subscription { lifecycle: Lifecycle::Ready, ..subscription(false) };
+        let done = ready.with_given_up(&given_up, Some(77)).unwrap();
+        assert_eq!((done.given_up.as_ref(), done.next_sequence), (Some(&given_up), Some(77)));
+        assert_eq!(done.with_given_up(&given_up, None), None);
+        for lifecycle in [Lifecycle::Registering, Lifecycle::Deleting] {
+            let other = Subscription { lifecycle, ..ready.clone() };
+            assert_eq!(other.with_given_up(&given_up, Some(77)), None);
+        }
+        let json = serde_json::to_string(&Entry::Subscription(done.with_swept(5))).unwrap();
+        assert!(json.contains(r#""swept":5"#) && json.contains(r#""limit":"bytes""#), "{json}");
     }
 
     #[test]

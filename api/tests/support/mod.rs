@@ -60,6 +60,7 @@ pub fn config(before_step: Option<StepHook>) -> Config {
         root_path: "/univention/provisioning".into(),
         cors_all: false,
         reader: ReaderConfig::default(),
+        limits: model::QueueLimits::default(),
         before_step,
     }
 }

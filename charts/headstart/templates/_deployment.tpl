@@ -61,6 +61,24 @@ spec:
       {{- end }}
 {{ end -}}
 
+{{/* Environment of those that make, show and keep queues. */}}
+{{- define "headstart.queueEnv" -}}
+{{- with .Values.limits.queue -}}
+- name: QUEUE_MAX_MESSAGES
+  value: {{ .maxMessages | int64 | quote }}
+{{- with .maxBytes }}
+- name: QUEUE_MAX_BYTES
+  value: {{ int64 . | quote }}
+{{- end }}
+{{- with .maxAgeSeconds }}
+- name: QUEUE_MAX_AGE
+  value: {{ int64 . | quote }}
+{{- end }}
+- name: QUEUE_WHEN_FULL
+  value: {{ .whenFull }}
+{{- end }}
+{{- end -}}
+
 {{/* Environment of those that make Jobs. */}}
 {{- define "headstart.jobEnv" -}}
 - name: JOB_TEMPLATE

@@ -6,7 +6,7 @@ use std::time::Duration;
 use broker::{Broker, EventPublisher, ReaderConfig, Readers, testing::eventually};
 use bytes::Bytes;
 use dispatcher::{Config, Metrics};
-use model::{Entry, Incarnation, RealmTopic, Registration, Subscription, SubscriptionName};
+use model::{Entry, Incarnation, Lifecycle, RealmTopic, Registration, Subscription, SubscriptionName};
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
@@ -41,6 +41,8 @@ pub async fn register(broker: &Broker, name: &str, topic: &str) -> Subscription 
     let s = Subscription::reserve(registration, Incarnation(Uuid::new_v4()), first, now);
     broker.registry().update(&name, &Entry::Subscription(s.clone()), revision).await.unwrap();
     broker.queue(&s.name, s.incarnation).create(&s).await.unwrap();
+    let ready = |s: &Subscription| Some(Subscription { lifecycle: Lifecycle::Ready, ..s.clone() });
+    broker.registry().modify(&s.name, s.incarnation, ready).await.unwrap();
     broker.events().marker(&s).await.unwrap();
     s
 }

@@ -3,6 +3,7 @@
 //! What installations have today (`NATS_HOST`, `ADMIN_PASSWORD`, `UDM_USERNAME` …) keeps its name. This is what was
 //! typed; each group turns into the typed configuration of its component here, and nowhere else.
 
+mod limits;
 mod nats;
 mod roles;
 mod source;
@@ -14,6 +15,7 @@ use clap::{
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
+pub use limits::{Log, Queues};
 pub use nats::Nats;
 pub use roles::{OptionalRoles, Roles};
 pub use source::{SourceAddress, Udm};
@@ -85,6 +87,10 @@ pub struct Api {
     pub launcher: LauncherKind,
     #[command(flatten)]
     pub jobs: Jobs,
+    #[command(flatten)]
+    pub queues: Queues,
+    #[command(flatten)]
+    pub log: Log,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -130,6 +136,8 @@ pub struct Dispatcher {
     pub nats: Nats,
     #[command(flatten)]
     pub probes: Probes,
+    #[command(flatten)]
+    pub queues: Queues,
 }
 
 #[derive(Debug, Args)]
@@ -240,6 +248,10 @@ pub struct Standalone {
     pub http: Http,
     #[command(flatten)]
     pub attempts: Attempts,
+    #[command(flatten)]
+    pub queues: Queues,
+    #[command(flatten)]
+    pub log: Log,
 }
 
 #[derive(Debug, Args)]

@@ -71,14 +71,15 @@ async fn work(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let broker = commands::connect(&nats, NATS_STARTS_WITHIN, &shutdown).await?;
-    broker.create_layout().await.context("preparing NATS")?;
+    let broker = commands::with_layout(broker, &settings.log, &settings.queues).await?;
     let mut registry = Registry::default();
     let metrics = dispatcher::Metrics::register(&mut registry);
     let worker = commands::worker_config(&settings.attempts, "standalone".to_owned());
     let mut parts: JoinSet<anyhow::Result<()>> = JoinSet::new();
     let stop = shutdown.child_token();
     parts.spawn({
-        let running = dispatcher::run(dispatcher::Config::default(), broker.clone(), metrics, stop.clone());
+        let config = commands::dispatcher_config(&settings.queues);
+        let running = dispatcher::run(config, broker.clone(), metrics, stop.clone());
         async move { running.await.context("dispatcher") }
     });
     parts.spawn({
@@ -89,7 +90,7 @@ async fn work(
         }
     });
     parts.spawn(commands::sweep(broker.clone(), stop.clone()));
-    let config = commands::api_config(&roles, &settings.http);
+    let config = commands::api_config(&roles, &settings.http, &settings.queues);
     let launcher = api::Launcher::queue(broker.tasks());
     parts.spawn({
         let running = api::run(listener, config, broker.clone(), launcher, stop.clone());

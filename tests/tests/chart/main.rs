@@ -58,6 +58,8 @@ fn unknown_and_impossible_values_are_refused_by_name() {
         ("nats.persistence.sise=1Gi", "sise"),
         ("containerSecurityContext.readOnlyRootFileSystem=true", "readOnlyRootFileSystem"),
         ("launcher=cron", "launcher"),
+        ("limits.queue.whenFull=drop", "whenFull"),
+        ("limits.log.maxBytes=9GiB", "maxBytes"),
         ("resources.prefill.limits=null", "limits"),
         ("replicaCount.api=-1", "replicaCount"),
         ("image.digest=latest", "digest"),

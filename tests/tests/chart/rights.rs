@@ -120,6 +120,15 @@ async fn dispatch(dispatcher: &Broker, s: &Subscription) {
     running.await.unwrap().unwrap();
 }
 
+/// What the dispatcher does at the limits.
+async fn removing(dispatcher: &Broker, s: &Subscription) {
+    let queue = dispatcher.queue(&s.name, s.incarnation);
+    queue.sweep(Duration::ZERO).await.unwrap();
+    let at = "2026-01-03T00:00:00".parse().unwrap();
+    let given_up = model::GivenUp { at, limit: model::Limit::Bytes, live: 0, prefill: 0 };
+    assert!(dispatcher.give_up(&s.name, s.incarnation, &given_up).await.unwrap());
+}
+
 async fn post_events(api: &Broker) {
     let event = Bytes::from_static(br#"{"realm":"udm","topic":"users/user"}"#);
     for _ in 0..2 {
@@ -165,6 +174,8 @@ async fn with_kubernetes_each_component_does_its_work() {
     controller.events().marker(&mail).await.unwrap();
     assert_eq!(controller.registry().list().await.unwrap().len(), 1);
     consume(&api, &mail).await;
+    removing(&connect(&server, "dispatcher").await, &mail).await;
+    api.raise_queue_limits().await.unwrap();
     assert_eq!(api.remove_subscription(&mail.name, mail.incarnation).await.unwrap(), Removal::Removed);
 
     let chat = register(&api, "chat").await;

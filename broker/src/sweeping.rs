@@ -1,0 +1,109 @@
+//! Removing what no consumer has read: old messages, or all of a queue.
+
+use std::time::{Duration, SystemTime};
+
+use model::{GivenUp, Incarnation, SubscriptionName};
+
+use crate::{Broker, Error, Modified, Queue, names::Part, wire::Got};
+
+/// Looks for the first young message of a subject by halves: what is old comes first.
+#[derive(Clone, Copy, Debug)]
+struct Search {
+    /// A message that is old.
+    old: u64,
+    /// From here on all are young.
+    young: u64,
+}
+
+impl Search {
+    /// The number from which on to look next; `None` at the end.
+    fn middle(self) -> Option<u64> {
+        let middle = self.old + (self.young - self.old) / 2;
+        (middle > self.old).then_some(middle)
+    }
+
+    /// What the first message from `middle` on is: its number if it is old.
+    fn narrowed(self, middle: u64, old: Option<u64>) -> Self {
+        match old {
+            Some(old) => Self { old, ..self },
+            None => Self { young: middle, ..self },
+        }
+    }
+}
+
+impl Queue {
+    /// Removes live messages that have been in the queue for longer than `age`; answers how many.
+    ///
+    /// # Errors
+    /// NATS away: some may be removed and not counted; calling it again is safe.
+    pub async fn sweep(&self, age: Duration) -> Result<u64, Error> {
+        let Some(limit) = SystemTime::now().checked_sub(age) else { return Ok(0) };
+        let subject = self.subject(Part::Main);
+        // The first message from a number on, if it is old.
+        let old = async |from: u64| match self.wire().next(&self.stream, &subject, from).await? {
+            Got::Message(message) => {
+                let at = SystemTime::from(message.time);
+                Ok::<_, Error>((at < limit).then_some(message.sequence))
+            }
+            Got::Nothing | Got::NoStream => Ok(None),
+        };
+        let Some(first) = old(1).await? else { return Ok(0) };
+        let Some(last) = self.wire().last(&self.stream, &subject).await?.message() else { return Ok(0) };
+        let mut search = Search { old: first, young: last.sequence + 1 };
+        while let Some(middle) = search.middle() {
+            search = search.narrowed(middle, old(middle).await?);
+        }
+        self.wire().purge_below(&self.stream, Some(&subject), search.young).await
+    }
+}
+
+impl Broker {
+    /// Gives a queue up: the entry records it first, so that nobody takes the loss for anything else, then the stream
+    /// is deleted. True if the queue is given up, now or before; false if the subscription is not ready.
+    ///
+    /// # Errors
+    /// NATS away; calling it again is safe.
+    pub async fn give_up(
+        &self,
+        name: &SubscriptionName,
+        incarnation: Incarnation,
+        given_up: &GivenUp,
+    ) -> Result<bool, Error> {
+        let queue = self.queue(name, incarnation);
+        // Noted before the stream that tells it is deleted: as for a removal.
+        let next_sequence = queue.next_sequence().await?;
+        let recorded =
+            self.registry().modify(name, incarnation, |s| s.with_given_up(given_up, next_sequence)).await?;
+        let entry = match recorded {
+            Modified::Changed(entry) | Modified::Unchanged(entry) => entry,
+            Modified::Gone => return Ok(false),
+        };
+        if entry.value.given_up.is_none() {
+            return Ok(false);
+        }
+        queue.delete().await?;
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_young_message_is_found() {
+        // Numbers with holes; those below the limit are old.
+        let numbers = [3, 4, 9, 17, 18, 40];
+        for limit in 0..50 {
+            let old = |from: u64| numbers.iter().copied().find(|n| *n >= from).filter(|n| *n < limit);
+            let Some(first) = old(1) else { continue };
+            let mut search = Search { old: first, young: 41 };
+            while let Some(middle) = search.middle() {
+                search = search.narrowed(middle, old(middle));
+            }
+            for number in numbers {
+                assert_eq!(number < search.young, number < limit, "limit {limit}: {search:?}");
+            }
+        }
+    }
+}
