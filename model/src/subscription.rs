@@ -19,6 +19,7 @@ pub struct Registration {
 /// Value of the key `<name>` in the bucket `SUBSCRIPTIONS`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
+#[allow(clippy::large_enum_variant)] // nearly all are subscriptions
 pub enum Entry {
     /// The name is taken.
     Subscription(Subscription),
