@@ -18,7 +18,7 @@ mod raw;
 mod rows;
 mod table;
 
-use std::{path::PathBuf, time::Instant};
+use std::{path::PathBuf, process::ExitCode, time::Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
@@ -55,9 +55,19 @@ struct Arguments {
 
 // One thread: client and raw JetStream share two cores with what they measure.
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<()> {
-    let arguments = Arguments::parse();
+async fn main() -> ExitCode {
+    match run_until_interrupted(Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run_until_interrupted(arguments: Arguments) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
+    // What was started is ended when `run` is dropped.
     tokio::select! {
         done = run(arguments) => done,
         _ = tokio::signal::ctrl_c() => bail!("interrupted"),

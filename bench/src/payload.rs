@@ -8,7 +8,7 @@ pub const SIZE: usize = 3_000;
 /// An event with this number, in a topic, of exactly `size` bytes.
 pub fn event(topic: &str, number: usize, size: usize) -> Bytes {
     let head = format!(
-        r#"{{"publisher_name":"bench","ts":"2026-01-31T12:00:00Z","realm":"udm","topic":"{topic}","body":{{"old":{{}},"new":{{"id":"<{number}>","description":""#
+        r#"{{"publisher_name":"udm-listener","ts":"2026-01-31T12:00:00Z","realm":"udm","topic":"{topic}","body":{{"old":{{}},"new":{{"objectType":"{topic}","id":"<{number}>","description":""#
     );
     let tail = r#""}}}"#;
     let filling = size.saturating_sub(head.len() + tail.len());
