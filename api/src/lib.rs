@@ -27,6 +27,7 @@ mod launcher;
 mod messages;
 mod metrics;
 mod openapi;
+mod password;
 mod prefill;
 mod registration;
 mod request;

@@ -2,6 +2,9 @@
 //! half-way is completed by sending it again, by any replica.
 //!
 //! reserve → queue → credentials → Job and ConfigMap (or task) → ready → marker → 201
+//!
+//! Most requests are for a new name, so each step begins with the conditional write that is right then, and looks only
+//! when that is refused. The password's hash, which takes longest, is computed while the queue is made.
 
 use axum::http::StatusCode;
 use broker::{Modified, Revised, WriteError};
@@ -23,6 +26,9 @@ pub(crate) async fn register(
     registration: Registration,
     password: String,
 ) -> Result<StatusCode, ApiError> {
+    if let Some(reserved) = reserve(app, &registration, 1, 0).await? {
+        return complete(app, reserved, Some(&password)).await;
+    }
     for _ in 0..TRIES {
         let found = app.broker.registry().get(&registration.name).await?;
         match found {
@@ -37,12 +43,13 @@ pub(crate) async fn register(
                     return complete(app, reserved, Some(&password)).await;
                 }
             }
-            Some(Revised { value: Entry::Subscription(existing), .. }) => {
+            Some(Revised { value: Entry::Subscription(existing), revision }) => {
                 if existing.lifecycle == Lifecycle::Deleting {
                     app.broker.remove_subscription(&existing.name, existing.incarnation).await?;
                     continue;
                 }
                 let known = compare(app, &existing, &registration, &password).await?;
+                let existing = Revised { value: existing, revision };
                 return complete(app, existing, (!known).then_some(password.as_str())).await;
             }
         }
@@ -59,13 +66,13 @@ async fn reserve(
     registration: &Registration,
     first_sequence: u64,
     revision: u64,
-) -> Result<Option<Subscription>, ApiError> {
+) -> Result<Option<Revised<Subscription>>, ApiError> {
     app.before(Step::Reserve).await;
     let incarnation = Incarnation(Uuid::new_v4());
     let subscription = Subscription::reserve(registration.clone(), incarnation, first_sequence, now());
     let entry = Entry::Subscription(subscription.clone());
     match app.broker.registry().update(&registration.name, &entry, revision).await {
-        Ok(_) => Ok(Some(subscription)),
+        Ok(revision) => Ok(Some(Revised { value: subscription, revision })),
         Err(WriteError::Conflict) => Ok(None),
         Err(WriteError::Other(error)) => Err(error.into()),
     }
@@ -110,34 +117,44 @@ async fn own_credential(app: &App, subscription: &Subscription) -> Result<Option
 /// only one gets it. `password`: what is to be stored, unless it is known to be.
 async fn complete(
     app: &App,
-    subscription: Subscription,
+    entry: Revised<Subscription>,
     password: Option<&str>,
 ) -> Result<StatusCode, ApiError> {
+    let subscription = &entry.value;
     let was_ready = subscription.lifecycle == Lifecycle::Ready;
-    if was_ready {
-        check_queue(app, &subscription).await?;
-    } else {
+    let queue = async {
+        if was_ready {
+            return check_queue(app, subscription).await;
+        }
         app.before(Step::Queue).await;
-        app.broker.queue(&subscription.name, subscription.incarnation).create(&subscription).await?;
-    }
-    if let Some(password) = password {
+        app.broker.queue(&subscription.name, subscription.incarnation).create(subscription).await?;
+        Ok(())
+    };
+    let hash = async {
+        match password {
+            Some(password) => Ok(Some((app.auth.hash(password).await?, password))),
+            None => Ok(None),
+        }
+    };
+    let ((), hash) = tokio::try_join!(queue, hash)?;
+    if let Some((hash, password)) = hash {
         app.before(Step::Credentials).await;
-        ensure_credential(app, &subscription, password).await?;
+        ensure_credential(app, subscription, hash, password).await?;
     }
     let mut status = StatusCode::OK;
     if !was_ready {
         if subscription.prefill.state == PrefillState::Pending {
             app.before(Step::Launch).await;
-            app.launcher.launch(&PrefillTask::of(&subscription)).await?;
+            app.launcher.launch(&PrefillTask::of(subscription)).await?;
         }
         app.before(Step::Ready).await;
-        if make_ready(app, &subscription).await? {
+        if make_ready(app, &entry).await? {
             status = StatusCode::CREATED;
         }
     }
     if subscription.prefill.boundary.is_none() {
         app.before(Step::Marker).await;
-        app.events.marker(&subscription).await?;
+        app.events.marker(subscription).await?;
     }
     app.before(Step::Answer).await;
     Ok(status)
@@ -157,8 +174,12 @@ pub(crate) async fn check_queue(app: &App, subscription: &Subscription) -> Resul
 
 /// Stores the password's hash, unless there is one. The one that is stored counts: two requests at once with
 /// different passwords must not both be told that theirs does.
-async fn ensure_credential(app: &App, subscription: &Subscription, password: &str) -> Result<(), ApiError> {
-    let hash = app.auth.hash(password).await?;
+async fn ensure_credential(
+    app: &App,
+    subscription: &Subscription,
+    hash: String,
+    password: &str,
+) -> Result<(), ApiError> {
     let Subscription { name, incarnation, .. } = subscription;
     let stored = app.broker.credentials().create(name, *incarnation, &hash).await?;
     if stored.hash == hash { Ok(()) } else { verified(app, subscription, stored.hash, password).await }
@@ -174,23 +195,36 @@ async fn verified(
 }
 
 /// False: a request beside this one did it.
-async fn make_ready(app: &App, subscription: &Subscription) -> Result<bool, ApiError> {
-    let Subscription { name, incarnation, request_prefill, .. } = subscription;
+async fn make_ready(app: &App, entry: &Revised<Subscription>) -> Result<bool, ApiError> {
+    let Subscription { name, incarnation, request_prefill, .. } = &entry.value;
     let ready = |s: &Subscription| {
         (s.lifecycle == Lifecycle::Registering)
             .then(|| Subscription { lifecycle: Lifecycle::Ready, ..s.clone() })
     };
-    match app.broker.registry().modify(name, *incarnation, ready).await? {
-        Modified::Changed(_) => {
-            tracing::info!(subscription = %name, %incarnation, prefill = request_prefill, "registered");
-            Ok(true)
-        }
-        Modified::Unchanged(s) if s.value.lifecycle == Lifecycle::Ready => Ok(false),
-        Modified::Unchanged(_) | Modified::Gone => Err(ApiError::Unavailable {
-            detail: "The subscription was removed while it was being registered; send the request again",
-            cause: format!("{name} was removed meanwhile"),
-        }),
+    let registry = app.broker.registry();
+    let written = match ready(&entry.value) {
+        Some(next) => registry.update(name, &Entry::Subscription(next), entry.revision).await,
+        None => Err(WriteError::Conflict),
+    };
+    let changed = match written {
+        Ok(_) => true,
+        Err(WriteError::Other(error)) => return Err(error.into()),
+        // Somebody else has changed it meanwhile.
+        Err(WriteError::Conflict) => match registry.modify(name, *incarnation, ready).await? {
+            Modified::Changed(_) => true,
+            Modified::Unchanged(s) if s.value.lifecycle == Lifecycle::Ready => false,
+            Modified::Unchanged(_) | Modified::Gone => {
+                return Err(ApiError::Unavailable {
+                    detail: "The subscription was removed while it was being registered; send the request again",
+                    cause: format!("{name} was removed meanwhile"),
+                });
+            }
+        },
+    };
+    if changed {
+        tracing::info!(subscription = %name, %incarnation, prefill = request_prefill, "registered");
     }
+    Ok(changed)
 }
 
 /// The time, for people.

@@ -89,14 +89,16 @@ impl Credentials {
         incarnation: Incarnation,
         hash: &str,
     ) -> Result<StoredCredential, Error> {
+        // Most names are new: their first write needs no look at the last one.
+        let mut last = 0;
         for _ in 0..TRIES {
-            let last = self.last_revision(name).await?;
-            if let Some(stored) = self.get(name).await?.filter(|s| s.incarnation == Some(incarnation)) {
-                return Ok(stored);
-            }
             if let Some(revision) = self.write_if(name, incarnation, hash, last).await? {
                 let hash = hash.to_owned();
                 return Ok(StoredCredential { incarnation: Some(incarnation), hash, revision });
+            }
+            last = self.last_revision(name).await?;
+            if let Some(stored) = self.get(name).await?.filter(|s| s.incarnation == Some(incarnation)) {
+                return Ok(stored);
             }
         }
         Err(taken(name))

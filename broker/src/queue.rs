@@ -80,7 +80,6 @@ impl Queue {
             counts: None,
             contained: Vec::new(),
         };
-        self.write_first(Part::Fence, &fence).await?;
         let checkpoint = Checkpoint {
             incarnation: self.incarnation,
             incoming_seq: 0,
@@ -88,7 +87,10 @@ impl Queue {
             realms_topics: Vec::new(),
             active: false,
         };
-        self.write_first(Part::Copied, &checkpoint).await
+        // They have nothing to do with each other, so neither waits for the other's disk.
+        let (fence, checkpoint) =
+            (self.write_first(Part::Fence, &fence), self.write_first(Part::Copied, &checkpoint));
+        futures::try_join!(fence, checkpoint).map(|_| ())
     }
 
     /// Writes the first message of a subject that always holds one. "Not there yet" is the number 0, which can't come

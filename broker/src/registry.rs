@@ -51,7 +51,7 @@ impl Registry {
         let stream = names::bucket_stream(names::SUBSCRIPTIONS);
         let got = self.wire.last(&stream, &subject(name)).await?;
         if matches!(got, crate::wire::Got::NoStream) {
-            return Err(Error::LayoutMissing { what: format!("the bucket {}", names::SUBSCRIPTIONS) });
+            return Err(bucket_missing());
         }
         match got.message() {
             None => Ok(None),
@@ -102,6 +102,7 @@ impl Registry {
         match self.wire.publish(message).await {
             Ok(revision) => Ok(revision),
             Err(Refusal::WrongLast(_)) => Err(WriteError::Conflict),
+            Err(Refusal::NoStream) => Err(WriteError::Other(bucket_missing())),
             Err(refusal) => {
                 Err(WriteError::Other(refusal.into_error(&format!("writing the entry of {name}"))))
             }
@@ -177,6 +178,10 @@ pub(crate) fn subscription(entry: Revised<Entry>) -> Option<Revised<Subscription
 pub(crate) fn parse(key: &str, payload: &[u8]) -> Result<Entry, Error> {
     serde_json::from_slice(payload)
         .map_err(|e| Error::corrupt(format!("the key {key} of the bucket {}", names::SUBSCRIPTIONS), e))
+}
+
+fn bucket_missing() -> Error {
+    Error::LayoutMissing { what: format!("the bucket {}", names::SUBSCRIPTIONS) }
 }
 
 fn subject(name: &SubscriptionName) -> String {
