@@ -85,6 +85,31 @@ pub fn document(root_path: &str) -> Value {
                     &[NAME], Some(json!({"type": "object", "required": ["status"], "properties": {"status": states()}})),
                     &[(200, "Set", NULL), UNAUTHORIZED, NOT_FOUND, TOO_SLOW, TOO_LARGE, INVALID, INTERNAL, UNAVAILABLE]),
             },
+            "/v1/subscriptions/{name}/messages": {
+                "get": operation("Read many messages",
+                    "Role: the subscription itself. Waits for the first message, then answers what is there: at most \
+                     `limit`, and no further one beyond 4 MiB. They are in the order of delivery, and all of the prefill \
+                     or all live: live ones come when the prefill is acknowledged. Nothing is taken by reading: what is \
+                     not acknowledged comes again, with num_delivered one higher, but not before the redelivery delay \
+                     has passed since the first of them was given. `[]`: nothing came in time, or the prefill is not \
+                     done; if it has failed, the header Prefill-Status says why.",
+                    &[NAME, LIMIT, TIMEOUT], None, &[
+                    (200, "The messages", Some(json!({"type": "array", "items": schema("ProvisioningMessage")}))),
+                    UNAUTHORIZED, NOT_FOUND, INVALID, BROKEN, UNAVAILABLE,
+                ]),
+            },
+            "/v1/subscriptions/{name}/messages/acknowledgements": {
+                "post": operation("Acknowledge a message and all before it",
+                    "Role: the subscription itself. Removes the message with this sequence_number and all that were \
+                     delivered before it. `removed` is how many went.",
+                    &[NAME],
+                    Some(json!({"type": "object", "required": ["through"], "properties": {
+                        "through": {"type": "integer", "minimum": 1, "description": "A message's sequence_number"}}})),
+                    &[(200, "Removed", Some(object(&["removed"], json!({"removed": {"type": "integer", "minimum": 1}})))),
+                      UNAUTHORIZED,
+                      (404, "There is no such message: never was, acknowledged before, or not delivered yet", DETAIL),
+                      TOO_SLOW, TOO_LARGE, INVALID, BROKEN, UNAVAILABLE]),
+            },
             "/v1/subscriptions/{name}/messages/next": {
                 "get": operation("Read the next message",
                     "Role: the subscription itself. Waits until there is one. `null`: nothing came in time, or the \
@@ -172,6 +197,7 @@ const NAME: Parameter = ("path", "name", "string", "Name of the subscription");
 const SEQUENCE: Parameter = ("path", "seq_num", "integer", "The message's sequence_number");
 const LETTER: Parameter = ("path", "id", "integer", "Number of the dead letter");
 const TIMEOUT: Parameter = ("query", "timeout", "number", "Seconds to wait: 0.1 to 280, 5 if not given");
+const LIMIT: Parameter = ("query", "limit", "integer", "Most messages: 1 to 1000, 100 if not given");
 const POP: Parameter = ("query", "pop", "boolean", "Remove the message on delivery, for good");
 
 fn operation(

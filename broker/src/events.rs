@@ -252,7 +252,7 @@ impl EventLog {
     /// # Errors
     /// NATS away; calling it again is safe.
     pub async fn purge_through(&self, sequence: u64) -> Result<(), Error> {
-        self.wire.purge_below(names::INCOMING, None, sequence + 1).await
+        self.wire.purge_below(names::INCOMING, None, sequence + 1).await.map(drop)
     }
 }
 

@@ -120,7 +120,8 @@ impl FenceHolder {
     pub async fn purge_below(&self) -> Result<(), FillError> {
         let subject = self.queue.subject(Part::Prefill);
         let wire = self.queue.wire();
-        Ok(wire.purge_below(&self.queue.stream, Some(&subject), self.sequence).await?)
+        wire.purge_below(&self.queue.stream, Some(&subject), self.sequence).await?;
+        Ok(())
     }
 
     /// Writes messages as one atomic batch; `first_index` is the place of the first in this attempt, from 1.

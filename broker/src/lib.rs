@@ -24,6 +24,7 @@ mod dead_letters;
 mod error;
 mod events;
 mod fence;
+mod many;
 mod names;
 mod progress;
 mod queue;

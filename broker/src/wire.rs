@@ -267,13 +267,13 @@ impl Wire {
     }
 
     /// Removes the messages of a subject *below* a sequence. A purge has no condition, so it must be bounded: a late
-    /// one may hit nothing new.
+    /// one may hit nothing new. Answers how many went.
     pub(crate) async fn purge_below(
         &self,
         stream: &str,
         subject: Option<&str>,
         below: u64,
-    ) -> Result<(), Error> {
+    ) -> Result<u64, Error> {
         #[derive(Serialize)]
         struct Ask<'a> {
             #[serde(skip_serializing_if = "Option::is_none")]
@@ -281,11 +281,14 @@ impl Wire {
             seq: u64,
         }
         #[derive(Deserialize)]
-        struct Done {}
+        struct Done {
+            #[serde(default)]
+            purged: u64,
+        }
         let action = format!("purging {stream} below {below}");
         let ask = Ask { filter: subject, seq: below };
-        let Done {} = self.api(&action, &format!("STREAM.PURGE.{stream}"), &ask).await?;
-        Ok(())
+        let Done { purged } = self.api(&action, &format!("STREAM.PURGE.{stream}"), &ask).await?;
+        Ok(purged)
     }
 }
 

@@ -31,7 +31,8 @@ pub use chain::chain;
 pub use checkpoint::Checkpoint;
 pub use dead_letter::{DeadLetter, DeadLetterReason, Origin};
 pub use delivery::{
-    AfterMain, AfterPrefill, LiveTag, PrefillTag, after_main, after_prefill, may_acknowledge_prefill,
+    AfterMain, AfterPrefill, EventId, EventIdError, Kind, LiveTag, PrefillTag, Tag, after_main,
+    after_prefill, may_acknowledge_prefill, may_go_on, prefill_decides,
 };
 pub use exit::ExitCode;
 pub use fence::{Claim, Counts, Fence, FenceState, claim};

@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use api::{Config, Launcher, RoleCredentials, StepHook};
-use broker::{Broker, ReaderConfig, Secret, testing::NatsServer};
+use broker::{Broker, Claimed, ReaderConfig, Secret, testing::NatsServer};
+use bytes::Bytes;
+use model::{Counts, Prefill, SubscriptionName};
 use reqwest::{Client, Method, StatusCode, header::HeaderMap};
 use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -129,6 +131,27 @@ impl Server {
         let answer = self.send(Method::POST, "/v1/subscriptions", ADMIN, Some(&body)).await;
         assert!(answer.status.is_success(), "{answer:?}");
         answer.status
+    }
+
+    pub async fn event(&self, id: &str) {
+        let event = event("users/user", id);
+        let sent = self.send(Method::POST, "/v1/messages", EVENTS, Some(&event)).await;
+        assert_eq!(sent.status, StatusCode::ACCEPTED);
+    }
+
+    /// What a prefill pod does, in small: claim, write, seal.
+    pub async fn fill(&self, name: &str, ids: &[&str]) {
+        let name: SubscriptionName = name.parse().unwrap();
+        let entry = self.broker.registry().subscription(&name).await.unwrap().unwrap().value;
+        let queue = self.broker.queue(&name, entry.incarnation);
+        let Prefill { round, attempt, .. } = entry.prefill;
+        let Claimed::Holder(mut holder) = queue.claim_fence(round, attempt, "test").await.unwrap() else {
+            panic!("the fence is not to be had")
+        };
+        holder.purge_below().await.unwrap();
+        let messages: Vec<Bytes> = ids.iter().map(|id| event("users/user", id).to_string().into()).collect();
+        holder.write(1, &messages).await.unwrap();
+        holder.seal(Counts { messages: messages.len() as u64, skipped: 0 }).await.unwrap();
     }
 
     pub async fn delete_stream(&self, name: &str) {
