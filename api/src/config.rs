@@ -1,6 +1,6 @@
 //! Settings of the API.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use broker::{ReaderConfig, Secret};
 
@@ -28,6 +28,8 @@ pub struct Config {
     pub cors_all: bool,
     /// How queues are read.
     pub reader: ReaderConfig,
+    /// After how long without a message a stream says that it is alive.
+    pub stream_heartbeat: Duration,
     /// For tests of crashes: called before each step of a registration.
     pub before_step: Option<StepHook>,
 }

@@ -5,6 +5,7 @@
 //!                                                       │
 //!      subscriptions ─► registration ─► broker, launcher (Jobs or tasks)
 //!      messages      ─► broker::Readers, broker::EventPublisher
+//!      stream        ─► broker::QueueStream
 //!      prefill       ─► broker::Registry, broker::ProgressBoard
 //! ```
 //!
@@ -32,6 +33,7 @@ mod query;
 mod registration;
 mod request;
 mod router;
+mod stream;
 mod subscriptions;
 
 pub use app::run;

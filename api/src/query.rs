@@ -4,6 +4,7 @@ use std::{ops::RangeInclusive, time::Duration};
 
 use axum::extract::{Query, rejection::QueryRejection};
 use broker::Readers;
+use model::{EventId, EventIdError};
 
 use crate::{
     error::{ApiError, Problem},
@@ -16,6 +17,8 @@ const SHORTEST_POLL: Duration = Duration::from_millis(100);
 const DEFAULT_POLL: Duration = Duration::from_secs(5);
 /// Messages of a batch if the client does not say.
 const DEFAULT_LIMIT: usize = 100;
+/// Unacknowledged messages of a stream if the client does not say.
+const DEFAULT_WINDOW: usize = 100;
 
 /// The parameters as axum gives them.
 pub(crate) type Pairs = Result<Query<Vec<(String, String)>>, QueryRejection>;
@@ -64,6 +67,17 @@ impl Parameters {
         self.within("limit", DEFAULT_LIMIT, 1..=Readers::LARGEST_BATCH)
     }
 
+    /// Most messages of a stream that are not acknowledged.
+    pub(crate) fn window(&mut self) -> usize {
+        self.within("window", DEFAULT_WINDOW, 1..=Readers::LARGEST_WINDOW)
+    }
+
+    /// The last message that the client of a stream has got.
+    pub(crate) fn after(&mut self) -> Option<EventId> {
+        let expected = EventIdError.to_string();
+        self.get("after", None, |text| text.parse().ok().map(Some), "event_id", &expected)
+    }
+
     fn within(&mut self, name: &'static str, default: usize, range: RangeInclusive<usize>) -> usize {
         let expected = format!("a number from {} to {} is expected", range.start(), range.end());
         let parse = |text: &str| text.parse().ok().filter(|n| range.contains(n));
@@ -109,6 +123,16 @@ mod tests {
         ] {
             assert_eq!(parse(pairs, |p| (p.timeout().as_millis(), p.pop())), expected, "{pairs:?}");
         }
+    }
+
+    #[test]
+    fn ids() {
+        let after = |text| parse(&[("after", text)], |p| p.after().map(|id| id.to_string()));
+        assert_eq!(after("p300"), Some(Some("p300".to_owned())));
+        for bad in ["", "300", "p0", "x"] {
+            assert_eq!(after(bad), None, "{bad}");
+        }
+        assert_eq!(parse(&[], Parameters::after), Some(None));
     }
 
     #[test]

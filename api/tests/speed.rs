@@ -183,6 +183,29 @@ async fn draining() {
         let mut config = stream.cached_info().config.clone();
         config.allow_direct = true;
         js.update_stream(config).await.unwrap();
+
+        fill(&server, MANY).await;
+        let mut acknowledging = Consumer::connect(&server).await;
+        let mut reading = Consumer::connect(&server).await;
+        let began = Instant::now();
+        reading.send("GET", "/stream?window=1000", "Accept: application/x-ndjson\r\n", "").await;
+        reading.head().await;
+        let (mut seen, mut line) = (0, String::new());
+        while seen < MANY {
+            line.clear();
+            reading.0.read_line(&mut line).await.unwrap();
+            // Chunks end where lines end; their sizes are on lines of their own.
+            if !line.starts_with('{') {
+                continue;
+            }
+            let message: Value = serde_json::from_str(&line).unwrap();
+            seen += 1;
+            if seen % 100 == 0 {
+                let through = json!({"through": message["sequence_number"]}).to_string();
+                acknowledging.ask("POST", "/acknowledgements", &through).await;
+            }
+        }
+        told("stream, acknowledged every 100", MANY, began);
     }
 }
 

@@ -46,7 +46,7 @@ pub use events::{EventLog, EventPublisher, LogEntry, LogItem, Position, PublishE
 pub use fence::{Claimed, FenceHolder, FillError};
 pub use progress::ProgressBoard;
 pub use queue::{Queue, QueueCounts};
-pub use reader::{Delivered, ReadError, ReaderConfig, Readers};
+pub use reader::{Delivered, QueueStream, ReadError, ReaderConfig, Readers, StreamEnd};
 pub use registry::{Modified, Registry, Revised};
 pub use removal::Removal;
 pub use tasks::{Task, Tasks, TasksConfig};

@@ -1,175 +1,18 @@
-//! Reading queues on a real nats-server: gates, long polls, redelivery, acknowledgement.
+//! Reading queues on a real nats-server: gates, long polls, batches, redelivery, acknowledgement.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod support;
 
 use std::time::Duration;
 
 use broker::{
-    Broker, Claimed, Copier, Copy, Delivered, Queue, ReadError, ReaderConfig, Readers, RegistryView,
-    testing::{NatsServer, eventually, messages_sent},
+    Copier, ReadError, ReaderConfig, Readers,
+    testing::{NatsServer, eventually},
 };
-use bytes::Bytes;
-use model::{
-    Counts, Incarnation, Lifecycle, PrefillState, RealmTopic, Registration, Subscription, Timestamp,
-};
+use model::PrefillState;
+use support::{Case, LONG, text};
 use tokio::time::Instant;
-use tokio_util::sync::{CancellationToken, DropGuard};
-use uuid::Uuid;
-
-const LONG: Duration = Duration::from_secs(20);
-
-struct Case {
-    broker: Broker,
-    readers: Readers,
-    view: RegistryView,
-    s: Subscription,
-    queue: Queue,
-    _shutdown: DropGuard,
-}
-
-fn now() -> Timestamp {
-    "2026-01-01T00:00:00".parse().unwrap()
-}
-
-impl Case {
-    async fn new(server: &NatsServer, prefill: bool) -> Self {
-        Self::named(server, "mail", prefill).await
-    }
-
-    async fn named(server: &NatsServer, name: &str, prefill: bool) -> Self {
-        let broker = server.broker().await;
-        let registration = Registration {
-            name: name.parse().unwrap(),
-            realms_topics: vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
-            request_prefill: prefill,
-        };
-        let mut s = Subscription::reserve(registration, Incarnation(Uuid::new_v4()), 1, now());
-        s.lifecycle = Lifecycle::Ready;
-        broker.registry().create(&s).await.unwrap();
-        let queue = broker.queue(&s.name, s.incarnation);
-        queue.create(&s).await.unwrap();
-        let shutdown = CancellationToken::new();
-        let view = broker.registry().view(shutdown.clone());
-        view.synced().await;
-        let config = ReaderConfig { redelivery_delay: Duration::from_millis(200) };
-        let readers = Readers::new(broker.clone(), view.clone(), config);
-        Self { broker, readers, view, s, queue, _shutdown: shutdown.drop_guard() }
-    }
-
-    async fn next(&self, wait_ms: u64) -> Option<Delivered> {
-        self.try_next(wait_ms).await.unwrap()
-    }
-
-    async fn try_next(&self, wait_ms: u64) -> Result<Option<Delivered>, ReadError> {
-        let cancel = CancellationToken::new();
-        let wait = Duration::from_millis(wait_ms);
-        self.readers.next(&self.s.name, self.s.incarnation, wait, &cancel, false).await
-    }
-
-    async fn ack(&self, sequence: u64) -> bool {
-        self.readers.acknowledge(&self.s.name, self.s.incarnation, sequence).await.unwrap()
-    }
-
-    async fn text_then_ack(&self) -> String {
-        let got = self.next(2000).await.expect("a message");
-        assert!(self.ack(got.id.sequence).await);
-        text(&got)
-    }
-
-    async fn live(&self, incoming_seq: u64, text: &str) {
-        let mut copier = Copier::open(self.queue.clone()).await.unwrap().unwrap();
-        if !copier.checkpoint().active {
-            copier.mark(1, self.s.prefill.round).await.unwrap();
-        }
-        copier.copy(&[Copy { incoming_seq, payload: message(text) }]).await.unwrap();
-    }
-
-    /// Texts of a batch.
-    async fn batch(&self, wait_ms: u64, limit: usize) -> Vec<String> {
-        let wait = Duration::from_millis(wait_ms);
-        let cancel = CancellationToken::new();
-        let got = self.readers.batch(&self.s.name, self.s.incarnation, wait, &cancel, limit).await;
-        got.unwrap().iter().map(text).collect()
-    }
-
-    /// Numbers of a batch.
-    async fn numbers(&self, wait_ms: u64, limit: usize) -> Vec<u64> {
-        let wait = Duration::from_millis(wait_ms);
-        let cancel = CancellationToken::new();
-        let got = self.readers.batch(&self.s.name, self.s.incarnation, wait, &cancel, limit).await;
-        got.unwrap().iter().map(|m| m.id.sequence).collect()
-    }
-
-    async fn through(&self, sequence: u64) -> u64 {
-        self.readers.acknowledge_through(&self.s.name, self.s.incarnation, sequence).await.unwrap()
-    }
-
-    /// The prefill is asked for again.
-    async fn again(&mut self) {
-        let change = |s: &Subscription| s.with_prefill_again(now());
-        self.broker.registry().modify(&self.s.name, self.s.incarnation, change).await.unwrap();
-        self.s.prefill.round += 1;
-    }
-
-    /// Waits until the readers know the round.
-    async fn known(&self, round: u32) {
-        let look = async || self.view.get(self.s.name.as_str()).map(|e| e.value.prefill.round);
-        eventually("the round to be known", LONG, look, |r| *r == Some(round)).await;
-    }
-
-    fn stream(&self) -> String {
-        format!("stream:{}:{}", self.s.name, self.s.incarnation.short())
-    }
-
-    /// As a stream with several replicas is.
-    async fn forbid_direct(&self, server: &NatsServer) {
-        let js = async_nats::jetstream::new(async_nats::connect(server.url()).await.unwrap());
-        let mut config = js.get_stream(self.stream()).await.unwrap().cached_info().config.clone();
-        assert!(config.allow_direct);
-        config.allow_direct = false;
-        js.update_stream(config).await.unwrap();
-    }
-
-    async fn listeners(&self, server: &NatsServer) -> usize {
-        let js = async_nats::jetstream::new(async_nats::connect(server.url()).await.unwrap());
-        js.get_stream(self.stream()).await.unwrap().cached_info().state.consumer_count
-    }
-
-    async fn fill(&self, attempt: u32, texts: &[&str], seal: bool) {
-        self.fill_as(1, attempt, texts, seal).await;
-    }
-
-    async fn fill_round(&self, round: u32, attempt: u32, texts: &[&str]) {
-        self.fill_as(round, attempt, texts, true).await;
-    }
-
-    async fn fill_as(&self, round: u32, attempt: u32, texts: &[&str], seal: bool) {
-        let Claimed::Holder(mut holder) = self.queue.claim_fence(round, attempt, "pod").await.unwrap() else {
-            panic!("no holder")
-        };
-        holder.purge_below().await.unwrap();
-        let messages: Vec<Bytes> = texts.iter().map(|t| message(t)).collect();
-        holder.write(1, &messages).await.unwrap();
-        if seal {
-            holder.seal(Counts { messages: texts.len() as u64, skipped: 0 }).await.unwrap();
-        }
-    }
-
-    async fn state(&self, state: PrefillState) {
-        let change = |s: &Subscription| s.with_prefill_state(state, None, None, now());
-        self.broker.registry().modify(&self.s.name, self.s.incarnation, change).await.unwrap();
-    }
-}
-
-fn text(message: &Delivered) -> String {
-    let json: serde_json::Value = serde_json::from_slice(&message.payload).unwrap();
-    assert_eq!(json["sequence_number"], message.id.sequence);
-    assert_eq!(json["num_delivered"], message.num_delivered);
-    json["t"].as_str().unwrap().to_owned()
-}
-
-fn message(text: &str) -> Bytes {
-    Bytes::from(format!("{{\"t\":\"{text}\"}}"))
-}
+use tokio_util::sync::CancellationToken;
 
 #[tokio::test]
 async fn the_prefill_comes_first_and_only_when_it_is_done() {
@@ -353,24 +196,23 @@ async fn a_look_costs_at_most_two_round_trips() {
     case.state(PrefillState::Done).await;
     case.live(7, "live1").await;
     case.live(8, "live2").await;
-    // Two heads at once; one removal, since it is known what was delivered. When the prefill is drained the fence says
-    // that it stays so, and from then on one head is enough.
+    // Two heads at once. When the prefill is drained the fence says that it stays so, and from then on one head is
+    // enough. A removal is one request, since it is known what was delivered; the other message tells streams of it.
     let mut seen = Vec::new();
     for expected in ["a", "b", "live1", "live2"] {
-        let before = messages_sent(&case.broker);
+        let before = case.sent().await;
         let got = case.next(20_000).await.expect("a message");
-        let read = messages_sent(&case.broker);
+        let read = case.sent().await;
         assert!(case.ack(got.id.sequence).await);
-        let removed = messages_sent(&case.broker);
-        seen.push((expected, read - before, removed - read));
+        seen.push((expected, read - before - 1, case.sent().await - read - 1));
         assert_eq!(text(&got), expected);
     }
-    assert_eq!(seen, [("a", 2, 1), ("b", 2, 1), ("live1", 3, 1), ("live2", 1, 1)]);
+    assert_eq!(seen, [("a", 2, 2), ("b", 2, 2), ("live1", 3, 2), ("live2", 1, 2)]);
     // A poll that waits looks twice: before, and when it listens. Then it is silent until something comes.
     assert_eq!(case.next(50).await, None);
-    let before = messages_sent(&case.broker);
+    let before = case.sent().await;
     assert_eq!(case.next(1000).await, None);
-    assert_eq!(messages_sent(&case.broker) - before, 2, "the first look, and the last one at the deadline");
+    assert_eq!(case.sent().await - before - 1, 2, "the first look, and the last one at the deadline");
 }
 
 #[tokio::test]

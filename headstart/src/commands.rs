@@ -234,9 +234,13 @@ pub fn api_config(roles: &Roles, http: &Http) -> api::Config {
         root_path: http.root_path.clone(),
         cors_all: http.cors_all,
         reader: ReaderConfig { redelivery_delay: http.redelivery_delay },
+        stream_heartbeat: STREAM_HEARTBEAT,
         before_step: None,
     }
 }
+
+/// Below the 30 to 60 s after which proxies take a silent connection for dead.
+const STREAM_HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// The configuration of a worker.
 pub fn worker_config(attempts: &Attempts, holder: String) -> worker::Config {

@@ -26,6 +26,7 @@ mod subscription;
 mod task;
 mod timestamp;
 mod topic;
+mod window;
 
 pub use chain::chain;
 pub use checkpoint::Checkpoint;
@@ -47,3 +48,4 @@ pub use subscription::{
 pub use task::PrefillTask;
 pub use timestamp::{Timestamp, TimestampError};
 pub use topic::{RealmTopic, Route, TopicError, TopicPattern, UDM_REALM};
+pub use window::Window;

@@ -62,6 +62,7 @@ pub fn config(before_step: Option<StepHook>) -> Config {
         root_path: "/univention/provisioning".into(),
         cors_all: false,
         reader: ReaderConfig::default(),
+        stream_heartbeat: Duration::from_millis(200),
         before_step,
     }
 }
@@ -193,6 +194,12 @@ fn operation<'a>(document: &'a Value, method: &Method, path: &str) -> Option<&'a
     };
     let (_, methods) = document["paths"].as_object()?.iter().find(|(template, _)| fits(template))?;
     methods.get(method.as_str().to_lowercase())
+}
+
+/// Does a value fit one of the description's schemas?
+pub fn fits(schema: &str, value: &Value) {
+    let document = api::openapi_document("/");
+    assert_fits(&document, &document["components"]["schemas"][schema], value, schema);
 }
 
 /// The part of JSON Schema that the description uses.

@@ -6,7 +6,7 @@ use model::{
     after_main, after_prefill, may_acknowledge_prefill,
 };
 
-use super::{Memory, ReadError, Readers, heads};
+use super::{Memory, ReadError, Readers, heads, notices::Removed};
 use crate::{
     Error, Queue,
     many::Limits,
@@ -80,9 +80,11 @@ impl Readers {
         let part = if tag.kind() == Kind::Prefill { Part::Prefill } else { Part::Main };
         let subject = queue.subject(part);
         match queue.wire().purge_below(&queue.stream, Some(&subject), sequence + 1).await {
-            Ok(removed) => {
-                memory.removed_through(EventId { kind: tag.kind(), sequence });
-                Ok(removed)
+            Ok(count) => {
+                let removed = Removed { id: EventId { kind: tag.kind(), sequence }, through: true };
+                memory.removed(removed);
+                self.tell(&queue, removed).await;
+                Ok(count)
             }
             Err(Error::Refused { code: code::STREAM_NOT_FOUND, .. }) => Err(self.missing(&queue).await?),
             Err(error) => Err(error.into()),
@@ -136,7 +138,11 @@ impl Readers {
             Some(removed) => removed,
             None => return Err(self.missing(queue).await?),
         };
-        self.memory(&queue.stream).removed(id);
+        let gone = Removed { id, through: false };
+        self.memory(&queue.stream).removed(gone);
+        if removed {
+            self.tell(queue, gone).await;
+        }
         Ok(removed)
     }
 }

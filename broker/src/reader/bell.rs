@@ -8,7 +8,7 @@ use async_nats::jetstream::{
 };
 use futures::StreamExt;
 
-use super::{Memory, Readers};
+use super::{Memory, PAUSE, Readers};
 use crate::{Queue, names::Part, wire::code};
 
 /// How often the server says that it is there. A listener that misses two begins anew, so this bounds how late a
@@ -24,8 +24,6 @@ const MADE_WITHIN: Duration = Duration::from_secs(1);
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
 /// How often the listener asks itself whether somebody still waits: consumers that poll again and again share one.
 const LOOKS_FOR_WAITERS: Duration = Duration::from_secs(10);
-/// Pause after a failure.
-const PAUSE: Duration = Duration::from_millis(100);
 
 impl Readers {
     /// Rings the bell from now on when a live message arrives, until nobody waits any more. Whoever calls this

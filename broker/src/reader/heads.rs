@@ -76,7 +76,7 @@ impl Readers {
                 match after_prefill(view, live, head.and_then(prefill_tag)) {
                     // Tags can't be read: nothing of ours, and no reason to go past it.
                     AfterPrefill::DeliverMain | AfterPrefill::Empty if head.is_some() => None,
-                    AfterPrefill::DeliverPrefill => Some(Look::Messages(together(prefill.messages))),
+                    AfterPrefill::DeliverPrefill => Some(Look::Messages(together(prefill.messages, None))),
                     AfterPrefill::DeliverMain => {
                         self.note_drained(queue, memory, view).await?;
                         Some(Look::Messages(self.rest(queue, main, limits).await?))
@@ -119,7 +119,7 @@ impl Readers {
             let from = head.sequence + 1;
             messages.append(&mut self.page(queue, Part::Main, from, left).await?.messages);
         }
-        Ok(together(messages))
+        Ok(together(messages, None))
     }
 
     /// Messages of one subject from a number on.
@@ -145,12 +145,12 @@ impl Readers {
     }
 }
 
-/// The first message and those after it that may go out because it may.
-fn together(messages: Vec<StreamMessage>) -> Vec<Tagged> {
+/// The first messages that may go out because the one before them may; of which `before` is the first.
+pub(super) fn together(messages: Vec<StreamMessage>, before: Option<Tag>) -> Vec<Tagged> {
     let mut tagged: Vec<Tagged> = Vec::with_capacity(messages.len());
     for message in messages {
         let Some(tag) = tag(&message) else { break };
-        if tagged.last().is_some_and(|(_, last)| !last.goes_on_with(tag)) {
+        if tagged.last().map(|(_, tag)| *tag).or(before).is_some_and(|before| !before.goes_on_with(tag)) {
             break;
         }
         tagged.push((message, tag));

@@ -6,10 +6,10 @@ use std::{
     time::Duration,
 };
 
-use model::{EventId, Kind, Subscription, Tag};
+use model::{Kind, Subscription, Tag};
 use tokio::{sync::watch, time::Instant};
 
-use super::Tagged;
+use super::{Tagged, notices::Removed};
 
 /// Deliveries that are remembered: two of the largest batches.
 const REMEMBERED: usize = 2000;
@@ -72,14 +72,18 @@ impl Memory {
     /// May these messages be given, of which the first is the head, or when may they be?
     pub(super) fn may_deliver(&self, messages: &[Tagged]) -> Result<(), Instant> {
         let Some((head, tag)) = messages.first() else { return Ok(()) };
-        let mut deliveries = lock(&self.deliveries);
-        // What was before the head was removed, maybe by another replica.
-        if deliveries.first_key_value().is_some_and(|(number, _)| *number < head.sequence) {
-            deliveries.retain(|number, d| *number >= head.sequence || d.tag.kind() != tag.kind());
-        }
-        match deliveries.get(&head.sequence) {
+        self.forget_before(tag.kind(), head.sequence);
+        match lock(&self.deliveries).get(&head.sequence) {
             Some(delivery) if Instant::now() < delivery.again_at => Err(delivery.again_at),
             _ => Ok(()),
+        }
+    }
+
+    /// This is the first message of its kind: what was before it was removed, maybe by another replica.
+    pub(super) fn forget_before(&self, kind: Kind, head: u64) {
+        let mut deliveries = lock(&self.deliveries);
+        if deliveries.first_key_value().is_some_and(|(number, _)| *number < head) {
+            deliveries.retain(|number, delivery| *number >= head || delivery.tag.kind() != kind);
         }
     }
 
@@ -99,14 +103,12 @@ impl Memory {
         lock(&self.deliveries).get(&sequence).map(|delivery| delivery.tag)
     }
 
-    pub(super) fn removed(&self, id: EventId) {
-        lock(&self.deliveries).remove(&id.sequence);
-        self.ring();
-    }
-
-    pub(super) fn removed_through(&self, last: EventId) {
-        let gone = |kind: Kind, number: u64| kind == last.kind && number <= last.sequence;
-        lock(&self.deliveries).retain(|number, delivery| !gone(delivery.tag.kind(), *number));
+    pub(super) fn removed(&self, Removed { id, through }: Removed) {
+        if through {
+            self.forget_before(id.kind, id.sequence + 1);
+        } else {
+            lock(&self.deliveries).remove(&id.sequence);
+        }
         self.ring();
     }
 }

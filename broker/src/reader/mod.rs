@@ -3,7 +3,8 @@
 //! ```text
 //!  next, batch ─► heads: what may be delivered now? ─► memory: given a moment ago? ─► message(s)
 //!                   └─ nothing: wait for the bell (an arrival, a removal here) or a changed entry
-//!  acknowledge ─► removal of one message, or of all up to it
+//!  stream ─► window: room? ─► heads at the beginning of a run, then page after page ─► messages
+//!  acknowledge ─► removal of one message, or of all up to it ─► notice ─► windows of streams, at any replica
 //! ```
 //!
 //! There is no consumer that could get stuck: an ephemeral one that acknowledges nothing only rings the bell.
@@ -12,6 +13,8 @@ mod acknowledge;
 mod bell;
 mod heads;
 mod memory;
+mod notices;
+mod stream;
 
 use std::{
     collections::HashMap,
@@ -25,6 +28,7 @@ use model::{EventId, Incarnation, Lifecycle, Message, Subscription, Subscription
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
+pub use self::stream::{QueueStream, StreamEnd};
 use self::{heads::Look, memory::Memory};
 use crate::{Broker, Error, Queue, RegistryView, Revised, many::Limits};
 
@@ -68,6 +72,8 @@ pub enum ReadError {
     Other(#[from] Error),
 }
 
+/// Pause after a failure.
+const PAUSE: Duration = Duration::from_millis(100);
 /// Bytes after which a batch takes no further message.
 const BATCH_BYTES: usize = 4 << 20;
 
@@ -153,19 +159,32 @@ impl Readers {
         let memory = self.memory(&queue.stream);
         let mut changes = self.view.changes();
         let mut bell = memory.bell();
+        let mut patience: Option<Patience> = None;
         loop {
             // First this, then the look: what happens in between is not missed.
             changes.mark_unchanged();
             bell.mark_unchanged();
             let seen = self.view.get(queue.name.as_str()).map(|e| e.revision);
-            let wait_until = match self.look(queue, &memory, limits).await? {
-                Look::Messages(messages) => match memory.may_deliver(&messages) {
+            let look = match &mut patience {
+                None => self.look(queue, &memory, limits).await,
+                Some(patience) => patience.wait_for(self.look(queue, &memory, limits)).await,
+            };
+            let wait_until = match look {
+                Ok(Look::Messages(messages)) => match memory.may_deliver(&messages) {
                     Ok(()) => return Ok(self.delivered(&memory, &messages)),
                     Err(again_at) => Wait::Until(again_at),
                 },
-                Look::Empty { main_is_empty: true } => Wait::Arrival,
-                Look::Empty { main_is_empty: false } => Wait::Entry,
+                Ok(Look::Empty { main_is_empty: true }) => Wait::Arrival,
+                Ok(Look::Empty { main_is_empty: false }) => Wait::Entry,
+                // Who waits already is not told of a server that restarts.
+                Err(ReadError::Other(error))
+                    if error.is_transient() && patience.is_some() && Instant::now() < deadline =>
+                {
+                    Wait::Until(Instant::now() + PAUSE)
+                }
+                Err(error) => return Err(error),
             };
+            patience.get_or_insert_with(Patience::default);
             if Instant::now() >= deadline || cancel.is_cancelled() {
                 return Ok(Vec::new());
             }
@@ -242,6 +261,36 @@ impl Readers {
     ) {
         while self.view.get(name.as_str()).map(|e| e.revision) == seen {
             rung(changes).await;
+        }
+    }
+}
+
+/// How long those who wait already wait for an answer of NATS, before they ask again: what was asked while the server
+/// was killed is never answered. It doubles, so that a server that is only slow gets its time.
+#[derive(Debug)]
+struct Patience(Duration);
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self(Duration::from_secs(1))
+    }
+}
+
+impl Patience {
+    async fn wait_for<T>(
+        &mut self,
+        answer: impl Future<Output = Result<T, ReadError>>,
+    ) -> Result<T, ReadError> {
+        match tokio::time::timeout(self.0, answer).await {
+            Ok(Ok(answer)) => {
+                *self = Self::default();
+                Ok(answer)
+            }
+            Ok(Err(error)) => Err(error),
+            Err(elapsed) => {
+                self.0 = (self.0 * 2).min(Duration::from_secs(8));
+                Err(Error::unavailable("reading a queue", elapsed).into())
+            }
         }
     }
 }
