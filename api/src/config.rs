@@ -1,6 +1,6 @@
 //! Settings of the API.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use broker::{ReaderConfig, Secret};
 use model::QueueLimits;
@@ -31,6 +31,8 @@ pub struct Config {
     pub reader: ReaderConfig,
     /// How much a queue may hold, as the dispatcher keeps it; to be shown.
     pub limits: QueueLimits,
+    /// After how long without a message a stream says that it is alive.
+    pub stream_heartbeat: Duration,
     /// For tests of crashes: called before each step of a registration.
     pub before_step: Option<StepHook>,
 }

@@ -63,6 +63,8 @@ pub(crate) enum ApiError {
     Unauthorized(&'static str),
     /// 404.
     NotFound(String),
+    /// 406: the client takes no form of answer that there is.
+    NotAcceptable(&'static str),
     /// 409.
     Conflict(String),
     /// 408: the body did not come within this time.
@@ -154,6 +156,7 @@ impl IntoResponse for ApiError {
                 answer
             }
             Self::NotFound(text) => detail(StatusCode::NOT_FOUND, &text),
+            Self::NotAcceptable(text) => detail(StatusCode::NOT_ACCEPTABLE, text),
             Self::Conflict(text) => detail(StatusCode::CONFLICT, &text),
             Self::TooSlow(within) => detail(
                 StatusCode::REQUEST_TIMEOUT,

@@ -5,6 +5,7 @@
 //!                                                       │
 //!      subscriptions ─► registration ─► broker, launcher (Jobs or tasks)
 //!      messages      ─► broker::Readers, broker::EventPublisher
+//!      stream        ─► broker::QueueStream
 //!      prefill       ─► broker::Registry, broker::ProgressBoard
 //! ```
 //!
@@ -29,9 +30,11 @@ mod metrics;
 mod openapi;
 mod password;
 mod prefill;
+mod query;
 mod registration;
 mod request;
 mod router;
+mod stream;
 mod subscriptions;
 
 pub use app::run;

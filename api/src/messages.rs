@@ -2,24 +2,24 @@
 
 use axum::{
     body::Body,
-    extract::{Path, Query, State},
+    extract::{Path, State},
     http::{HeaderMap, HeaderValue, StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use model::{PrefillState, Subscription};
+use serde_json::json;
 
 use crate::{
     app::Shared,
     auth::{Login, Role},
-    error::{ApiError, null},
-    request::{self, JsonBody, LARGEST_BODY, Poll},
+    error::{ApiError, json as json_answer, null},
+    query::{Pairs, Parameters},
+    request::{self, JsonBody, LARGEST_BODY},
 };
 
 /// Tells a consumer that it waits for nothing: `failed; reason="…"`.
 const PREFILL_STATUS: &str = "prefill-status";
-
-type Pairs = Result<Query<Vec<(String, String)>>, axum::extract::rejection::QueryRejection>;
 
 pub(crate) async fn publish(
     State(app): Shared,
@@ -42,27 +42,62 @@ pub(crate) async fn next(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let login = Login::from_headers(&headers)?;
-    let query = query.map(|Query(pairs)| pairs).unwrap_or_default();
-    let Poll { wait, pop } = Poll::parse(&query)?;
+    let mut parameters = Parameters::new(query);
+    let (wait, pop) = (parameters.timeout(), parameters.pop());
+    parameters.finish()?;
     let entry = app.auth.subscriber(&login, &name).await?;
     let Subscription { name, incarnation, .. } = &entry.value;
     let waiting = app.metrics.waiting_poll();
     let delivered = app.readers.next(name, *incarnation, wait, &app.shutdown, pop).await?;
     drop(waiting);
-    let body = match delivered {
-        Some(message) => {
-            app.metrics.deliveries.inc();
-            message.payload
-        }
-        None => Bytes::from_static(b"null"),
-    };
-    let is_null = body.as_ref() == b"null";
-    let mut answer = (StatusCode::OK, [(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body)
-        .into_response();
-    if is_null && let Some(status) = app.view.get(name.as_str()).and_then(|e| failed(&e.value)) {
+    app.metrics.deliveries.inc_by(u64::from(delivered.is_some()));
+    let nothing = delivered.is_none();
+    let body = delivered.map_or(Bytes::from_static(b"null"), |message| message.payload);
+    let mut answer = messages(body);
+    if nothing && let Some(status) = app.view.get(name.as_str()).and_then(|e| failed(&e.value)) {
         answer.headers_mut().insert(PREFILL_STATUS, status);
     }
     Ok(answer)
+}
+
+/// All that waits, up to a limit.
+pub(crate) async fn batch(
+    State(app): Shared,
+    Path(name): Path<String>,
+    query: Pairs,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let login = Login::from_headers(&headers)?;
+    let mut parameters = Parameters::new(query);
+    let (wait, limit) = (parameters.timeout(), parameters.limit());
+    parameters.finish()?;
+    let entry = app.auth.subscriber(&login, &name).await?;
+    let Subscription { name, incarnation, .. } = &entry.value;
+    let waiting = app.metrics.waiting_poll();
+    let delivered = app.readers.batch(name, *incarnation, wait, &app.shutdown, limit).await?;
+    drop(waiting);
+    app.metrics.deliveries.inc_by(delivered.len() as u64);
+    let mut body = BytesMut::with_capacity(2 + delivered.iter().map(|m| m.payload.len() + 1).sum::<usize>());
+    body.extend_from_slice(b"[");
+    for (index, message) in delivered.iter().enumerate() {
+        if index > 0 {
+            body.extend_from_slice(b",");
+        }
+        body.extend_from_slice(&message.payload);
+    }
+    body.extend_from_slice(b"]");
+    let mut answer = messages(body.freeze());
+    if delivered.is_empty()
+        && let Some(status) = app.view.get(name.as_str()).and_then(|e| failed(&e.value))
+    {
+        answer.headers_mut().insert(PREFILL_STATUS, status);
+    }
+    Ok(answer)
+}
+
+/// What is JSON already.
+fn messages(body: Bytes) -> Response {
+    (StatusCode::OK, [(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
 }
 
 fn failed(subscription: &Subscription) -> Option<HeaderValue> {
@@ -89,6 +124,31 @@ pub(crate) async fn acknowledge(
         app.metrics.acknowledgements.inc();
         Ok(null(StatusCode::OK))
     } else {
-        Err(ApiError::NotFound("no message found".to_owned()))
+        Err(no_message())
     }
+}
+
+/// One message and all that were delivered before it.
+pub(crate) async fn acknowledge_through(
+    State(app): Shared,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let body = JsonBody::read(&headers, body, LARGEST_BODY).await?;
+    let login = Login::from_headers(&headers)?;
+    let through = request::through(&body)?;
+    let entry = app.auth.subscriber(&login, &name).await?;
+    let Subscription { name, incarnation, .. } = &entry.value;
+    match app.readers.acknowledge_through(name, *incarnation, through).await? {
+        0 => Err(no_message()),
+        removed => {
+            app.metrics.acknowledgements.inc_by(removed);
+            Ok(json_answer(StatusCode::OK, &json!({"removed": removed})))
+        }
+    }
+}
+
+fn no_message() -> ApiError {
+    ApiError::NotFound("no message found".to_owned())
 }

@@ -12,6 +12,8 @@ pub(crate) const REQUESTS: &str = "headstart_api_requests";
 pub(crate) const REQUEST_DURATION: &str = "headstart_api_request_duration";
 /// Polls that wait for a message at this moment.
 pub(crate) const POLLS_WAITING: &str = "headstart_api_polls_waiting";
+/// Streams that are open at this moment.
+pub(crate) const STREAMS_OPEN: &str = "headstart_api_streams_open";
 /// Events that were stored.
 pub(crate) const EVENTS_ACCEPTED: &str = "headstart_api_events_accepted";
 /// Messages that were given to consumers, redeliveries included.
@@ -42,6 +44,7 @@ pub(crate) struct Metrics {
     pub requests: Family<Request, Counter>,
     pub durations: Family<Route, Histogram, fn() -> Histogram>,
     polls: Gauge,
+    streams: Gauge,
     pub events: Counter,
     pub deliveries: Counter,
     pub acknowledgements: Counter,
@@ -57,6 +60,8 @@ impl Metrics {
         registry.register_with_unit(REQUEST_DURATION, help, Unit::Seconds, durations.clone());
         let polls = Gauge::default();
         registry.register(POLLS_WAITING, "Polls that wait for a message", Gauge::clone(&polls));
+        let streams = Gauge::default();
+        registry.register(STREAMS_OPEN, "Streams that are open", Gauge::clone(&streams));
         let (events, deliveries, acknowledgements) =
             (Counter::default(), Counter::default(), Counter::default());
         registry.register(EVENTS_ACCEPTED, "Events accepted", Counter::clone(&events));
@@ -66,24 +71,38 @@ impl Metrics {
             Counter::clone(&deliveries),
         );
         registry.register(MESSAGES_ACKNOWLEDGED, "Messages acknowledged", Counter::clone(&acknowledgements));
-        Self { registry, requests, durations, polls, events, deliveries, acknowledgements }
+        Self { registry, requests, durations, polls, streams, events, deliveries, acknowledgements }
     }
 
     /// Counts a poll as waiting until the answer is dropped, also when its client goes away.
     pub(crate) fn waiting_poll(&self) -> impl Drop + use<> {
-        struct Waiting(Gauge);
-        impl Drop for Waiting {
-            fn drop(&mut self) {
-                self.0.dec();
-            }
-        }
-        self.polls.inc();
-        Waiting(self.polls.clone())
+        Counted::new(&self.polls)
+    }
+
+    /// Counts a stream as open until the answer is dropped.
+    pub(crate) fn open_stream(&self) -> impl Drop + Send + use<> {
+        Counted::new(&self.streams)
     }
 
     /// All figures in the OpenMetrics text format.
     pub(crate) fn text(&self) -> Option<String> {
         let mut text = String::new();
         encode(&mut text, &self.registry).ok().map(|()| text)
+    }
+}
+
+/// One more, for as long as it lives.
+struct Counted(Gauge);
+
+impl Counted {
+    fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }

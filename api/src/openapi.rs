@@ -85,6 +85,32 @@ pub fn document(root_path: &str) -> Value {
                     &[NAME], Some(json!({"type": "object", "required": ["status"], "properties": {"status": states()}})),
                     &[(200, "Set", NULL), UNAUTHORIZED, NOT_FOUND, TOO_SLOW, TOO_LARGE, INVALID, INTERNAL, UNAVAILABLE]),
             },
+            "/v1/subscriptions/{name}/messages": {
+                "get": operation("Read many messages",
+                    "Role: the subscription itself. Waits for the first message, then answers what is there: at most \
+                     `limit`, and no further one beyond 4 MiB. They are in the order of delivery, and all of the prefill \
+                     or all live: live ones come when the prefill is acknowledged. Nothing is taken by reading: what is \
+                     not acknowledged comes again, with num_delivered one higher, but not before the redelivery delay \
+                     has passed since the first of them was given. `[]`: nothing came in time, or the prefill is not \
+                     done; if it has failed, the header Prefill-Status says why.",
+                    &[NAME, LIMIT, TIMEOUT], None, &[
+                    (200, "The messages", Some(json!({"type": "array", "items": schema("ProvisioningMessage")}))),
+                    UNAUTHORIZED, NOT_FOUND, INVALID, BROKEN, UNAVAILABLE,
+                ]),
+            },
+            "/v1/subscriptions/{name}/messages/stream": {"get": stream()},
+            "/v1/subscriptions/{name}/messages/acknowledgements": {
+                "post": operation("Acknowledge a message and all before it",
+                    "Role: the subscription itself. Removes the message with this sequence_number and all that were \
+                     delivered before it. `removed` is how many went.",
+                    &[NAME],
+                    Some(json!({"type": "object", "required": ["through"], "properties": {
+                        "through": {"type": "integer", "minimum": 1, "description": "A message's sequence_number"}}})),
+                    &[(200, "Removed", Some(object(&["removed"], json!({"removed": {"type": "integer", "minimum": 1}})))),
+                      UNAUTHORIZED,
+                      (404, "There is no such message: never was, acknowledged before, or not delivered yet", DETAIL),
+                      TOO_SLOW, TOO_LARGE, INVALID, BROKEN, UNAVAILABLE]),
+            },
             "/v1/subscriptions/{name}/messages/next": {
                 "get": operation("Read the next message",
                     "Role: the subscription itself. Waits until there is one. `null`: nothing came in time, or the \
@@ -177,7 +203,54 @@ const NAME: Parameter = ("path", "name", "string", "Name of the subscription");
 const SEQUENCE: Parameter = ("path", "seq_num", "integer", "The message's sequence_number");
 const LETTER: Parameter = ("path", "id", "integer", "Number of the dead letter");
 const TIMEOUT: Parameter = ("query", "timeout", "number", "Seconds to wait: 0.1 to 280, 5 if not given");
+const LIMIT: Parameter = ("query", "limit", "integer", "Most messages: 1 to 1000, 100 if not given");
+const WINDOW: Parameter = (
+    "query",
+    "window",
+    "integer",
+    "Most messages that are out and not acknowledged: 1 to 1000, 100 if not given",
+);
+const AFTER: Parameter = ("query", "after", "string", "As Last-Event-ID, which counts if both are given");
+const LAST_EVENT_ID: Parameter = (
+    "header",
+    "Last-Event-ID",
+    "string",
+    "The id of the last message that was received: go on behind it. Without it all that is not acknowledged comes again",
+);
 const POP: Parameter = ("query", "pop", "boolean", "Remove the message on delivery, for good");
+
+/// Messages as they come.
+fn stream() -> Value {
+    let mut operation = operation(
+        "Read messages as they come",
+        "Role: the subscription itself. One answer that does not end: with `Accept: text/event-stream` (or without) \
+         server-sent events, with `application/x-ndjson` one message a line. An event of the kind `message` has the \
+         message in `data`, as `next` gives it, and an id that names it; in NDJSON that is the field `event_id`. At \
+         most `window` messages are out; acknowledge them by the other routes, at any replica, and more come. Live \
+         messages come when the prefill is acknowledged. Nothing is sent twice over one connection; a new one begins \
+         at once with all that is not acknowledged, with num_delivered one higher, or behind `Last-Event-ID`. After \
+         15 s of silence comes a heartbeat: a comment, or an empty line. NATS being away does not end a stream. The \
+         password counts when it begins. At its end comes the event `end` with {\"reason\": …}, in NDJSON the line \
+         {\"end\": …}: `removed` (the \
+         subscription), `stopping` (the server: connect again), `broken` (the queue is lost) or `error`.",
+        &[NAME, WINDOW, LAST_EVENT_ID, AFTER],
+        None,
+        &[
+            (200, "The messages", NULL),
+            UNAUTHORIZED,
+            NOT_FOUND,
+            (406, "Accept names no form that there is", DETAIL),
+            INVALID,
+            BROKEN,
+            UNAVAILABLE,
+        ],
+    );
+    operation["responses"]["200"]["content"] = json!({
+        "text/event-stream": {"schema": {"type": "string"}},
+        "application/x-ndjson": {"schema": schema("StreamedMessage")},
+    });
+    operation
+}
 
 fn operation(
     summary: &str,
@@ -251,6 +324,9 @@ fn schemas() -> Value {
     let mut placed = message.clone();
     placed["sequence_number"] = json!({"type": "integer", "minimum": 1});
     placed["num_delivered"] = json!({"type": "integer", "minimum": 1});
+    let mut streamed = placed.clone();
+    streamed["event_id"] = json!({"type": "string", "pattern": "^[pl][1-9][0-9]*$",
+                                  "description": "For after and Last-Event-ID; nothing else is to be read from it"});
     let message_fields = ["publisher_name", "ts", "realm", "topic", "body"];
     json!({
         "Detail": object(&["detail"], json!({"detail": text})),
@@ -315,5 +391,7 @@ fn schemas() -> Value {
         "Message": object(&message_fields, message),
         "ProvisioningMessage":
             object(&[&message_fields[..], &["sequence_number", "num_delivered"]].concat(), placed),
+        "StreamedMessage":
+            object(&[&message_fields[..], &["sequence_number", "num_delivered", "event_id"]].concat(), streamed),
     })
 }

@@ -1,6 +1,6 @@
-//! What requests hold: bodies and query parameters, with errors that name the field and never what was sent.
+//! What requests hold: bodies, with errors that name the field and never what was sent.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroU64, time::Duration};
 
 use axum::{
     body::Body,
@@ -28,11 +28,6 @@ const BODY_WITHIN: Duration = Duration::from_secs(60);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Longest password, in bytes.
 const LONGEST_PASSWORD: usize = 1024;
-/// Longest time a poll is held: below the 300 s after which existing clients give up.
-const LONGEST_POLL: Duration = Duration::from_secs(280);
-const SHORTEST_POLL: Duration = Duration::from_millis(100);
-const DEFAULT_POLL: Duration = Duration::from_secs(5);
-
 /// A body that was read whole. JSON that can't be parsed is refused here, before any look at credentials.
 pub(crate) struct JsonBody {
     text: Bytes,
@@ -161,7 +156,7 @@ fn lax_bool(value: &Value) -> Option<bool> {
     }
 }
 
-fn lax_word(text: &str) -> Option<bool> {
+pub(crate) fn lax_word(text: &str) -> Option<bool> {
     match text.to_ascii_lowercase().as_str() {
         "true" | "1" | "yes" | "y" | "on" | "t" => Some(true),
         "false" | "0" | "no" | "n" | "off" | "f" => Some(false),
@@ -364,6 +359,16 @@ pub(crate) fn acknowledgement(body: &JsonBody) -> Result<(), ApiError> {
     problems.finish()
 }
 
+/// The number in the body of `POST …/messages/acknowledgements`: this message and all before it.
+pub(crate) fn through(body: &JsonBody) -> Result<u64, ApiError> {
+    let fields = body.fields()?;
+    let mut problems = Problems::default();
+    let expected = "a number is expected: the sequence_number of a message";
+    let through: Option<NonZeroU64> = problems.field(&fields, "through", "int_type", expected);
+    problems.finish()?;
+    through.map(NonZeroU64::get).ok_or_else(|| ApiError::Invalid(Vec::new()))
+}
+
 /// The number of a message in a path.
 pub(crate) fn sequence(text: &str) -> Result<u64, ApiError> {
     number(text, "seq_num")
@@ -379,51 +384,6 @@ fn number(text: &str, parameter: &'static str) -> Result<u64, ApiError> {
         let msg = "a number is expected: 1 or more";
         ApiError::invalid(Problem::new(&[&"path", &parameter], "int_parsing", msg))
     })
-}
-
-/// How long to wait for a message, and whether to remove it on delivery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Poll {
-    pub wait: Duration,
-    pub pop: bool,
-}
-
-impl Poll {
-    pub(crate) fn parse(query: &[(String, String)]) -> Result<Self, ApiError> {
-        let mut problems = Problems::default();
-        let last =
-            |name: &str| query.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.trim());
-        let wait = match last("timeout").map(wait) {
-            None => DEFAULT_POLL,
-            Some(Some(wait)) => wait,
-            Some(None) => {
-                let msg = "a number of seconds is expected, such as 30 or 0.5";
-                problems.0.push(Problem::new(&[&"query", &"timeout"], "float_parsing", msg));
-                DEFAULT_POLL
-            }
-        };
-        let pop = match last("pop").map(lax_word) {
-            None => false,
-            Some(Some(pop)) => pop,
-            Some(None) => {
-                problems.0.push(Problem::new(
-                    &[&"query", &"pop"],
-                    "bool_parsing",
-                    "true or false is expected",
-                ));
-                false
-            }
-        };
-        problems.finish()?;
-        Ok(Self { wait, pop })
-    }
-}
-
-fn wait(text: &str) -> Option<Duration> {
-    // "nan" and "inf" are floats, too.
-    let seconds = text.parse::<f64>().ok().filter(|s| s.is_finite())?;
-    let seconds = seconds.clamp(SHORTEST_POLL.as_secs_f64(), LONGEST_POLL.as_secs_f64());
-    Some(Duration::from_secs_f64(seconds))
 }
 
 #[cfg(test)]
@@ -482,28 +442,6 @@ mod tests {
     }
 
     #[test]
-    fn polls() {
-        let parse = |pairs: &[(&str, &str)]| {
-            let pairs: Vec<_> = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-            Poll::parse(&pairs).ok().map(|p| (p.wait.as_millis(), p.pop))
-        };
-        for (pairs, expected) in [
-            (&[][..], Some((5000, false))),
-            (&[("timeout", "0.25"), ("pop", "true")], Some((250, true))),
-            (&[("timeout", "-3")], Some((100, false))),
-            (&[("timeout", "0")], Some((100, false))),
-            (&[("timeout", "1e9")], Some((280_000, false))),
-            (&[("timeout", "nan")], None),
-            (&[("timeout", "inf")], None),
-            (&[("timeout", "")], None),
-            (&[("timeout", "x")], None),
-            (&[("pop", "maybe")], None),
-        ] {
-            assert_eq!(parse(pairs), expected, "{pairs:?}");
-        }
-    }
-
-    #[test]
     fn a_body_arrives_with_its_last_part_unless_there_was_a_long_pause() {
         let began = Instant::now();
         let at = |ms: u64| began + Duration::from_millis(ms);
@@ -533,6 +471,16 @@ mod tests {
             assert_eq!(is_json(&headers), expected, "{value}");
         }
         assert!(!is_json(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn acknowledgements_of_many() {
+        assert_eq!(through(&body(&json!({"through": 7}))).unwrap(), 7);
+        for bad in
+            [json!({}), json!({"through": 0}), json!({"through": -1}), json!({"through": "7"}), json!([])]
+        {
+            assert_eq!(kinds(through(&body(&bad))).len(), 1, "{bad}");
+        }
     }
 
     #[test]

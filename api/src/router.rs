@@ -32,13 +32,13 @@ use crate::{
     error::{ApiError, json as json_answer},
     health, messages,
     metrics::{Request as RequestLabels, Route as RouteLabel},
-    openapi, prefill, subscriptions,
+    openapi, prefill, stream, subscriptions,
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Every route. Each operation stands in the description, too; tests compare them.
-fn routes() -> [(&'static str, MethodRouter<Arc<App>>); 14] {
+fn routes() -> [(&'static str, MethodRouter<Arc<App>>); 17] {
     [
         ("/v1/subscriptions", get(subscriptions::list).post(subscriptions::create)),
         (
@@ -49,7 +49,10 @@ fn routes() -> [(&'static str, MethodRouter<Arc<App>>); 14] {
             "/v1/subscriptions/{name}/prefill",
             get(prefill::get).post(prefill::ask).patch(prefill::set).delete(prefill::cancel),
         ),
+        ("/v1/subscriptions/{name}/messages", get(messages::batch)),
         ("/v1/subscriptions/{name}/messages/next", get(messages::next)),
+        ("/v1/subscriptions/{name}/messages/stream", get(stream::open)),
+        ("/v1/subscriptions/{name}/messages/acknowledgements", post(messages::acknowledge_through)),
         ("/v1/subscriptions/{name}/messages/{seq_num}/status", patch(messages::acknowledge)),
         ("/v1/subscriptions/{name}/dead-letters", get(dead_letters::list)),
         ("/v1/subscriptions/{name}/dead-letters/{id}", delete(dead_letters::delete)),

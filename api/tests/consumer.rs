@@ -6,12 +6,10 @@ mod support;
 use std::time::{Duration, Instant};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use broker::{Claimed, testing::eventually};
-use bytes::Bytes;
-use model::{Counts, SubscriptionName};
+use broker::testing::eventually;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use support::{ADMIN, EVENTS, PREFILL, Server, config, replica};
+use support::{ADMIN, PREFILL, Server, config, replica};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
@@ -88,34 +86,15 @@ impl Consumer {
     }
 }
 
-async fn send_event(server: &Server, id: &str) {
-    let event = support::event("users/user", id);
-    let sent = server.send(Method::POST, "/v1/messages", EVENTS, Some(&event)).await;
-    assert_eq!(sent.status, StatusCode::ACCEPTED);
-}
-
-/// What a prefill pod does, in small: claim, write, seal.
-async fn fill(server: &Server, ids: &[&str]) {
-    let name: SubscriptionName = "mail".parse().unwrap();
-    let entry = server.broker.registry().subscription(&name).await.unwrap().unwrap().value;
-    let queue = server.broker.queue(&name, entry.incarnation);
-    let Claimed::Holder(mut holder) = queue.claim_fence(1, 1, "test").await.unwrap() else { panic!() };
-    holder.purge_below().await.unwrap();
-    let messages: Vec<Bytes> =
-        ids.iter().map(|id| support::event("users/user", id).to_string().into()).collect();
-    holder.write(1, &messages).await.unwrap();
-    holder.seal(Counts { messages: messages.len() as u64, skipped: 0 }).await.unwrap();
-}
-
 #[tokio::test]
 async fn prefill_first_then_live_in_order() {
     let server = Server::start().await;
     server.register("mail", &["users/user"], true).await;
     let mut consumer = Consumer::connect(&server.url("")).await;
     for id in ["live-1", "live-2"] {
-        send_event(&server, id).await;
+        server.event(id).await;
     }
-    fill(&server, &["old-1", "old-2", "old-3"]).await;
+    server.fill("mail", &["old-1", "old-2", "old-3"]).await;
     // Written, but not known as done: nothing is shown.
     assert_eq!(consumer.next("0.5").await, Value::Null);
     let path = "/v1/subscriptions/mail/prefill";
@@ -134,7 +113,7 @@ async fn what_is_not_acknowledged_comes_again_with_the_same_number() {
     let server = Server::start().await;
     server.register("mail", &["users/user"], false).await;
     for id in ["1", "2"] {
-        send_event(&server, id).await;
+        server.event(id).await;
     }
     let mut consumer = Consumer::connect(&server.url("")).await;
     let first = consumer.next("10").await;
@@ -152,7 +131,7 @@ async fn what_is_not_acknowledged_comes_again_with_the_same_number() {
 async fn pop_removes_on_delivery() {
     let server = Server::start().await;
     server.register("mail", &["users/user"], false).await;
-    send_event(&server, "1").await;
+    server.event("1").await;
     let mut consumer = Consumer::connect(&server.url("")).await;
     let (_, message) = consumer.ask("GET", "/messages/next?timeout=10&pop=true", "").await;
     assert_eq!(message["body"]["new"]["id"], "1");
@@ -229,7 +208,7 @@ async fn any_origin_may_ask_where_that_is_wanted() {
 async fn figures_are_told() {
     let server = Server::start().await;
     server.register("mail", &["users/user"], false).await;
-    send_event(&server, "1").await;
+    server.event("1").await;
     let mut consumer = Consumer::connect(&server.url("")).await;
     consumer.read_all(1).await;
     let text = server.client.get(server.url("/metrics")).send().await.unwrap().text().await.unwrap();

@@ -275,6 +275,9 @@ impl Broker {
             discard_new_per_subject: true,
             allow_rollup: true,
             allow_atomic_publish: true,
+            // Any replica answers a direct get, and one that lags behind would show what was removed: only where
+            // there is one replica, which is the leader.
+            allow_direct: self.replicas == 1,
             ..self.stream_config()
         }
     }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use model::LiveTag;
 
-use crate::{Error, Queue, names::Part, reader::live_tag};
+use crate::{Error, Queue, names::Part, reader::heads::live_tag};
 
 /// Removals that are under way at once.
 const REMOVALS_AT_ONCE: usize = 16;

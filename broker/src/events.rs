@@ -237,7 +237,7 @@ impl EventLog {
     /// # Errors
     /// NATS away; calling it again is safe.
     pub async fn purge_through(&self, sequence: u64) -> Result<(), Error> {
-        self.wire.purge_below(names::INCOMING, None, sequence + 1).await.map(|_| ())
+        self.wire.purge_below(names::INCOMING, None, sequence + 1).await.map(drop)
     }
 }
 

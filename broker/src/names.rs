@@ -66,6 +66,11 @@ pub(crate) fn dead_letter_subject(name: &SubscriptionName, incarnation: Incarnat
     format!("{DEAD_LETTERS}.{name}.{}", incarnation.short())
 }
 
+/// Subject on which replicas tell each other what was removed from a queue. No stream has it.
+pub(crate) fn removed_subject(name: &SubscriptionName, incarnation: Incarnation) -> String {
+    format!("headstart.removed.{name}.{}", incarnation.short())
+}
+
 /// A queue's stream. It carries the incarnation, since `STREAM.DELETE` has no condition: a late delete must not hit
 /// a re-created queue.
 pub(crate) fn queue_stream(name: &SubscriptionName, incarnation: Incarnation) -> String {

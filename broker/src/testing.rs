@@ -152,6 +152,12 @@ fn free_port() -> u16 {
     listener.local_addr().expect("its address").port()
 }
 
+/// How many messages a connection has sent to NATS so far: each request is one.
+#[must_use]
+pub fn messages_sent(broker: &Broker) -> u64 {
+    broker.wire.client.statistics().out_messages.load(std::sync::atomic::Ordering::Relaxed)
+}
+
 /// Waits until a condition holds; the error says what was awaited and what was seen last.
 ///
 /// # Panics

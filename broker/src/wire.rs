@@ -267,7 +267,7 @@ impl Wire {
     }
 
     /// Removes the messages of a subject *below* a sequence. A purge has no condition, so it must be bounded: a late
-    /// one may hit nothing new. Answers how many that were.
+    /// one may hit nothing new. Answers how many went.
     pub(crate) async fn purge_below(
         &self,
         stream: &str,

@@ -1,104 +1,18 @@
-//! Reading queues on a real nats-server: gates, long polls, redelivery, acknowledgement.
+//! Reading queues on a real nats-server: gates, long polls, batches, redelivery, acknowledgement.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod support;
 
 use std::time::Duration;
 
 use broker::{
-    Broker, Claimed, Copier, Copy, Delivered, Queue, ReadError, ReaderConfig, Readers,
+    Copier, ReadError, ReaderConfig, Readers,
     testing::{NatsServer, eventually},
 };
-use bytes::Bytes;
-use model::{
-    Counts, Incarnation, Lifecycle, PrefillState, RealmTopic, Registration, Subscription, Timestamp,
-};
+use model::PrefillState;
+use support::{Case, LONG, text};
 use tokio::time::Instant;
-use tokio_util::sync::{CancellationToken, DropGuard};
-use uuid::Uuid;
-
-struct Case {
-    broker: Broker,
-    readers: Readers,
-    s: Subscription,
-    queue: Queue,
-    _shutdown: DropGuard,
-}
-
-fn now() -> Timestamp {
-    "2026-01-01T00:00:00".parse().unwrap()
-}
-
-impl Case {
-    async fn new(server: &NatsServer, prefill: bool) -> Self {
-        let broker = server.broker().await;
-        let registration = Registration {
-            name: "mail".parse().unwrap(),
-            realms_topics: vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
-            request_prefill: prefill,
-        };
-        let mut s = Subscription::reserve(registration, Incarnation(Uuid::new_v4()), 1, now());
-        s.lifecycle = Lifecycle::Ready;
-        broker.registry().create(&s).await.unwrap();
-        let queue = broker.queue(&s.name, s.incarnation);
-        queue.create(&s).await.unwrap();
-        let shutdown = CancellationToken::new();
-        let view = broker.registry().view(shutdown.clone());
-        view.synced().await;
-        let config = ReaderConfig { redelivery_delay: Duration::from_millis(200) };
-        let readers = Readers::new(broker.clone(), view, config);
-        Self { broker, readers, s, queue, _shutdown: shutdown.drop_guard() }
-    }
-
-    async fn next(&self, wait_ms: u64) -> Option<Delivered> {
-        self.try_next(wait_ms).await.unwrap()
-    }
-
-    async fn try_next(&self, wait_ms: u64) -> Result<Option<Delivered>, ReadError> {
-        let cancel = CancellationToken::new();
-        let wait = Duration::from_millis(wait_ms);
-        self.readers.next(&self.s.name, self.s.incarnation, wait, &cancel, false).await
-    }
-
-    async fn ack(&self, sequence: u64) -> bool {
-        self.readers.acknowledge(&self.s.name, self.s.incarnation, sequence).await.unwrap()
-    }
-
-    async fn text_then_ack(&self) -> String {
-        let got = self.next(2000).await.expect("a message");
-        assert!(self.ack(got.sequence).await);
-        let json: serde_json::Value = serde_json::from_slice(&got.payload).unwrap();
-        assert_eq!(json["sequence_number"], got.sequence);
-        json["t"].as_str().unwrap().to_owned()
-    }
-
-    async fn live(&self, incoming_seq: u64, text: &str) {
-        let mut copier = Copier::open(self.queue.clone()).await.unwrap().unwrap();
-        if !copier.checkpoint().active {
-            copier.mark(1, &self.s.marker()).await.unwrap();
-        }
-        copier.copy(&[Copy { incoming_seq, payload: message(text) }]).await.unwrap();
-    }
-
-    async fn fill(&self, attempt: u32, texts: &[&str], seal: bool) {
-        let Claimed::Holder(mut holder) = self.queue.claim_fence(1, attempt, "pod").await.unwrap() else {
-            panic!("no holder")
-        };
-        holder.purge_below().await.unwrap();
-        let messages: Vec<Bytes> = texts.iter().map(|t| message(t)).collect();
-        holder.write(1, &messages).await.unwrap();
-        if seal {
-            holder.seal(Counts { messages: texts.len() as u64, skipped: 0 }).await.unwrap();
-        }
-    }
-
-    async fn state(&self, state: PrefillState) {
-        let change = |s: &Subscription| s.with_prefill_state(state, None, None, now());
-        self.broker.registry().modify(&self.s.name, self.s.incarnation, change).await.unwrap();
-    }
-}
-
-fn message(text: &str) -> Bytes {
-    Bytes::from(format!("{{\"t\":\"{text}\"}}"))
-}
+use tokio_util::sync::CancellationToken;
 
 #[tokio::test]
 async fn the_prefill_comes_first_and_only_when_it_is_done() {
@@ -143,7 +57,7 @@ async fn a_waiting_poll_wakes_when_an_event_arrives_also_after_a_kill_of_the_ser
             tokio::task::yield_now().await;
             case.live(7 + round, &text).await;
         });
-        assert!(case.ack(got.expect("the event").sequence).await);
+        assert!(case.ack(got.expect("the event").id.sequence).await);
         assert!(began.elapsed() < Duration::from_secs(10), "it waited for its time-out");
         server.restart().await;
         eventually(
@@ -165,9 +79,9 @@ async fn an_unacknowledged_head_comes_again_after_the_delay() {
     let first = case.next(1000).await.unwrap();
     assert_eq!(first.num_delivered, 1);
     let again = case.next(5000).await.unwrap();
-    assert_eq!((again.sequence, again.num_delivered), (first.sequence, 2));
-    assert!(case.ack(first.sequence).await);
-    assert!(!case.ack(first.sequence).await, "the second acknowledgement finds nothing");
+    assert_eq!((again.id.sequence, again.num_delivered), (first.id.sequence, 2));
+    assert!(case.ack(first.id.sequence).await);
+    assert!(!case.ack(first.id.sequence).await, "the second acknowledgement finds nothing");
     assert_eq!(case.text_then_ack().await, "two");
 }
 
@@ -178,7 +92,7 @@ async fn messages_may_be_acknowledged_in_any_order() {
     for n in 0..3 {
         case.live(7 + n, &format!("m{n}")).await;
     }
-    let head = case.next(1000).await.unwrap().sequence;
+    let head = case.next(1000).await.unwrap().id.sequence;
     // Each copy has a checkpoint before it, so numbers have gaps: fence and checkpoint can't be acknowledged.
     let acked: Vec<u64> =
         futures::future::join_all((head + 1..head + 6).map(async |n| case.ack(n).await.then_some(n)))
@@ -234,12 +148,12 @@ async fn two_replicas_share_a_queue() {
     let other = Readers::new(case.broker.clone(), view, ReaderConfig::default());
     case.live(7, "one").await;
     case.live(8, "two").await;
-    let head = case.next(1000).await.unwrap().sequence;
+    let head = case.next(1000).await.unwrap().id.sequence;
     assert!(other.acknowledge(&case.s.name, case.s.incarnation, head).await.unwrap());
     let wait = Duration::from_secs(5);
     let got = other.next(&case.s.name, case.s.incarnation, wait, &shutdown, false).await.unwrap().unwrap();
     assert_eq!(case.text_then_ack().await, "two");
-    assert!(!other.acknowledge(&case.s.name, case.s.incarnation, got.sequence).await.unwrap());
+    assert!(!other.acknowledge(&case.s.name, case.s.incarnation, got.id.sequence).await.unwrap());
     shutdown.cancel();
 }
 
@@ -272,4 +186,172 @@ async fn shutdown_ends_a_poll_with_nothing() {
     let poll = case.readers.next(&case.s.name, case.s.incarnation, wait, &cancel, false);
     let (got, ()) = tokio::join!(poll, async { cancel.cancel() });
     assert_eq!(got.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_look_costs_at_most_two_round_trips() {
+    let server = NatsServer::start().await;
+    let case = Case::new(&server, true).await;
+    case.fill(1, &["a", "b"], true).await;
+    case.state(PrefillState::Done).await;
+    case.live(7, "live1").await;
+    case.live(8, "live2").await;
+    // Two heads at once. When the prefill is drained the fence says that it stays so, and from then on one head is
+    // enough. A removal is one request, since it is known what was delivered; the other message tells streams of it.
+    let mut seen = Vec::new();
+    for expected in ["a", "b", "live1", "live2"] {
+        let before = case.sent().await;
+        let got = case.next(20_000).await.expect("a message");
+        let read = case.sent().await;
+        assert!(case.ack(got.id.sequence).await);
+        seen.push((expected, read - before - 1, case.sent().await - read - 1));
+        assert_eq!(text(&got), expected);
+    }
+    assert_eq!(seen, [("a", 2, 2), ("b", 2, 2), ("live1", 3, 2), ("live2", 1, 2)]);
+    // A poll that waits looks twice: before, and when it listens. Then it is silent until something comes.
+    assert_eq!(case.next(50).await, None);
+    let before = case.sent().await;
+    assert_eq!(case.next(1000).await, None);
+    assert_eq!(case.sent().await - before - 1, 2, "the first look, and the last one at the deadline");
+}
+
+#[tokio::test]
+async fn a_batch_is_in_order_and_live_messages_wait_for_the_prefill() {
+    let server = NatsServer::start().await;
+    let case = Case::new(&server, true).await;
+    case.live(7, "live1").await;
+    assert_eq!(case.batch(50, 10).await, [""; 0]);
+    case.fill(1, &["a", "b", "c"], true).await;
+    case.live(8, "live2").await;
+    case.state(PrefillState::Done).await;
+    let numbers = case.numbers(20_000, 2).await;
+    assert_eq!(case.batch(20_000, 2).await, ["a", "b"], "what is not acknowledged comes again");
+    assert_eq!(case.through(numbers[1]).await, 2);
+    assert_eq!(case.through(numbers[1]).await, 0, "the second time there is nothing");
+    assert_eq!(case.through(numbers[0]).await, 0);
+    let numbers = case.numbers(20_000, 10).await;
+    assert_eq!(numbers.len(), 1, "only the rest of the prefill");
+    // Live messages have not been delivered yet, so nothing is removed by their numbers.
+    let live: Vec<u64> = futures::future::join_all((1..numbers[0]).map(|n| case.through(n))).await;
+    assert_eq!(live.iter().sum::<u64>(), 0);
+    assert!(case.ack(numbers[0]).await);
+    let got = case.readers.batch(&case.s.name, case.s.incarnation, LONG, &CancellationToken::new(), 10).await;
+    let got = got.unwrap();
+    assert_eq!(got.iter().map(text).collect::<Vec<_>>(), ["live1", "live2"]);
+    assert!(got[0].id.sequence < numbers[0], "it was written before the prefill");
+    assert_eq!(case.through(got[1].id.sequence).await, 2);
+    assert_eq!(case.queue.pending().await.unwrap().unwrap(), broker::QueueCounts::default());
+    assert!(case.queue.exists().await.unwrap());
+}
+
+#[tokio::test]
+async fn a_batch_ends_where_the_next_round_begins() {
+    let server = NatsServer::start().await;
+    let mut case = Case::new(&server, true).await;
+    case.fill(1, &["a"], true).await;
+    case.state(PrefillState::Done).await;
+    case.live(7, "live1").await;
+    case.live(8, "live2").await;
+    assert_eq!(case.text_then_ack().await, "a");
+    case.again().await;
+    let mut copier = Copier::open(case.queue.clone()).await.unwrap().unwrap();
+    copier.mark(9, &case.s.marker()).await.unwrap();
+    case.live(10, "live3").await;
+    let numbers = case.numbers(20_000, 10).await;
+    assert_eq!(numbers.len(), 2, "the events before the marker");
+    assert_eq!(case.through(numbers[1]).await, 2);
+    assert_eq!(case.batch(50, 10).await, [""; 0]);
+    case.fill_round(2, 2, &["A", "B"]).await;
+    case.state(PrefillState::Done).await;
+    let numbers = case.numbers(20_000, 10).await;
+    assert_eq!(numbers.len(), 2);
+    assert_eq!(case.through(numbers[1]).await, 2);
+    assert_eq!(case.batch(20_000, 10).await, ["live3"]);
+}
+
+#[tokio::test]
+async fn an_acknowledged_round_is_over_although_the_replica_remembers_it() {
+    let server = NatsServer::start().await;
+    let mut case = Case::new(&server, true).await;
+    case.fill(1, &["a", "b"], true).await;
+    case.state(PrefillState::Done).await;
+    let numbers = case.numbers(20_000, 10).await;
+    // Asked again while "a" and "b" are out: they may not be acknowledged any more, remembered or not.
+    case.again().await;
+    case.known(2).await;
+    assert!(!case.ack(numbers[0]).await);
+    assert_eq!(case.through(numbers[1]).await, 0);
+    case.fill_round(2, 2, &["A"]).await;
+    case.state(PrefillState::Done).await;
+    assert_eq!(case.text_then_ack().await, "A");
+}
+
+#[tokio::test]
+async fn large_batches_are_bounded_in_bytes_and_nothing_is_left_out() {
+    let server = NatsServer::start().await;
+    // With the streams of a cluster, too: there the leader is asked message by message.
+    for direct in [true, false] {
+        let case = Case::named(&server, if direct { "direct" } else { "leader" }, false).await;
+        if !direct {
+            case.forbid_direct(&server).await;
+        }
+        let large = "x".repeat(1 << 20);
+        for n in 0..9_u64 {
+            case.live(7 + n, &format!("{n}{large}")).await;
+        }
+        for n in 9..40_u64 {
+            case.live(7 + n, &n.to_string()).await;
+        }
+        let mut seen = Vec::new();
+        let mut sizes = Vec::new();
+        while seen.len() < 40 {
+            let cancel = CancellationToken::new();
+            let got = case.readers.batch(&case.s.name, case.s.incarnation, LONG, &cancel, 30);
+            let got = got.await.unwrap();
+            let texts: Vec<String> = got.iter().map(text).collect();
+            sizes.push(texts.len());
+            seen.extend(texts.iter().map(|t| t.trim_end_matches('x').parse::<u64>().unwrap()));
+            assert_eq!(case.through(got.last().unwrap().id.sequence).await, got.len() as u64);
+        }
+        assert_eq!(seen, (0..40).collect::<Vec<u64>>(), "direct: {direct}");
+        assert!(sizes[0] <= 5, "4 MiB and one message: {sizes:?}");
+        assert!(sizes.len() <= 5, "not one by one: {sizes:?}");
+    }
+}
+
+#[tokio::test]
+async fn after_a_kill_of_the_server_a_waiting_poll_is_soon_back_in_work() {
+    let mut server = NatsServer::start().await;
+    let case = Case::new(&server, false).await;
+    let poll = case.next(120_000);
+    let events = async {
+        // It listens: a consumer is there.
+        eventually("the poll to listen", LONG, || case.listeners(&server), |n| *n == 1).await;
+        server.restart().await;
+        eventually("the connection", LONG, async || case.queue.exists().await.ok(), |e| *e == Some(true))
+            .await;
+        case.live(7, "one").await;
+        Instant::now()
+    };
+    let (got, written) = tokio::join!(poll, events);
+    assert_eq!(text(&got.expect("the event")), "one");
+    assert!(written.elapsed() < Duration::from_secs(3), "woken {:?} late", written.elapsed());
+}
+
+#[tokio::test]
+async fn many_polls_share_one_listener_and_all_wake() {
+    let server = NatsServer::start().await;
+    let case = Case::new(&server, false).await;
+    let began = Instant::now();
+    let polls = futures::future::join_all((0..8).map(|_| case.next(8_000)));
+    let event = async {
+        eventually("the polls to listen", LONG, || case.listeners(&server), |n| *n == 1).await;
+        case.live(7, "one").await;
+    };
+    let (got, ()) = tokio::join!(polls, event);
+    // One gets it first, the others after the redelivery delay, one after the other.
+    let mut times: Vec<u64> = got.into_iter().flatten().map(|m| m.num_delivered).collect();
+    times.sort_unstable();
+    assert_eq!(times, (1..=8).collect::<Vec<u64>>());
+    assert!(began.elapsed() < Duration::from_secs(8));
 }

@@ -246,6 +246,7 @@ pub fn api_config(roles: &Roles, http: &Http, queues: &Queues) -> api::Config {
         cors_all: http.cors_all,
         reader: ReaderConfig { redelivery_delay: http.redelivery_delay },
         limits: queues.limits(),
+        stream_heartbeat: STREAM_HEARTBEAT,
         before_step: None,
     }
 }
@@ -265,6 +266,9 @@ pub async fn with_layout(broker: Broker, log: &Log, queues: &Queues) -> anyhow::
     }
     Ok(broker)
 }
+
+/// Below the 30 to 60 s after which proxies take a silent connection for dead.
+const STREAM_HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// The configuration of a worker.
 pub fn worker_config(attempts: &Attempts, holder: String) -> worker::Config {

@@ -10,6 +10,8 @@
 //!                          └──► look at prefill ──► after_prefill ──► deliver prefill / deliver main / empty / read again
 //! ```
 
+use std::{fmt, str::FromStr};
+
 use crate::{Incarnation, PrefillState, Subscription};
 
 /// What a live message says of itself.
@@ -34,6 +36,89 @@ pub struct PrefillTag {
     pub attempt: u32,
     /// Its place in the attempt, from 1.
     pub index: u64,
+}
+
+/// What a message says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tag {
+    /// On `<name>.prefill`.
+    Prefill(PrefillTag),
+    /// On `<name>.main`.
+    Live(LiveTag),
+}
+
+/// The two kinds of messages in a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// An object of the snapshot.
+    Prefill,
+    /// A change.
+    Live,
+}
+
+impl Tag {
+    /// Which kind of message it is.
+    #[must_use]
+    pub fn kind(self) -> Kind {
+        match self {
+            Self::Prefill(_) => Kind::Prefill,
+            Self::Live(_) => Kind::Live,
+        }
+    }
+
+    /// May the next message on the same subject go out because this one may? Between kinds, rounds and attempts
+    /// there is a gate, and the heads of the queue have to be looked at again.
+    #[must_use]
+    pub fn goes_on_with(self, next: Self) -> bool {
+        match (self, next) {
+            (Self::Prefill(a), Self::Prefill(b)) => {
+                (a.incarnation, a.round, a.attempt) == (b.incarnation, b.round, b.attempt)
+            }
+            (Self::Live(a), Self::Live(b)) => (a.incarnation, a.round) == (b.incarnation, b.round),
+            _ => false,
+        }
+    }
+}
+
+/// Names a message of one queue over any number of connections: `p300` or `l120`. The number alone would not do,
+/// since live messages may have lower numbers than the prefill before them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventId {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its number in the queue.
+    pub sequence: u64,
+}
+
+/// A text that names no message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an id that a message of this stream had is expected, such as l120")]
+pub struct EventIdError;
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            Kind::Prefill => 'p',
+            Kind::Live => 'l',
+        };
+        write!(f, "{kind}{}", self.sequence)
+    }
+}
+
+impl FromStr for EventId {
+    type Err = EventIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (kind, number) = match (text.strip_prefix('p'), text.strip_prefix('l')) {
+            (Some(number), _) => (Kind::Prefill, number),
+            (_, Some(number)) => (Kind::Live, number),
+            (None, None) => return Err(EventIdError),
+        };
+        let sequence = number.parse().map_err(|_| EventIdError)?;
+        let id = Self { kind, sequence };
+        // One message has one id: no sign, no leading zeros.
+        if sequence > 0 && id.to_string() == text { Ok(id) } else { Err(EventIdError) }
+    }
 }
 
 /// Decision after a look at the head of `main`.
@@ -103,6 +188,26 @@ pub fn may_acknowledge_prefill(view: &Subscription, tag: PrefillTag) -> bool {
         && tag.incarnation == view.incarnation
         && tag.round == view.prefill.round
         && tag.attempt == view.prefill.attempt
+}
+
+/// Is the prefill known as done, so that its messages (or their absence) decide?
+#[must_use]
+pub fn prefill_decides(view: &Subscription) -> bool {
+    view.prefill.round > 0 && view.prefill.state == PrefillState::Done
+}
+
+/// May the messages that belong together with a delivered one still go out by this view? `drained`: the prefill that
+/// the view knows as done was seen drained.
+#[must_use]
+pub fn may_go_on(view: &Subscription, delivered: Tag, drained: bool) -> bool {
+    match delivered {
+        Tag::Prefill(tag) => may_acknowledge_prefill(view, tag),
+        Tag::Live(tag) => match after_main(view, Some(tag)) {
+            AfterMain::DeliverMain => true,
+            AfterMain::LookAtPrefill => drained,
+            AfterMain::Empty | AfterMain::Reread => false,
+        },
+    }
 }
 
 #[cfg(test)]
@@ -178,6 +283,62 @@ mod tests {
         assert!(may_acknowledge_prefill(&view(Done, 1, 1), tag));
         for other in [view(Running, 1, 1), view(Failed, 1, 1), view(Done, 1, 2), view(Done, 2, 1)] {
             assert!(!may_acknowledge_prefill(&other, tag));
+        }
+    }
+
+    #[test]
+    fn messages_that_go_out_together() {
+        let prefill = |incarnation, round, attempt, index| {
+            Tag::Prefill(PrefillTag { incarnation, round, attempt, index })
+        };
+        let live = |incarnation, round, incoming_seq| Tag::Live(LiveTag { incarnation, round, incoming_seq });
+        for (a, b, expected) in [
+            (prefill(MINE, 1, 1, 1), prefill(MINE, 1, 1, 2), true),
+            (prefill(MINE, 1, 1, 1), prefill(MINE, 1, 2, 1), false),
+            (prefill(MINE, 1, 1, 1), prefill(MINE, 2, 1, 1), false),
+            (prefill(MINE, 1, 1, 1), prefill(OTHER, 1, 1, 2), false),
+            (live(MINE, 1, 7), live(MINE, 1, 9), true),
+            (live(MINE, 1, 7), live(MINE, 2, 9), false),
+            (live(MINE, 1, 7), live(OTHER, 1, 9), false),
+            (prefill(MINE, 1, 1, 1), live(MINE, 1, 7), false),
+            (live(MINE, 1, 7), prefill(MINE, 1, 1, 1), false),
+        ] {
+            assert_eq!(a.goes_on_with(b), expected, "{a:?} {b:?}");
+        }
+    }
+
+    #[test]
+    fn what_goes_on_when_the_view_changes() {
+        let prefill = Tag::Prefill(PrefillTag { incarnation: MINE, round: 1, attempt: 1, index: 1 });
+        let live = |round| Tag::Live(LiveTag { incarnation: MINE, round, incoming_seq: 9 });
+        for (state, round, tag, drained, expected) in [
+            (Done, 1, prefill, false, true),
+            (Pending, 2, prefill, false, false),
+            (Done, 2, prefill, false, false),
+            (Done, 1, live(1), true, true),
+            (Done, 1, live(1), false, false),
+            // Asked again: the rest of the round before still comes.
+            (Pending, 2, live(1), false, true),
+            (Pending, 1, live(1), true, false),
+            (Done, 0, live(0), false, true),
+        ] {
+            let view = view(state, round, round);
+            assert_eq!(may_go_on(&view, tag, drained), expected, "{state:?} {round} {tag:?} {drained}");
+        }
+    }
+
+    #[test]
+    fn ids_of_messages() {
+        for (text, kind, sequence) in [
+            ("p300", Kind::Prefill, 300),
+            ("l1", Kind::Live, 1),
+            ("l18446744073709551615", Kind::Live, u64::MAX),
+        ] {
+            assert_eq!(text.parse(), Ok(EventId { kind, sequence }));
+            assert_eq!(EventId { kind, sequence }.to_string(), text);
+        }
+        for bad in ["", "p", "300", "x300", "p0", "p-1", "p+1", "p01", "P1", "p1 ", "l18446744073709551616"] {
+            assert_eq!(bad.parse::<EventId>(), Err(EventIdError), "{bad}");
         }
     }
 }

@@ -28,12 +28,14 @@ mod subscription;
 mod task;
 mod timestamp;
 mod topic;
+mod window;
 
 pub use chain::chain;
 pub use checkpoint::{Checkpoint, Epoch, Marker};
 pub use dead_letter::{DeadLetter, DeadLetterReason, Origin};
 pub use delivery::{
-    AfterMain, AfterPrefill, LiveTag, PrefillTag, after_main, after_prefill, may_acknowledge_prefill,
+    AfterMain, AfterPrefill, EventId, EventIdError, Kind, LiveTag, PrefillTag, Tag, after_main,
+    after_prefill, may_acknowledge_prefill, may_go_on, prefill_decides,
 };
 pub use exit::ExitCode;
 pub use fence::{Claim, Counts, Fence, FenceState, claim};
@@ -50,3 +52,4 @@ pub use subscription::{
 pub use task::PrefillTask;
 pub use timestamp::{Timestamp, TimestampError};
 pub use topic::{RealmTopic, Route, TopicError, TopicPattern, UDM_REALM};
+pub use window::Window;

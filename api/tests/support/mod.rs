@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use api::{Config, Launcher, RoleCredentials, StepHook};
-use broker::{Broker, ReaderConfig, Secret, testing::NatsServer};
+use broker::{Broker, Claimed, ReaderConfig, Secret, testing::NatsServer};
+use bytes::Bytes;
+use model::{Counts, Prefill, SubscriptionName};
 use reqwest::{Client, Method, StatusCode, header::HeaderMap};
 use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -61,6 +63,7 @@ pub fn config(before_step: Option<StepHook>) -> Config {
         cors_all: false,
         reader: ReaderConfig::default(),
         limits: model::QueueLimits::default(),
+        stream_heartbeat: Duration::from_millis(200),
         before_step,
     }
 }
@@ -132,6 +135,27 @@ impl Server {
         answer.status
     }
 
+    pub async fn event(&self, id: &str) {
+        let event = event("users/user", id);
+        let sent = self.send(Method::POST, "/v1/messages", EVENTS, Some(&event)).await;
+        assert_eq!(sent.status, StatusCode::ACCEPTED);
+    }
+
+    /// What a prefill pod does, in small: claim, write, seal.
+    pub async fn fill(&self, name: &str, ids: &[&str]) {
+        let name: SubscriptionName = name.parse().unwrap();
+        let entry = self.broker.registry().subscription(&name).await.unwrap().unwrap().value;
+        let queue = self.broker.queue(&name, entry.incarnation);
+        let Prefill { round, attempt, .. } = entry.prefill;
+        let Claimed::Holder(mut holder) = queue.claim_fence(round, attempt, "test").await.unwrap() else {
+            panic!("the fence is not to be had")
+        };
+        holder.purge_below().await.unwrap();
+        let messages: Vec<Bytes> = ids.iter().map(|id| event("users/user", id).to_string().into()).collect();
+        holder.write(1, &messages).await.unwrap();
+        holder.seal(Counts { messages: messages.len() as u64, skipped: 0 }).await.unwrap();
+    }
+
     pub async fn delete_stream(&self, name: &str) {
         let client = async_nats::connect(self.nats.url()).await.unwrap();
         async_nats::jetstream::new(client).delete_stream(name).await.unwrap();
@@ -171,6 +195,12 @@ fn operation<'a>(document: &'a Value, method: &Method, path: &str) -> Option<&'a
     };
     let (_, methods) = document["paths"].as_object()?.iter().find(|(template, _)| fits(template))?;
     methods.get(method.as_str().to_lowercase())
+}
+
+/// Does a value fit one of the description's schemas?
+pub fn fits(schema: &str, value: &Value) {
+    let document = api::openapi_document("/");
+    assert_fits(&document, &document["components"]["schemas"][schema], value, schema);
 }
 
 /// The part of JSON Schema that the description uses.

@@ -144,7 +144,7 @@ async fn consume(api: &Broker, s: &Subscription) {
     let readers = Readers::new(api.clone(), view, ReaderConfig::default());
     for _ in 0..3 {
         let message = readers.next(&s.name, s.incarnation, SOON, &shutdown, false).await.unwrap().unwrap();
-        assert!(readers.acknowledge(&s.name, s.incarnation, message.sequence).await.unwrap());
+        assert!(readers.acknowledge(&s.name, s.incarnation, message.id.sequence).await.unwrap());
     }
     // Waits at the end of the queue, which takes a consumer.
     let more = readers.next(&s.name, s.incarnation, Duration::from_millis(300), &shutdown, false).await;

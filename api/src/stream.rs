@@ -1,0 +1,236 @@
+//! `/v1/subscriptions/{name}/messages/stream`: messages as they come, over one answer that does not end.
+
+use std::{convert::Infallible, sync::Arc};
+
+use axum::{
+    body::Body,
+    extract::{Path, State},
+    http::{
+        HeaderMap, HeaderName, HeaderValue, StatusCode,
+        header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE},
+    },
+    response::{IntoResponse, Response},
+};
+use broker::{Delivered, QueueStream, ReadError, StreamEnd};
+use bytes::Bytes;
+use model::Subscription;
+
+use crate::{
+    app::{App, Shared},
+    auth::Login,
+    error::{ApiError, Problem},
+    query::{Pairs, Parameters},
+};
+
+/// The last event that a client got, as browsers send it when they connect again.
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// Tells proxies not to hold messages back.
+const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+/// How messages are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    /// Server-sent events.
+    Events,
+    /// One JSON object a line.
+    Lines,
+}
+
+impl Format {
+    /// What the client prefers of what it accepts; of equals the first.
+    fn accepted(headers: &HeaderMap) -> Option<Self> {
+        let values: Vec<&str> = headers.get_all(ACCEPT).iter().filter_map(|v| v.to_str().ok()).collect();
+        let accept = values.join(",");
+        if accept.trim().is_empty() {
+            return Some(Self::Events);
+        }
+        let mut best: Option<(f32, Self)> = None;
+        for range in accept.split(',') {
+            let mut parts = range.split(';').map(str::trim);
+            let format = match parts.next().unwrap_or_default().to_ascii_lowercase().as_str() {
+                "text/event-stream" | "text/*" | "*/*" => Self::Events,
+                "application/x-ndjson" | "application/*" => Self::Lines,
+                _ => continue,
+            };
+            let weight = parts.find_map(|p| p.strip_prefix("q=")).map_or(Some(1.0), |q| q.parse().ok());
+            let weight = weight.unwrap_or(0.0);
+            if weight > best.map_or(0.0, |(weight, _)| weight) {
+                best = Some((weight, format));
+            }
+        }
+        best.map(|(_, format)| format)
+    }
+
+    fn content_type(self) -> HeaderValue {
+        HeaderValue::from_static(match self {
+            Self::Events => "text/event-stream",
+            Self::Lines => "application/x-ndjson",
+        })
+    }
+
+    /// Says that the connection is alive.
+    fn heartbeat(self) -> Bytes {
+        Bytes::from_static(match self {
+            Self::Events => b":\n\n",
+            Self::Lines => b"\n",
+        })
+    }
+
+    fn messages(self, messages: &[Delivered]) -> Bytes {
+        let mut text = Vec::with_capacity(messages.iter().map(|m| m.payload.len() + 64).sum());
+        for Delivered { payload, id, .. } in messages {
+            let id = id.to_string();
+            match self {
+                Self::Events => {
+                    text.extend_from_slice(format!("id: {id}\nevent: message\ndata: ").as_bytes());
+                    one_line(payload, &mut text);
+                    text.extend_from_slice(b"\n\n");
+                }
+                Self::Lines => {
+                    one_line(payload.strip_suffix(b"}").unwrap_or(payload), &mut text);
+                    text.extend_from_slice(format!(",\"event_id\":\"{id}\"}}\n").as_bytes());
+                }
+            }
+        }
+        Bytes::from(text)
+    }
+
+    fn end(self, reason: &str) -> Bytes {
+        Bytes::from(match self {
+            Self::Events => format!("event: end\ndata: {{\"reason\":\"{reason}\"}}\n\n"),
+            Self::Lines => format!("{{\"end\":\"{reason}\"}}\n"),
+        })
+    }
+}
+
+/// Writes JSON in one line. Line ends in it can only stand between its parts, where a blank means the same: within
+/// strings they are escaped.
+fn one_line(json: &[u8], text: &mut Vec<u8>) {
+    let begin = text.len();
+    text.extend_from_slice(json);
+    for byte in &mut text[begin..] {
+        if matches!(byte, b'\n' | b'\r') {
+            *byte = b' ';
+        }
+    }
+}
+
+pub(crate) async fn open(
+    State(app): Shared,
+    Path(name): Path<String>,
+    query: Pairs,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let login = Login::from_headers(&headers)?;
+    let mut parameters = Parameters::new(query);
+    let (window, after) = (parameters.window(), parameters.after());
+    parameters.finish()?;
+    // A browser that connects again keeps the address, so the header is newer.
+    let after = match headers.get(&LAST_EVENT_ID) {
+        Some(id) => Some(id.to_str().ok().and_then(|id| id.parse().ok()).ok_or_else(|| unknown_id(true))?),
+        None => after,
+    };
+    let format = Format::accepted(&headers).ok_or(ApiError::NotAcceptable(
+        "This is answered as text/event-stream or application/x-ndjson: send one of them as Accept",
+    ))?;
+    let entry = app.auth.subscriber(&login, &name).await?;
+    let Subscription { name, incarnation, .. } = &entry.value;
+    let stream = app.readers.stream(name, *incarnation, window, after, app.shutdown.clone()).await?;
+    let stream = stream.ok_or_else(|| unknown_id(headers.contains_key(&LAST_EVENT_ID)))?;
+    let open = app.metrics.open_stream();
+    // Nothing is read before the client has taken what was read before: the body is only asked for when there is room
+    // towards the client. When the client goes, all of this is dropped.
+    let chunks = futures::stream::unfold(Some((app, stream, open)), move |state| async move {
+        let (app, mut stream, open) = state?;
+        let (chunk, ended) = chunk(&app, &mut stream, format).await;
+        Some((Ok::<_, Infallible>(chunk), (!ended).then_some((app, stream, open))))
+    });
+    let headers = [
+        (CONTENT_TYPE, format.content_type()),
+        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (ACCEL_BUFFERING, HeaderValue::from_static("no")),
+    ];
+    Ok((StatusCode::OK, headers, Body::from_stream(chunks)).into_response())
+}
+
+/// The next part of the answer, and whether it is the last one.
+async fn chunk(app: &Arc<App>, stream: &mut QueueStream, format: Format) -> (Bytes, bool) {
+    match stream.next(app.config.stream_heartbeat).await {
+        Ok(messages) if messages.is_empty() => (format.heartbeat(), false),
+        Ok(messages) => {
+            app.metrics.deliveries.inc_by(messages.len() as u64);
+            (format.messages(&messages), false)
+        }
+        Err(end) => {
+            if let StreamEnd::Failed(error @ (ReadError::Broken | ReadError::GivenUp | ReadError::Other(_))) =
+                &end
+            {
+                tracing::error!(error = model::chain(error), "a stream ends");
+            }
+            (format.end(reason(&end)), true)
+        }
+    }
+}
+
+/// The word that tells a client why.
+fn reason(end: &StreamEnd) -> &'static str {
+    match end {
+        StreamEnd::Stopping => "stopping",
+        StreamEnd::Failed(ReadError::Gone) => "removed",
+        StreamEnd::Failed(ReadError::Broken | ReadError::GivenUp) => "broken",
+        StreamEnd::Failed(ReadError::Other(_)) => "error",
+    }
+}
+
+fn unknown_id(in_header: bool) -> ApiError {
+    let (place, field) = if in_header { ("header", "last-event-id") } else { ("query", "after") };
+    let expected = model::EventIdError.to_string();
+    ApiError::invalid(Problem::new(&[&place, &field], "event_id", expected))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats() {
+        use Format::{Events, Lines};
+        for (accept, expected) in [
+            (&[][..], Some(Events)),
+            (&[""], Some(Events)),
+            (&["*/*"], Some(Events)),
+            (&["text/event-stream"], Some(Events)),
+            (&["Text/Event-Stream; charset=utf-8"], Some(Events)),
+            (&["application/x-ndjson"], Some(Lines)),
+            (&["application/json, application/x-ndjson"], Some(Lines)),
+            (&["application/x-ndjson, text/event-stream"], Some(Lines)),
+            (&["application/x-ndjson;q=0.5, text/event-stream"], Some(Events)),
+            (&["application/x-ndjson", "text/html"], Some(Lines)),
+            (&["application/x-ndjson;q=0"], None),
+            (&["application/json"], None),
+            (&["text/html, image/*"], None),
+        ] {
+            let headers = accept.iter().map(|value| (ACCEPT, value.parse().unwrap())).collect();
+            assert_eq!(Format::accepted(&headers), expected, "{accept:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_written() {
+        let payload = Bytes::from_static(b"{\"a\":\r\n1}");
+        let messages = [Delivered { payload, id: "p300".parse().unwrap(), num_delivered: 1 }];
+        for (format, written, heartbeat, end) in [
+            (
+                Format::Events,
+                "id: p300\nevent: message\ndata: {\"a\":  1}\n\n",
+                ":\n\n",
+                "event: end\ndata: {\"reason\":\"removed\"}\n\n",
+            ),
+            (Format::Lines, "{\"a\":  1,\"event_id\":\"p300\"}\n", "\n", "{\"end\":\"removed\"}\n"),
+        ] {
+            assert_eq!(format.messages(&messages), written);
+            assert_eq!(format.heartbeat(), heartbeat);
+            assert_eq!(format.end("removed"), end);
+        }
+    }
+}

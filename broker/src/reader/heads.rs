@@ -1,0 +1,185 @@
+//! What may be delivered now: a look at the heads of a queue, at most two round trips.
+
+use async_nats::jetstream::message::StreamMessage;
+use model::{
+    AfterMain, AfterPrefill, Incarnation, LiveTag, PrefillTag, Subscription, Tag, after_main, after_prefill,
+    prefill_decides,
+};
+
+use super::{Memory, ReadError, Readers, Tagged};
+use crate::{
+    Queue,
+    many::{Limits, Page},
+    names::{self, Part},
+    wire::{Got, header},
+};
+
+/// Looks at the leader before a contradiction between entry and queue counts as "nothing now".
+const REREADS: u32 = 3;
+
+/// What a look at a queue found.
+pub(super) enum Look {
+    /// The head, and what may go out with it. Never empty.
+    Messages(Vec<Tagged>),
+    /// Nothing now. `main_is_empty`: a new live message may change that; otherwise only the entry can.
+    Empty { main_is_empty: bool },
+}
+
+impl Readers {
+    /// Looks at the heads of a queue and decides.
+    pub(super) async fn look(
+        &self,
+        queue: &Queue,
+        memory: &Memory,
+        limits: Limits,
+    ) -> Result<Look, ReadError> {
+        for reread in 0..=REREADS {
+            let entry = self.entry(queue, reread > 0).await?;
+            if let Some(look) = self.look_once(queue, memory, &entry.value, limits).await? {
+                return Ok(look);
+            }
+        }
+        // What is in the queue is ahead of the leader's entry: the entry will change.
+        Ok(Look::Empty { main_is_empty: false })
+    }
+
+    /// `None`: what is there does not fit the entry, which has to be read again.
+    async fn look_once(
+        &self,
+        queue: &Queue,
+        memory: &Memory,
+        view: &Subscription,
+        limits: Limits,
+    ) -> Result<Option<Look>, ReadError> {
+        // A prefill that was sealed and seen drained stays drained: nobody writes to it until a later attempt takes
+        // the fence, and then live messages and entry say that there is another round or attempt.
+        let drained = memory.is_drained(view);
+        let (main, prefill) = if prefill_decides(view) && !drained {
+            // At the same time: which of them was looked at first does not matter. That the prefill is done was known
+            // before, so it is complete, and what is seen of it can only be removed.
+            futures::future::try_join(
+                self.page(queue, Part::Main, 1, Limits::ONE),
+                self.page(queue, Part::Prefill, 1, limits),
+            )
+            .await?
+        } else {
+            (self.page(queue, Part::Main, 1, limits).await?, Page::default())
+        };
+        let live = main.messages.first().and_then(live_tag);
+        let main_is_empty = main.messages.is_empty();
+        Ok(match after_main(view, live) {
+            AfterMain::DeliverMain => Some(Look::Messages(self.rest(queue, main, limits).await?)),
+            AfterMain::Empty => Some(Look::Empty { main_is_empty }),
+            AfterMain::Reread => None,
+            AfterMain::LookAtPrefill => {
+                let head = prefill.messages.first();
+                match after_prefill(view, live, head.and_then(prefill_tag)) {
+                    // Tags can't be read: nothing of ours, and no reason to go past it.
+                    AfterPrefill::DeliverMain | AfterPrefill::Empty if head.is_some() => None,
+                    AfterPrefill::DeliverPrefill => Some(Look::Messages(together(prefill.messages, None))),
+                    AfterPrefill::DeliverMain => {
+                        self.note_drained(queue, memory, view).await?;
+                        Some(Look::Messages(self.rest(queue, main, limits).await?))
+                    }
+                    AfterPrefill::Empty => {
+                        self.note_drained(queue, memory, view).await?;
+                        Some(Look::Empty { main_is_empty })
+                    }
+                    AfterPrefill::Reread => None,
+                }
+            }
+        })
+    }
+
+    /// The prefill that the view knows as done was seen empty. Is it sealed, too? Then it stays so. (The state may
+    /// have been set by request, while an attempt goes on writing.)
+    async fn note_drained(
+        &self,
+        queue: &Queue,
+        memory: &Memory,
+        view: &Subscription,
+    ) -> Result<(), ReadError> {
+        if prefill_decides(view)
+            && !memory.is_drained(view)
+            && let Some(fence) = queue.fence().await?
+            && fence.value.seals(view.incarnation, view.prefill.attempt)
+        {
+            memory.note_drained(view);
+        }
+        Ok(())
+    }
+
+    /// The head of `main` and what may go out with it, of which only the head may have been read.
+    async fn rest(&self, queue: &Queue, main: Page, limits: Limits) -> Result<Vec<Tagged>, ReadError> {
+        let mut messages = main.messages;
+        if main.more
+            && let [head] = messages.as_slice()
+            && let Some(left) = limits.after(&messages)
+        {
+            let from = head.sequence + 1;
+            messages.append(&mut self.page(queue, Part::Main, from, left).await?.messages);
+        }
+        Ok(together(messages, None))
+    }
+
+    /// Messages of one subject from a number on.
+    pub(super) async fn page(
+        &self,
+        queue: &Queue,
+        part: Part,
+        from: u64,
+        limits: Limits,
+    ) -> Result<Page, ReadError> {
+        let subject = queue.subject(part);
+        if limits.messages > 1 {
+            return match queue.wire().many(&queue.stream, &subject, from, limits).await? {
+                Some(page) => Ok(page),
+                None => Err(self.missing(queue).await?),
+            };
+        }
+        match queue.wire().next(&queue.stream, &subject, from).await? {
+            Got::Message(message) => Ok(Page { messages: vec![message], more: true }),
+            Got::Nothing => Ok(Page::default()),
+            Got::NoStream => Err(self.missing(queue).await?),
+        }
+    }
+}
+
+/// The first messages that may go out because the one before them may; of which `before` is the first.
+pub(super) fn together(messages: Vec<StreamMessage>, before: Option<Tag>) -> Vec<Tagged> {
+    let mut tagged: Vec<Tagged> = Vec::with_capacity(messages.len());
+    for message in messages {
+        let Some(tag) = tag(&message) else { break };
+        if tagged.last().map(|(_, tag)| *tag).or(before).is_some_and(|before| !before.goes_on_with(tag)) {
+            break;
+        }
+        tagged.push((message, tag));
+    }
+    tagged
+}
+
+/// What a message of a queue says of itself; `None` for fence and checkpoint.
+pub(super) fn tag(message: &StreamMessage) -> Option<Tag> {
+    match message.subject.rsplit('.').next() {
+        Some("main") => live_tag(message).map(Tag::Live),
+        Some("prefill") => prefill_tag(message).map(Tag::Prefill),
+        _ => None,
+    }
+}
+
+pub(crate) fn live_tag(message: &StreamMessage) -> Option<LiveTag> {
+    Some(LiveTag {
+        incarnation: Incarnation(header(&message.headers, names::INCARNATION)?),
+        round: header(&message.headers, names::ROUND)?,
+        incoming_seq: header(&message.headers, names::INCOMING_SEQ)?,
+    })
+}
+
+pub(super) fn prefill_tag(message: &StreamMessage) -> Option<PrefillTag> {
+    Some(PrefillTag {
+        incarnation: Incarnation(header(&message.headers, names::INCARNATION)?),
+        round: header(&message.headers, names::ROUND)?,
+        attempt: header(&message.headers, names::ATTEMPT)?,
+        index: header(&message.headers, names::INDEX)?,
+    })
+}

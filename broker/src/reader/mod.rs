@@ -1,0 +1,318 @@
+//! Reading queues: any replica answers any request, and the stream itself is the queue.
+//!
+//! ```text
+//!  next, batch ─► heads: what may be delivered now? ─► memory: given a moment ago? ─► message(s)
+//!                   └─ nothing: wait for the bell (an arrival, a removal here) or a changed entry
+//!  stream ─► window: room? ─► heads at the beginning of a run, then page after page ─► messages
+//!  acknowledge ─► removal of one message, or of all up to it ─► notice ─► windows of streams, at any replica
+//! ```
+//!
+//! There is no consumer that could get stuck: an ephemeral one that acknowledges nothing only rings the bell.
+
+mod acknowledge;
+mod bell;
+pub(crate) mod heads;
+mod memory;
+mod notices;
+mod stream;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_nats::jetstream::message::StreamMessage;
+use bytes::Bytes;
+use model::{EventId, Incarnation, Lifecycle, Message, Subscription, SubscriptionName, Tag};
+use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+pub use self::stream::{QueueStream, StreamEnd};
+use self::{heads::Look, memory::Memory};
+use crate::{Broker, Error, Queue, RegistryView, Revised, many::Limits};
+
+/// How queues are read.
+#[derive(Clone, Copy, Debug)]
+pub struct ReaderConfig {
+    /// After how long an unacknowledged message is given again by the same replica, so that a client that never
+    /// acknowledges does not spin.
+    pub redelivery_delay: Duration,
+}
+
+impl Default for ReaderConfig {
+    /// 1 s, as existing clients know it.
+    fn default() -> Self {
+        Self { redelivery_delay: Duration::from_secs(1) }
+    }
+}
+
+/// A message for a consumer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivered {
+    /// The stored message with its place in the queue, as JSON.
+    pub payload: Bytes,
+    /// Its kind, and its number in the queue.
+    pub id: EventId,
+    /// How often this replica has delivered it, this time included.
+    pub num_delivered: u64,
+}
+
+/// Why a queue can't be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The subscription was removed, or is another one by now.
+    #[error("the subscription is gone")]
+    Gone,
+    /// The subscription is registered, but its queue does not exist: its events are lost.
+    #[error("the queue does not exist although the subscription is registered")]
+    Broken,
+    /// The queue was given up because it was full: its events are lost.
+    #[error("the queue was given up because it was full")]
+    GivenUp,
+    /// NATS away.
+    #[error(transparent)]
+    Other(#[from] Error),
+}
+
+/// Pause after a failure.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Bytes after which a batch takes no further message.
+const BATCH_BYTES: usize = 4 << 20;
+
+/// Reads the queues of all subscriptions. Clones share what this replica remembers.
+#[derive(Clone, Debug)]
+pub struct Readers {
+    broker: Broker,
+    view: RegistryView,
+    config: ReaderConfig,
+    /// By stream name, so by incarnation. A std lock: nothing awaits under it.
+    memory: Arc<Mutex<HashMap<String, Arc<Memory>>>>,
+}
+
+/// A message that may be delivered, and what it says of itself.
+type Tagged = (StreamMessage, Tag);
+
+impl Readers {
+    /// Most messages of one batch.
+    pub const LARGEST_BATCH: usize = 1000;
+
+    /// Reads with the connection and the view of one replica.
+    #[must_use]
+    pub fn new(broker: Broker, view: RegistryView, config: ReaderConfig) -> Self {
+        Self { broker, view, config, memory: Arc::default() }
+    }
+
+    /// The next message of a queue: at once if there is one, else as soon as one arrives or the prefill becomes done
+    /// within `wait`. `None` when the time is over or `cancel` is cancelled. With `remove` the message is removed on
+    /// delivery, for good.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn next(
+        &self,
+        name: &SubscriptionName,
+        incarnation: Incarnation,
+        wait: Duration,
+        cancel: &CancellationToken,
+        remove: bool,
+    ) -> Result<Option<Delivered>, ReadError> {
+        let deadline = Instant::now() + wait;
+        let queue = self.broker.queue(name, incarnation);
+        loop {
+            let delivered = self.deliver(&queue, Limits::ONE, deadline, cancel).await?.pop();
+            if let Some(message) = &delivered
+                && remove
+                && !self.remove(&queue, message.id).await?
+            {
+                // Somebody else took it.
+                continue;
+            }
+            return Ok(delivered);
+        }
+    }
+
+    /// As [`next`](Self::next), but all messages that are there then, at most `limit` and about 4 MiB. They belong
+    /// together: all of one prefill, or live ones of one round. Empty when nothing came.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn batch(
+        &self,
+        name: &SubscriptionName,
+        incarnation: Incarnation,
+        wait: Duration,
+        cancel: &CancellationToken,
+        limit: usize,
+    ) -> Result<Vec<Delivered>, ReadError> {
+        let deadline = Instant::now() + wait;
+        let queue = self.broker.queue(name, incarnation);
+        let limits = Limits { messages: limit.clamp(1, Self::LARGEST_BATCH), bytes: BATCH_BYTES };
+        self.deliver(&queue, limits, deadline, cancel).await
+    }
+
+    /// Waits until there is something to deliver.
+    async fn deliver(
+        &self,
+        queue: &Queue,
+        limits: Limits,
+        deadline: Instant,
+        cancel: &CancellationToken,
+    ) -> Result<Vec<Delivered>, ReadError> {
+        let memory = self.memory(&queue.stream);
+        let mut changes = self.view.changes();
+        let mut bell = memory.bell();
+        let mut patience: Option<Patience> = None;
+        loop {
+            // First this, then the look: what happens in between is not missed.
+            changes.mark_unchanged();
+            bell.mark_unchanged();
+            let seen = self.view.get(queue.name.as_str()).map(|e| e.revision);
+            let look = match &mut patience {
+                None => self.look(queue, &memory, limits).await,
+                Some(patience) => patience.wait_for(self.look(queue, &memory, limits)).await,
+            };
+            let wait_until = match look {
+                Ok(Look::Messages(messages)) => match memory.may_deliver(&messages) {
+                    Ok(()) => return Ok(self.delivered(&memory, &messages)),
+                    Err(again_at) => Wait::Until(again_at),
+                },
+                Ok(Look::Empty { main_is_empty: true }) => Wait::Arrival,
+                Ok(Look::Empty { main_is_empty: false }) => Wait::Entry,
+                // Who waits already is not told of a server that restarts.
+                Err(ReadError::Other(error))
+                    if error.is_transient() && patience.is_some() && Instant::now() < deadline =>
+                {
+                    Wait::Until(Instant::now() + PAUSE)
+                }
+                Err(error) => return Err(error),
+            };
+            patience.get_or_insert_with(Patience::default);
+            if Instant::now() >= deadline || cancel.is_cancelled() {
+                return Ok(Vec::new());
+            }
+            let woken = async {
+                match wait_until {
+                    Wait::Until(at) => tokio::select! {
+                        () = tokio::time::sleep_until(at) => {}
+                        () = rung(&mut bell) => {}
+                    },
+                    Wait::Arrival => {
+                        self.listen(queue, &memory);
+                        tokio::select! {
+                            () = rung(&mut bell) => {}
+                            () = self.entry_changed(&queue.name, seen, &mut changes) => {}
+                        }
+                    }
+                    Wait::Entry => self.entry_changed(&queue.name, seen, &mut changes).await,
+                }
+            };
+            tokio::select! {
+                () = cancel.cancelled() => return Ok(Vec::new()),
+                // Not at once nothing: at the deadline one more look costs little, and misses nothing.
+                () = tokio::time::sleep_until(deadline) => {}
+                () = woken => {}
+            }
+        }
+    }
+
+    /// Notes that messages go out.
+    fn delivered(&self, memory: &Memory, messages: &[Tagged]) -> Vec<Delivered> {
+        let deliver = |(message, tag): &Tagged| {
+            let num_delivered = memory.deliver(message.sequence, *tag, self.config.redelivery_delay);
+            let payload = Message::with_place(&message.payload, message.sequence, num_delivered);
+            let id = EventId { kind: tag.kind(), sequence: message.sequence };
+            Delivered { payload: Bytes::from(payload), id, num_delivered }
+        };
+        messages.iter().map(deliver).collect()
+    }
+
+    /// The subscription that the queue belongs to, as known here or as the leader knows it.
+    async fn entry(&self, queue: &Queue, fresh: bool) -> Result<Arc<Revised<Subscription>>, ReadError> {
+        let cached = if fresh { None } else { self.view.get(queue.name.as_str()) };
+        let known = cached.filter(|e| e.value.incarnation == queue.incarnation);
+        let entry = match known {
+            Some(entry) => Some(entry),
+            None => self.view.read(&queue.name).await?,
+        };
+        let entry = entry
+            .filter(|e| e.value.incarnation == queue.incarnation && e.value.lifecycle != Lifecycle::Deleting)
+            .ok_or(ReadError::Gone)?;
+        // What is still in the stream is not delivered either: events are missing after it.
+        if entry.value.given_up.is_some() { Err(ReadError::GivenUp) } else { Ok(entry) }
+    }
+
+    /// The stream is missing: because the subscription is gone, or because something is broken.
+    async fn missing(&self, queue: &Queue) -> Result<ReadError, ReadError> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner).remove(&queue.stream);
+        match self.entry(queue, true).await {
+            Ok(_) => Ok(ReadError::Broken),
+            Err(error @ (ReadError::Gone | ReadError::GivenUp)) => Ok(error),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn memory(&self, stream: &str) -> Arc<Memory> {
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        memory.entry(stream.to_owned()).or_default().clone()
+    }
+
+    /// Returns when the entry is another one than the revision that was seen.
+    async fn entry_changed(
+        &self,
+        name: &SubscriptionName,
+        seen: Option<u64>,
+        changes: &mut watch::Receiver<u64>,
+    ) {
+        while self.view.get(name.as_str()).map(|e| e.revision) == seen {
+            rung(changes).await;
+        }
+    }
+}
+
+/// How long those who wait already wait for an answer of NATS, before they ask again: what was asked while the server
+/// was killed is never answered. It doubles, so that a server that is only slow gets its time.
+#[derive(Debug)]
+struct Patience(Duration);
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self(Duration::from_secs(1))
+    }
+}
+
+impl Patience {
+    async fn wait_for<T>(
+        &mut self,
+        answer: impl Future<Output = Result<T, ReadError>>,
+    ) -> Result<T, ReadError> {
+        match tokio::time::timeout(self.0, answer).await {
+            Ok(Ok(answer)) => {
+                *self = Self::default();
+                Ok(answer)
+            }
+            Ok(Err(error)) => Err(error),
+            Err(elapsed) => {
+                self.0 = (self.0 * 2).min(Duration::from_secs(8));
+                Err(Error::unavailable("reading a queue", elapsed).into())
+            }
+        }
+    }
+}
+
+/// What a poll waits for.
+enum Wait {
+    /// The delivered head is given again.
+    Until(Instant),
+    /// A live message, or another entry.
+    Arrival,
+    /// What is there waits for another entry.
+    Entry,
+}
+
+/// Returns when the value changes; never when nobody is left to change it.
+async fn rung(bell: &mut watch::Receiver<u64>) {
+    if bell.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}

@@ -1,0 +1,64 @@
+//! Notices of removals between replicas: a stream learns that its window has opened. Best effort, on plain subjects of
+//! NATS: a stream that hears nothing looks once a second.
+
+use async_nats::Subscriber;
+use bytes::Bytes;
+use model::EventId;
+
+use super::{ReadError, Readers};
+use crate::{Error, Queue, names};
+
+/// Something was removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Removed {
+    pub id: EventId,
+    /// With all of its kind before it.
+    pub through: bool,
+}
+
+impl Removed {
+    fn text(self) -> String {
+        let Self { id, through } = self;
+        if through { format!("<{id}") } else { id.to_string() }
+    }
+
+    pub(super) fn parse(text: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(text).ok()?;
+        let (through, id) = text.strip_prefix('<').map_or((false, text), |id| (true, id));
+        Some(Self { id: id.parse().ok()?, through })
+    }
+}
+
+impl Readers {
+    /// Tells all replicas.
+    pub(super) async fn tell(&self, queue: &Queue, removed: Removed) {
+        let subject = names::removed_subject(&queue.name, queue.incarnation);
+        if let Err(error) = queue.wire().client.publish(subject, Bytes::from(removed.text())).await {
+            tracing::debug!(subscription = %queue.name, %error, "a removal was not told to streams");
+        }
+    }
+
+    pub(super) async fn notices(&self, queue: &Queue) -> Result<Subscriber, ReadError> {
+        let subject = names::removed_subject(&queue.name, queue.incarnation);
+        let subscribed = queue.wire().client.subscribe(subject).await;
+        subscribed.map_err(|e| Error::unavailable("listening to removals", e).into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notices() {
+        for (text, through) in [("p300", false), ("<l120", true)] {
+            let removed = Removed::parse(text.as_bytes()).unwrap();
+            assert_eq!(removed.through, through);
+            assert_eq!(removed.text(), text);
+        }
+        for bad in ["", "<", "x", "<<l1", "l0"] {
+            assert_eq!(Removed::parse(bad.as_bytes()), None, "{bad}");
+        }
+        assert_eq!(Removed::parse(&[0xff]), None);
+    }
+}
