@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+mod campaign;
 mod check;
 mod cluster;
 mod commands;
@@ -19,6 +20,8 @@ mod workspace;
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", arg_required_else_help = true)]
 enum Task {
+    /// The crash campaign: kill and stop everything, and prove that nothing is lost
+    Campaign(campaign::Args),
     /// Check format, lints, manifests, words, links, chart and dependencies
     Check {
         /// Only the gates whose names contain one of these
@@ -41,6 +44,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let done = match Task::parse() {
+        Task::Campaign(args) => campaign::run(&args),
         Task::Check { gates } => check::run(&gates),
         Task::Cluster(args) => cluster::run(args).map(|()| ExitCode::SUCCESS),
         Task::Demo(args) => demo::run(&args),

@@ -1,0 +1,179 @@
+//! Prefill and live: what may come when, and whether a prefill is complete.
+//!
+//! A consumer does not see rounds. So the messages of prefills are gathered until a live message comes that surely
+//! belongs after a round; the *last part* of what was gathered must then be that round's whole prefill. What came
+//! before may be the rest of rounds that were overtaken.
+
+use std::collections::HashSet;
+
+use super::{Promise, directory::World};
+use crate::history::{Message, Moment};
+
+/// A prefill that was, or may have been, asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Round {
+    /// Start of the first try.
+    pub start: Moment,
+    /// When it was answered that a new one begins; `None`: nobody knows whether it did.
+    pub answered: Option<Moment>,
+    /// The one of the registration: all live messages come after it.
+    pub first: bool,
+}
+
+/// Where a consumer is between prefills and live messages.
+#[derive(Debug, Default)]
+pub(super) struct Seam {
+    pub rounds: Vec<Round>,
+    /// Messages of prefills since the last live message that left no question open.
+    run: Vec<Got>,
+    /// How many of them came before the last live message.
+    old: usize,
+    /// Rounds that are surely read, or surely overtaken.
+    served: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Got {
+    message: Message,
+    end: Moment,
+}
+
+type Complaints = Vec<(Promise, String)>;
+
+/// The end of what was gathered, which should be one prefill.
+struct Split {
+    parts: usize,
+    begin: usize,
+    /// Fine if there were several prefills.
+    breaks: Complaints,
+    /// Never fine.
+    wrong: Complaints,
+}
+
+impl Seam {
+    /// Rounds that may have begun.
+    fn possible(&self, by: Moment) -> usize {
+        self.rounds.iter().filter(|round| round.start < by).count()
+    }
+
+    /// May what is unread of a prefill be dropped, because another one was asked for?
+    pub(super) fn dropped(&self, by: Moment) -> bool {
+        self.possible(by) > self.served + 1 || self.old > 0
+    }
+
+    /// A message of a prefill came for the first time.
+    pub(super) fn prefill(&mut self, message: &Message, end: Moment) -> Complaints {
+        self.run.push(Got { message: message.clone(), end });
+        if self.run.len() == 1 && self.possible(end) <= self.served {
+            return vec![(Promise::PrefillUnasked, format!("{} of a prefill again", message.object))];
+        }
+        Vec::new()
+    }
+
+    /// A live message came for the first time. `posted`: when its accepted POST began.
+    pub(super) fn live(
+        &mut self,
+        world: &World,
+        topics: &[String],
+        posted: Option<Moment>,
+        end: Moment,
+    ) -> Complaints {
+        let possible = self.possible(end);
+        // The last round that this message surely comes after.
+        let after = |r: &Round| r.first || r.answered.zip(posted).is_some_and(|(at, posted)| at <= posted);
+        let surely = self.rounds.iter().rposition(after).map_or(0, |place| place + 1);
+        let new = self.run.len() > self.old;
+        if surely > self.served && possible == surely
+            || surely <= self.served && new && possible == self.served + 1
+        {
+            // Complete, or the message came too early. In the second case it was posted while the prefill was being
+            // asked for; but it follows messages that can only be that prefill's.
+            return self.close(world, topics, possible - 1, end, false);
+        }
+        // A round that may have begun since may have dropped the rest.
+        self.served = self.served.max(surely);
+        self.old = self.run.len();
+        Vec::new()
+    }
+
+    /// The end: all that was asked for has come.
+    pub(super) fn finish(&mut self, world: &World, topics: &[String], end: Moment) -> Complaints {
+        match self.rounds.iter().rposition(|round| round.first || round.answered.is_some()) {
+            Some(place) if place >= self.served => self.close(world, topics, place, end, true),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Is the last part of what came a whole prefill of that round?
+    fn close(
+        &mut self,
+        world: &World,
+        topics: &[String],
+        round: usize,
+        end: Moment,
+        finally: bool,
+    ) -> Complaints {
+        let Some(Round { start, .. }) = self.rounds.get(round).copied() else { return Vec::new() };
+        let Split { parts, begin, breaks, wrong } = split(world, topics, &self.run, start);
+        let mut complaints = wrong;
+        // What came before may be of rounds that were overtaken, one part each.
+        if parts > self.possible(end) - self.served.min(round) + usize::from(self.old > 0) {
+            complaints.extend(breaks);
+        }
+        let prefill = &self.run[begin..];
+        let until = prefill.first().map_or(end, |first| first.end);
+        let there: HashSet<&str> = prefill.iter().map(|got| got.message.object.as_str()).collect();
+        let missing: Vec<&str> =
+            world.steady(topics, start, until).filter(|object| !there.contains(object)).collect();
+        if let Some(example) = missing.first() {
+            let promise = match (prefill.is_empty(), finally) {
+                (true, false) => Promise::LiveBeforePrefill,
+                _ => Promise::ObjectMissing,
+            };
+            let (missing, there) = (missing.len(), there.len());
+            complaints
+                .push((promise, format!("{missing} objects are missing beside {there}, such as {example}")));
+        }
+        self.served = self.possible(end);
+        self.run.clear();
+        self.old = 0;
+        complaints
+    }
+}
+
+/// Cuts what came into parts that may each be of one prefill.
+fn split(world: &World, topics: &[String], run: &[Got], start: Moment) -> Split {
+    let mut split = Split { parts: 1, begin: 0, breaks: Vec::new(), wrong: Vec::new() };
+    let mut objects: HashSet<&str> = HashSet::new();
+    let (mut topic, mut number) = (0, 0);
+    let mut outdated = false;
+    for (place, Got { message, end }) in run.iter().enumerate() {
+        let at = topics.iter().position(|t| *t == message.topic).unwrap_or(usize::MAX);
+        let object = message.object.as_str();
+        if at < topic || message.sequence < number || !objects.insert(object) {
+            split.parts += 1;
+            split.begin = place;
+            outdated = false;
+            objects = HashSet::from([object]);
+            let text = format!("{object} of {} comes after a later topic, or twice", message.topic);
+            split.breaks.push((Promise::PrefillOrder, text));
+        }
+        (topic, number) = (at, message.sequence);
+        let (version, least) = (message.version, world.at_least(object, start));
+        if version < least || world.gone(object, start) {
+            // Of a former prefill: the last one begins behind it.
+            split.begin = place + 1;
+            outdated = true;
+            (topic, number) = (0, 0);
+            objects.clear();
+            let text = format!("{object} version {version} is older than when asked for (version {least})");
+            split.breaks.push((Promise::PrefillOutdated, text));
+        }
+        if version > world.at_most(object, *end) {
+            let text = format!("{object} version {version} never was");
+            split.wrong.push((Promise::PrefillOutdated, text));
+        }
+    }
+    split.parts += usize::from(outdated);
+    split
+}
