@@ -3,7 +3,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -24,8 +27,16 @@ const AGAIN_AFTER: Duration = Duration::from_millis(150);
 /// Most messages of a batch.
 const BATCH: usize = 40;
 
-/// Numbers of the last events, once they are known: who has got them is done.
-pub type Last = Arc<Mutex<Option<HashMap<String, u64>>>>;
+/// How the run comes to its end: consumers stop acting, then the last events are posted, then all is read.
+#[derive(Debug, Default)]
+pub struct Ending {
+    /// No more actions are begun.
+    pub closing: AtomicBool,
+    /// Consumers that will not act any more.
+    pub settled: AtomicUsize,
+    /// Numbers of the last events, by topic, once they are posted: who has got them is done.
+    pub last: Mutex<Option<HashMap<String, u64>>>,
+}
 
 /// One consumer.
 pub struct Consumer {
@@ -38,7 +49,7 @@ pub struct Consumer {
     topics: Vec<String>,
     registered: bool,
     newest: u64,
-    last: Last,
+    ending: Arc<Ending>,
     /// Messages that came, whose acknowledgement is still to be sent.
     unacknowledged: Vec<u64>,
     stream: Option<stream::Open>,
@@ -46,7 +57,7 @@ pub struct Consumer {
 
 impl Consumer {
     /// One that does as planned.
-    pub fn new(plan: ConsumerPlan, api: Api, recorder: Recorder, last: Last) -> Self {
+    pub fn new(plan: ConsumerPlan, api: Api, recorder: Recorder, ending: Arc<Ending>) -> Self {
         let life = Life { consumer: plan.name.clone(), life: 0 };
         let dice = StdRng::seed_from_u64(plan.seed);
         Self {
@@ -59,7 +70,7 @@ impl Consumer {
             topics: Vec::new(),
             registered: false,
             newest: 0,
-            last,
+            ending,
             unacknowledged: Vec::new(),
             stream: None,
         }
@@ -68,8 +79,21 @@ impl Consumer {
     /// Does what is planned, and reads until the last event has come. Ends only then: the caller has a deadline.
     pub async fn run(mut self) {
         let mut actions = std::mem::take(&mut self.plan.actions).into_iter().peekable();
+        let mut settled = false;
         loop {
             let now = self.recorder.now() / 1000;
+            // Whoever is late with its plan leaves out the rest, but is registered.
+            if settled || self.registered && self.ending.closing.load(Ordering::SeqCst) {
+                if !settled {
+                    settled = true;
+                    self.ending.settled.fetch_add(1, Ordering::SeqCst);
+                }
+                if self.is_complete() {
+                    break;
+                }
+                self.read().await;
+                continue;
+            }
             // A time that has passed by long is not made up for: the plan goes on with what comes next.
             if let Some((_, action)) = actions.next_if(|(at, _)| *at <= now) {
                 self.act(action).await;
@@ -78,9 +102,6 @@ impl Consumer {
             if !self.registered {
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 continue;
-            }
-            if self.is_complete() {
-                break;
             }
             self.read().await;
         }
@@ -92,7 +113,7 @@ impl Consumer {
     }
 
     fn is_complete(&self) -> bool {
-        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = self.ending.last.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(last) = last.as_ref() else { return false };
         let wanted = self.topics.iter().filter_map(|topic| last.get(topic)).max();
         wanted.is_none_or(|wanted| self.newest >= *wanted) && self.unacknowledged.is_empty()
@@ -100,8 +121,11 @@ impl Consumer {
 
     async fn act(&mut self, action: Action) {
         match action {
-            Action::Register { topics, prefill, gap_ms } => {
+            Action::Register { topics, prefill, gap_ms, late } => {
                 if self.registered {
+                    if late {
+                        self.leave_late_requests().await;
+                    }
                     self.remove().await;
                     tokio::time::sleep(Duration::from_millis(gap_ms)).await;
                 }
@@ -140,8 +164,6 @@ impl Consumer {
     }
 
     async fn remove(&mut self) {
-        // Requests of this life are left under way, on both replicas: they must do no harm to the next one.
-        self.leave_late_requests();
         self.stream = None;
         let path = format!("/v1/subscriptions/{}", self.plan.name);
         loop {
@@ -160,12 +182,22 @@ impl Consumer {
         self.registered = false;
     }
 
-    /// Acknowledgements of numbers that may be those of the next life's first messages, if numbers came again.
-    fn leave_late_requests(&mut self) {
+    /// Reads a message and leaves its acknowledgement under way, on both replicas, as a consumer does that is ended just
+    /// then: it must do no harm to the next life, whose numbers it does not know.
+    async fn leave_late_requests(&mut self) {
+        self.stream = None;
+        let name = self.plan.name.clone();
+        let path = format!("/v1/subscriptions/{name}/messages/next?timeout=0.3");
+        let start = self.recorder.now();
+        if let Some((200, body)) = self.call(Role::Consumer(&name), Method::GET, &path, None).await
+            && !body.is_null()
+        {
+            self.delivered(start, true, &[body]);
+        }
         let Some(first) = self.unacknowledged.first().copied() else { return };
         let start = self.recorder.now();
         for replica in 0..2 {
-            let (api, name) = (self.api.clone(), self.plan.name.clone());
+            let (api, name) = (self.api.clone(), name.clone());
             tokio::spawn(async move {
                 let path = format!("/v1/subscriptions/{name}/messages/{first}/status");
                 let body = Some(json!({"status": "ok"}));

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use broker::{Broker, NatsConfig};
+use futures::StreamExt;
 use model::{PrefillState, PrefillTask};
 use rustix::process::Signal;
 use tokio::sync::Mutex;
@@ -13,6 +14,8 @@ use crate::{
     processes::Processes,
 };
 
+/// How long a twin may take to get the fence.
+const FENCE_WITHIN: Duration = Duration::from_secs(6);
 /// How long a twin's attempt is waited for.
 const ATTEMPT_WITHIN: Duration = Duration::from_secs(4);
 
@@ -63,19 +66,44 @@ impl Nemesis {
             }
             Fault::Twin { consumer, stop_after_ms, for_ms } => {
                 let Some(consumer) = consumers.get(consumer) else { return };
-                let url = self.processes.lock().await.nats_url();
-                let task = tokio::time::timeout(ATTEMPT_WITHIN, current_task(&url, &consumer.name)).await;
-                let Ok(Some(task)) = task else { return };
-                let Ok(twin) = self.processes.lock().await.start_twin(&task) else { return };
-                self.recorder.fault(format!("twin {twin} of {task}"));
-                tokio::time::sleep(Duration::from_millis(stop_after_ms)).await;
+                let end = tokio::time::Instant::now() + ATTEMPT_WITHIN;
+                let twin = tokio::time::timeout_at(end, self.twin(&consumer.name)).await;
+                let Ok(Some((twin, mut fence))) = twin else { return };
+                let mine = format!("twin-{twin}:");
+                let taken = async {
+                    while let Some(message) = fence.next().await {
+                        if String::from_utf8_lossy(&message.payload).contains(&mine) {
+                            return;
+                        }
+                    }
+                };
+                // It may find nothing to do.
+                if tokio::time::timeout(FENCE_WITHIN, taken).await.is_err() {
+                    return;
+                }
+                if stop_after_ms > 0 {
+                    tokio::time::sleep(Duration::from_millis(stop_after_ms)).await;
+                }
                 self.processes.lock().await.signal_twin(twin, Signal::STOP);
-                self.recorder.fault(format!("stop twin {twin} after {stop_after_ms} ms for {for_ms} ms"));
+                self.recorder
+                    .fault(format!("stop twin {twin} {stop_after_ms} ms after its fence for {for_ms} ms"));
                 tokio::time::sleep(Duration::from_millis(for_ms)).await;
                 self.processes.lock().await.signal_twin(twin, Signal::CONT);
                 self.recorder.fault(format!("continue twin {twin}"));
             }
         }
+    }
+
+    /// Starts a twin of the attempt that a subscription is at, once there is one. What is written to the queue's fence
+    /// is heard before its writer gets the answer: so a twin can be stopped between the fence and all that follows.
+    async fn twin(&self, name: &str) -> Option<(usize, async_nats::Subscriber)> {
+        let url = self.processes.lock().await.nats_url();
+        let client = async_nats::connect(&url).await.ok()?;
+        let fence = client.subscribe(format!("{name}.fence")).await.ok()?;
+        let task = current_task(&url, name).await?;
+        let twin = self.processes.lock().await.start_twin(&task).ok()?;
+        self.recorder.fault(format!("twin {twin} of {task}"));
+        Some((twin, fence))
     }
 
     /// Starts again what ended by itself, as Kubernetes would, until it is dropped.

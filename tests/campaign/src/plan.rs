@@ -61,6 +61,8 @@ pub enum Action {
         prefill: bool,
         /// Time between removal and registration.
         gap_ms: u64,
+        /// Are requests of the former life left under way?
+        late: bool,
     },
     /// Asks for a prefill again.
     Ask,
@@ -146,7 +148,7 @@ pub enum Fault {
     Twin {
         /// Index of the consumer.
         consumer: usize,
-        /// When it stops, after its start.
+        /// When it stops, after it has taken the fence: 0 is before it knows that it has.
         stop_after_ms: u64,
         /// How long.
         for_ms: u64,
@@ -190,10 +192,12 @@ impl Profile {
             Rates { objects: 250, change: 60, fault: 2200, register: 25_000, ask: 14_000, consumers: 6 };
         match self {
             Self::General => general,
-            Self::Zombies => Rates { change: 150, fault: 900, register: 30_000, ask: 5_000, ..general },
-            Self::Recreate => Rates { objects: 60, register: 5_000, ask: 40_000, fault: 1500, ..general },
+            Self::Zombies => {
+                Rates { change: 150, fault: 1300, register: 40_000, ask: 6_000, consumers: 8, ..general }
+            }
+            Self::Recreate => Rates { objects: 60, register: 8_000, ask: 40_000, ..general },
             Self::Dispatchers => Rates { objects: 60, change: 12, fault: 1000, ask: 60_000, ..general },
-            Self::Rounds => Rates { objects: 120, change: 40, fault: 1800, ask: 4_000, ..general },
+            Self::Rounds => Rates { objects: 120, change: 40, ask: 6_000, ..general },
         }
     }
 
@@ -211,7 +215,7 @@ impl Profile {
                 (Controller, 1),
                 (Nats, 3),
             ],
-            Self::Zombies => &[(Worker(0), 4), (Worker(1), 4), (Nats, 3), (Api(0), 1)],
+            Self::Zombies => &[(Worker(0), 3), (Worker(1), 3), (Nats, 3), (Dispatcher(0), 1)],
             Self::Recreate => &[(Api(0), 5), (Api(1), 5), (Worker(0), 2), (Dispatcher(0), 1), (Nats, 1)],
             Self::Dispatchers => &[(Dispatcher(0), 6), (Dispatcher(1), 6), (Nats, 2)],
             Self::Rounds => &[(Api(0), 5), (Api(1), 5), (Worker(0), 2), (Worker(1), 2), (Dispatcher(0), 1)],
@@ -222,7 +226,7 @@ impl Profile {
     fn twins(self) -> u32 {
         match self {
             Self::General => 20,
-            Self::Zombies => 55,
+            Self::Zombies => 75,
             Self::Recreate => 15,
             Self::Dispatchers => 0,
             Self::Rounds => 10,
@@ -293,6 +297,10 @@ fn consumer(
     let mut asks_at = at;
     while at < length_ms {
         actions.push((at, registration(dice, with_prefill)));
+        if dice.random_ratio(1, 3) {
+            // What fills the queue stays there for a while.
+            actions.push((at, Action::Pause { ms: dice.random_range(500..4000) }));
+        }
         let ends = at + dice.random_range(rates.register / 2..rates.register * 3 / 2);
         asks_at = asks_at.max(at) + dice.random_range(rates.ask / 4..rates.ask);
         while asks_at < ends.min(length_ms) {
@@ -320,7 +328,7 @@ fn registration(dice: &mut StdRng, prefill: bool) -> Action {
     }
     topics.truncate(dice.random_range(2..=TOPICS.len()));
     let gap_ms = if dice.random_ratio(2, 3) { 0 } else { dice.random_range(0..1500) };
-    Action::Register { topics, prefill, gap_ms }
+    Action::Register { topics, prefill, gap_ms, late: dice.random_ratio(1, 2) }
 }
 
 fn faults(dice: &mut StdRng, profile: Profile, rates: &Rates, length_ms: u64) -> Vec<(u64, Fault)> {
@@ -333,13 +341,9 @@ fn faults(dice: &mut StdRng, profile: Profile, rates: &Rates, length_ms: u64) ->
         }
         if dice.random_ratio(profile.twins(), 100) {
             let consumer = dice.random_range(0..rates.consumers);
-            // Early stops hit the moment between the fence and the purge.
-            let stop_after_ms = if dice.random_ratio(1, 2) {
-                dice.random_range(5..120)
-            } else {
-                dice.random_range(120..1500)
-            };
-            let for_ms = dice.random_range(1500..14_000);
+            let stop_after_ms = if dice.random_ratio(1, 2) { 0 } else { dice.random_range(1..900) };
+            // Long enough that another one takes over, finishes and is read, sometimes.
+            let for_ms = dice.random_range(2500..14_000);
             faults.push((at, Fault::Twin { consumer, stop_after_ms, for_ms }));
             continue;
         }
@@ -355,8 +359,9 @@ fn faults(dice: &mut StdRng, profile: Profile, rates: &Rates, length_ms: u64) ->
             let for_ms = match target {
                 Target::Nats => dice.random_range(200..9000),
                 // Longer than any time-out, or a blink.
-                _ if dice.random_ratio(1, 3) => dice.random_range(12_000..20_000),
-                _ => dice.random_range(300..9000),
+                _ if dice.random_ratio(1, 5) => dice.random_range(12_000..20_000),
+                _ if dice.random_ratio(1, 2) => dice.random_range(200..1500),
+                _ => dice.random_range(1500..8000),
             };
             Fault::Stop { target, for_ms }
         };

@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex as StdMutex, PoisonError},
+    sync::{Arc, Mutex as StdMutex, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 use crate::{
     checker::{self, Tally, Violation},
     client::Api,
-    consumers::{Consumer, Last},
+    consumers::{Consumer, Ending},
     history::{Event, Recorder},
     nemesis::Nemesis,
     plan::{Plan, Profile, Reading},
@@ -131,19 +131,28 @@ async fn play(
     processes: &Mutex<Processes>,
 ) -> Result<()> {
     let mut workload = Workload::new(plan, directory, api.clone(), recorder.clone())?;
-    let last: Last = Arc::default();
+    let ending: Arc<Ending> = Arc::default();
     // Dropped on an early end, and with it all consumers.
     let mut consumers = tokio::task::JoinSet::new();
     for consumer in &plan.consumers {
-        let consumer = Consumer::new(consumer.clone(), api.clone(), recorder.clone(), Arc::clone(&last));
+        let consumer = Consumer::new(consumer.clone(), api.clone(), recorder.clone(), Arc::clone(&ending));
         consumers.spawn(consumer.run());
     }
-    let (changed, ()) = tokio::join!(workload.run(plan), nemesis.run(plan));
-    changed?;
-    processes.lock().await.heal()?;
-    recorder.fault("everything is healed");
+    let faults = async {
+        nemesis.run(plan).await;
+        recorder.fault("everything is healed");
+        processes.lock().await.heal()
+    };
+    tokio::try_join!(workload.run(plan), faults)?;
+    ending.closing.store(true, Ordering::SeqCst);
+    let settled = async {
+        while ending.settled.load(Ordering::SeqCst) < plan.consumers.len() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(DRAINS_WITHIN, settled).await.ok();
     let numbers = tokio::time::timeout(DRAINS_WITHIN, workload.finish()).await;
-    *last.lock().unwrap_or_else(PoisonError::into_inner) = numbers.ok().transpose()?;
+    *ending.last.lock().unwrap_or_else(PoisonError::into_inner) = numbers.ok().transpose()?;
     // Whoever is not done by then has stopped: the checker sees that it has not drained.
     let drained = async { while consumers.join_next().await.is_some() {} };
     tokio::time::timeout(DRAINS_WITHIN, drained).await.ok();

@@ -71,7 +71,7 @@ impl Window {
 
     /// Something else came where the pending ones from `place` on should have come.
     fn displaced(&mut self, place: usize, dropped: bool) -> Vec<Complaint> {
-        let missing = self.pending.drain(place..).filter(|p| !p.maybe_removed && !(dropped && p.prefill));
+        let missing = self.pending.drain(place..).filter(|p| !(p.maybe_removed || dropped && p.prefill));
         missing
             .map(|p| (Promise::LostUnacknowledged, format!("{} is gone without acknowledgement", p.sequence)))
             .collect()

@@ -141,39 +141,41 @@ impl Seam {
     }
 }
 
-/// Cuts what came into parts that may each be of one prefill.
+/// Cuts what came into as few parts as may each be of one prefill. From the end backwards: the last prefill is whole, so
+/// the part that ends there holds it, and perhaps something of the one before.
 fn split(world: &World, topics: &[String], run: &[Got], start: Moment) -> Split {
     let mut split = Split { parts: 1, begin: 0, breaks: Vec::new(), wrong: Vec::new() };
     let mut objects: HashSet<&str> = HashSet::new();
-    let (mut topic, mut number) = (0, 0);
-    let mut outdated = false;
-    for (place, Got { message, end }) in run.iter().enumerate() {
-        let at = topics.iter().position(|t| *t == message.topic).unwrap_or(usize::MAX);
-        let object = message.object.as_str();
-        if at < topic || message.sequence < number || !objects.insert(object) {
+    let topic_of = |message: &Message| topics.iter().position(|t| *t == message.topic).unwrap_or(usize::MAX);
+    let mut next = (usize::MAX, u64::MAX);
+    for (place, Got { message, end }) in run.iter().enumerate().rev() {
+        let (object, version) = (message.object.as_str(), message.version);
+        let here = (topic_of(message), message.sequence);
+        if here.0 > next.0 || here.1 > next.1 || !objects.insert(object) {
+            if split.parts == 1 {
+                split.begin = place + 1;
+            }
             split.parts += 1;
-            split.begin = place;
-            outdated = false;
             objects = HashSet::from([object]);
-            let text = format!("{object} of {} comes after a later topic, or twice", message.topic);
+            let text = format!("{object} of {} comes before an earlier topic, or twice", message.topic);
             split.breaks.push((Promise::PrefillOrder, text));
         }
-        (topic, number) = (at, message.sequence);
-        let (version, least) = (message.version, world.at_least(object, start));
+        next = here;
+        let least = world.at_least(object, start);
         if version < least || world.gone(object, start) {
-            // Of a former prefill: the last one begins behind it.
-            split.begin = place + 1;
-            outdated = true;
-            (topic, number) = (0, 0);
-            objects.clear();
             let text = format!("{object} version {version} is older than when asked for (version {least})");
             split.breaks.push((Promise::PrefillOutdated, text));
+            // Of a former prefill, as all that came before it: the last one begins behind it.
+            if split.parts == 1 {
+                split.begin = place + 1;
+                split.parts += 1;
+                objects = HashSet::new();
+                next = (usize::MAX, u64::MAX);
+            }
         }
         if version > world.at_most(object, *end) {
-            let text = format!("{object} version {version} never was");
-            split.wrong.push((Promise::PrefillOutdated, text));
+            split.wrong.push((Promise::PrefillOutdated, format!("{object} version {version} never was")));
         }
     }
-    split.parts += usize::from(outdated);
     split
 }

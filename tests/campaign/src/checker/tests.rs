@@ -212,6 +212,22 @@ fn asked_again() {
 }
 
 #[test]
+fn what_was_read_of_a_dropped_prefill_is_told_apart() {
+    // u1 was read of the old one and has changed since, so the new one has another order: u2, u1.
+    let story = directory().register(true).read(prefill(3, "g1", 1)).read(prefill(4, "u1", 1));
+    let story = story.event("u1", 2).ask(Done).event("u2", 2);
+    for first in [None, Some(live(6, "u1", 2, 4))] {
+        let mut good = story.clone();
+        for message in first {
+            good = good.read(message);
+        }
+        let good = good.read(prefill(8, "g1", 1)).read(prefill(9, "u2", 2)).read(prefill(10, "u1", 2));
+        let whole = good.read(live(7, "u2", 2, 5)).drained();
+        assert!(!whole.breaks().iter().any(|p| *p != EventMissing), "{:?}", check(&whole.records, true));
+    }
+}
+
+#[test]
 fn an_overtaken_prefill_does_not_come_with_the_new_one() {
     // The new prefill lacks what the old one had: a late purge, or a writer that was overtaken.
     let story = prefilled().event("u1", 2).read(live(6, "u1", 2, 4)).ask(Done).event("u2", 2);
