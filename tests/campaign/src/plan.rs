@@ -188,16 +188,16 @@ struct Rates {
 
 impl Profile {
     fn rates(self) -> Rates {
+        // A consumer reads some ten messages a second on a busy machine: it has to keep up with the changes, or prefills
+        // are asked for again before anybody has read them.
         let general =
-            Rates { objects: 250, change: 60, fault: 2200, register: 25_000, ask: 14_000, consumers: 6 };
+            Rates { objects: 150, change: 150, fault: 2200, register: 30_000, ask: 18_000, consumers: 6 };
         match self {
             Self::General => general,
-            Self::Zombies => {
-                Rates { change: 150, fault: 1300, register: 40_000, ask: 6_000, consumers: 8, ..general }
-            }
-            Self::Recreate => Rates { objects: 60, register: 8_000, ask: 40_000, ..general },
-            Self::Dispatchers => Rates { objects: 60, change: 12, fault: 1000, ask: 60_000, ..general },
-            Self::Rounds => Rates { objects: 120, change: 40, ask: 6_000, ..general },
+            Self::Zombies => Rates { objects: 80, change: 500, fault: 1800, ask: 14_000, ..general },
+            Self::Recreate => Rates { objects: 40, register: 8_000, ask: 40_000, ..general },
+            Self::Dispatchers => Rates { objects: 40, change: 40, fault: 1200, ask: 60_000, ..general },
+            Self::Rounds => Rates { objects: 60, change: 250, ask: 7_000, ..general },
         }
     }
 
@@ -343,7 +343,7 @@ fn faults(dice: &mut StdRng, profile: Profile, rates: &Rates, length_ms: u64) ->
             let consumer = dice.random_range(0..rates.consumers);
             let stop_after_ms = if dice.random_ratio(1, 2) { 0 } else { dice.random_range(1..900) };
             // Long enough that another one takes over, finishes and is read, sometimes.
-            let for_ms = dice.random_range(2500..14_000);
+            let for_ms = dice.random_range(3500..12_000);
             faults.push((at, Fault::Twin { consumer, stop_after_ms, for_ms }));
             continue;
         }

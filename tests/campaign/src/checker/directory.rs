@@ -33,6 +33,8 @@ pub(super) struct Posted {
     pub object: String,
     /// Start of the try that was accepted.
     pub accepted: Option<Moment>,
+    /// Start of the first try: one of unknown outcome may have been accepted from here on.
+    pub first: Option<Moment>,
     /// End of the last try.
     pub last: Moment,
     /// Tries whose outcome is unknown.
@@ -58,6 +60,7 @@ impl World {
                         posted.object.clone_from(object);
                         posted.topic.clone_from(topic);
                     }
+                    posted.first.get_or_insert(*start);
                     posted.last = *end;
                     match outcome {
                         Outcome::Done => posted.accepted = Some(*start),

@@ -142,12 +142,12 @@ impl Check<'_> {
             return;
         }
         let posted = self.world.events.get(&message.number);
-        let accepted = posted.and_then(|posted| posted.accepted);
+        let first = posted.and_then(|posted| posted.first);
         if posted.is_none_or(|p| p.unknown == 0 && p.last < self.registering) {
             let text = format!("event {} is from before this registration", message.number);
             self.complain(end, Promise::Foreign, text);
         }
-        let complaints = self.seam.live(self.world, &self.topics, accepted, end);
+        let complaints = self.seam.live(self.world, &self.topics, first, end);
         self.complain_all(end, complaints);
         self.live_order(message.number, end);
         self.picture.insert(message.object.clone(), (!message.deleted).then_some(message.version));

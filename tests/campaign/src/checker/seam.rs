@@ -70,7 +70,7 @@ impl Seam {
         Vec::new()
     }
 
-    /// A live message came for the first time. `posted`: when its accepted POST began.
+    /// A live message came for the first time. `posted`: when its first POST began.
     pub(super) fn live(
         &mut self,
         world: &World,
