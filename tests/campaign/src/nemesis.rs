@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 
 use crate::{
     history::Recorder,
-    plan::{ConsumerPlan, Fault, Plan},
+    plan::{ConsumerPlan, Fault, Plan, Target},
     processes::Processes,
 };
 
@@ -50,35 +50,24 @@ impl Nemesis {
 
     async fn cause(&self, fault: Fault, consumers: &[ConsumerPlan]) {
         match fault {
-            Fault::Kill { target, away_ms } => {
-                self.recorder.fault(format!("kill {target} for {away_ms} ms"));
-                self.processes.lock().await.kill(target).await;
-                tokio::time::sleep(Duration::from_millis(away_ms)).await;
-                let started = self.processes.lock().await.start(target);
-                self.recorder.fault(format!("start {target} {}", failure(started)));
-            }
+            Fault::Kill { target, away_ms } => self.kill(target, away_ms).await,
             Fault::Stop { target, for_ms } => {
-                self.recorder.fault(format!("stop {target} for {for_ms} ms"));
-                self.processes.lock().await.signal(target, Signal::STOP);
-                tokio::time::sleep(Duration::from_millis(for_ms)).await;
-                self.processes.lock().await.signal(target, Signal::CONT);
-                self.recorder.fault(format!("continue {target}"));
+                self.stop(target, for_ms).await;
+                self.signal(target, Signal::CONT, "continue").await;
             }
-            Fault::Twin { consumer, stop_after_ms, for_ms } => {
+            Fault::Relay { stopped, for_ms, away_ms } => {
+                self.stop(Target::Dispatcher(stopped), for_ms).await;
+                let other = Target::Dispatcher(1 - stopped);
+                let goes_on = self.signal(Target::Dispatcher(stopped), Signal::CONT, "continue");
+                tokio::join!(goes_on, self.kill(other, away_ms));
+            }
+            Fault::Twin { consumer, stop_after_ms, for_ms, after_seal_ms } => {
                 let Some(consumer) = consumers.get(consumer) else { return };
                 let end = tokio::time::Instant::now() + ATTEMPT_WITHIN;
                 let twin = tokio::time::timeout_at(end, self.twin(&consumer.name)).await;
                 let Ok(Some((twin, mut fence))) = twin else { return };
-                let mine = format!("twin-{twin}:");
-                let taken = async {
-                    while let Some(message) = fence.next().await {
-                        if String::from_utf8_lossy(&message.payload).contains(&mine) {
-                            return;
-                        }
-                    }
-                };
                 // It may find nothing to do.
-                if tokio::time::timeout(FENCE_WITHIN, taken).await.is_err() {
+                if !heard(&mut fence, &format!("twin-{twin}:"), FENCE_WITHIN).await {
                     return;
                 }
                 if stop_after_ms > 0 {
@@ -87,11 +76,36 @@ impl Nemesis {
                 self.processes.lock().await.signal_twin(twin, Signal::STOP);
                 self.recorder
                     .fault(format!("stop twin {twin} {stop_after_ms} ms after its fence for {for_ms} ms"));
-                tokio::time::sleep(Duration::from_millis(for_ms)).await;
+                let for_ms = Duration::from_millis(for_ms);
+                match after_seal_ms {
+                    None => tokio::time::sleep(for_ms).await,
+                    Some(ms) if heard(&mut fence, "\"sealed\"", for_ms).await => {
+                        tokio::time::sleep(Duration::from_millis(ms)).await;
+                    }
+                    Some(_) => {}
+                }
                 self.processes.lock().await.signal_twin(twin, Signal::CONT);
                 self.recorder.fault(format!("continue twin {twin}"));
             }
         }
+    }
+
+    async fn kill(&self, target: Target, away_ms: u64) {
+        self.recorder.fault(format!("kill {target} for {away_ms} ms"));
+        self.processes.lock().await.kill(target).await;
+        tokio::time::sleep(Duration::from_millis(away_ms)).await;
+        let started = self.processes.lock().await.start(target);
+        self.recorder.fault(format!("start {target} {}", failure(started)));
+    }
+
+    async fn stop(&self, target: Target, for_ms: u64) {
+        self.signal(target, Signal::STOP, "stop").await;
+        tokio::time::sleep(Duration::from_millis(for_ms)).await;
+    }
+
+    async fn signal(&self, target: Target, signal: Signal, word: &str) {
+        self.recorder.fault(format!("{word} {target}"));
+        self.processes.lock().await.signal(target, signal);
     }
 
     /// Starts a twin of the attempt that a subscription is at, once there is one. What is written to the queue's fence
@@ -118,6 +132,19 @@ impl Nemesis {
             }
         }
     }
+}
+
+/// Was something written to a fence that holds this text?
+async fn heard(fence: &mut async_nats::Subscriber, text: &str, within: Duration) -> bool {
+    let hearing = async {
+        while let Some(message) = fence.next().await {
+            if String::from_utf8_lossy(&message.payload).contains(text) {
+                return true;
+            }
+        }
+        false
+    };
+    tokio::time::timeout(within, hearing).await.unwrap_or(false)
 }
 
 fn failure(result: anyhow::Result<()>) -> String {

@@ -144,14 +144,25 @@ pub enum Fault {
         /// How long.
         for_ms: u64,
     },
+    /// One of two dispatchers stops; when it goes on, the other one is killed.
+    Relay {
+        /// The one that stops.
+        stopped: u8,
+        /// How long.
+        for_ms: u64,
+        /// How long the other one is away.
+        away_ms: u64,
+    },
     /// Another pod of the attempt that a consumer's prefill is at, which stops after a while and goes on later.
     Twin {
         /// Index of the consumer.
         consumer: usize,
         /// When it stops, after it has taken the fence: 0 is before it knows that it has.
         stop_after_ms: u64,
-        /// How long.
+        /// How long, at most.
         for_ms: u64,
+        /// It goes on so long after another one has completed the attempt, if that comes first.
+        after_seal_ms: Option<u64>,
     },
 }
 
@@ -194,7 +205,7 @@ impl Profile {
             Rates { objects: 150, change: 150, fault: 2200, register: 30_000, ask: 18_000, consumers: 6 };
         match self {
             Self::General => general,
-            Self::Zombies => Rates { objects: 80, change: 500, fault: 1800, ask: 14_000, ..general },
+            Self::Zombies => Rates { objects: 120, change: 500, fault: 1800, ask: 14_000, ..general },
             Self::Recreate => Rates { objects: 40, register: 8_000, ask: 40_000, ..general },
             Self::Dispatchers => Rates { objects: 40, change: 40, fault: 1200, ask: 60_000, ..general },
             Self::Rounds => Rates { objects: 60, change: 250, ask: 7_000, ..general },
@@ -219,6 +230,15 @@ impl Profile {
             Self::Recreate => &[(Api(0), 5), (Api(1), 5), (Worker(0), 2), (Dispatcher(0), 1), (Nats, 1)],
             Self::Dispatchers => &[(Dispatcher(0), 6), (Dispatcher(1), 6), (Nats, 2)],
             Self::Rounds => &[(Api(0), 5), (Api(1), 5), (Worker(0), 2), (Worker(1), 2), (Dispatcher(0), 1)],
+        }
+    }
+
+    /// Of a hundred faults so many are relays of the dispatchers.
+    fn relays(self) -> u32 {
+        match self {
+            Self::Dispatchers => 40,
+            Self::General => 5,
+            Self::Zombies | Self::Recreate | Self::Rounds => 0,
         }
     }
 
@@ -341,10 +361,16 @@ fn faults(dice: &mut StdRng, profile: Profile, rates: &Rates, length_ms: u64) ->
         }
         if dice.random_ratio(profile.twins(), 100) {
             let consumer = dice.random_range(0..rates.consumers);
-            let stop_after_ms = if dice.random_ratio(1, 2) { 0 } else { dice.random_range(1..900) };
+            let stop_after_ms = if dice.random_ratio(2, 3) { 0 } else { dice.random_range(1..900) };
             // Long enough that another one takes over, finishes and is read, sometimes.
-            let for_ms = dice.random_range(3500..12_000);
-            faults.push((at, Fault::Twin { consumer, stop_after_ms, for_ms }));
+            let after_seal_ms = dice.random_ratio(2, 3).then(|| dice.random_range(0..500));
+            let for_ms = dice.random_range(3500..12_000) + if after_seal_ms.is_some() { 8000 } else { 0 };
+            faults.push((at, Fault::Twin { consumer, stop_after_ms, for_ms, after_seal_ms }));
+            continue;
+        }
+        if dice.random_ratio(profile.relays(), 100) {
+            let (stopped, for_ms) = (dice.random_range(0..2), dice.random_range(500..3000));
+            faults.push((at, Fault::Relay { stopped, for_ms, away_ms: dice.random_range(500..2500) }));
             continue;
         }
         let Ok((target, _)) = profile.targets().choose_weighted(dice, |(_, weight)| *weight) else {
