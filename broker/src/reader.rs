@@ -57,9 +57,12 @@ pub struct Delivered {
 /// Why a queue can't be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The subscription was removed, or is another one by now.
+    /// The subscription was removed.
     #[error("the subscription is gone")]
     Gone,
+    /// The subscription is another one by now, and this replica had not heard of it. By now it has.
+    #[error("the subscription was removed and registered again")]
+    Replaced,
     /// The subscription is registered, but its queue does not exist: its events are lost.
     #[error("the queue does not exist although the subscription is registered")]
     Broken,
@@ -276,9 +279,11 @@ impl Readers {
             Some(entry) => Some(entry),
             None => self.view.read(&queue.name).await?,
         };
-        entry
-            .filter(|e| e.value.incarnation == queue.incarnation && e.value.lifecycle != Lifecycle::Deleting)
-            .ok_or(ReadError::Gone)
+        match entry.filter(|e| e.value.lifecycle != Lifecycle::Deleting) {
+            None => Err(ReadError::Gone),
+            Some(entry) if entry.value.incarnation != queue.incarnation => Err(ReadError::Replaced),
+            Some(entry) => Ok(entry),
+        }
     }
 
     /// The stream is missing: because the subscription is gone, or because something is broken.

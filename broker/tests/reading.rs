@@ -273,3 +273,29 @@ async fn shutdown_ends_a_poll_with_nothing() {
     let (got, ()) = tokio::join!(poll, async { cancel.cancel() });
     assert_eq!(got.unwrap(), None);
 }
+
+/// Found by the crash campaign: a replica that had not heard of the new registration answered its consumer that the
+/// subscription does not exist, which was the former one.
+#[tokio::test]
+async fn a_queue_of_a_former_registration_is_told_from_one_that_is_gone() {
+    let server = NatsServer::start().await;
+    let case = Case::new(&server, false).await;
+    case.live(2, "former").await;
+    let sequence = case.next(2000).await.expect("a message").sequence;
+    case.broker.remove_subscription(&case.s.name, case.s.incarnation).await.unwrap();
+    assert!(matches!(case.try_next(50).await, Err(ReadError::Gone)));
+    let Some(tombstone) = case.broker.registry().get(&case.s.name).await.unwrap() else {
+        panic!("no tombstone")
+    };
+    let again = Subscription {
+        incarnation: Incarnation(Uuid::new_v4()),
+        first_sequence: 2_000_000,
+        ..case.s.clone()
+    };
+    let entry = model::Entry::Subscription(again.clone());
+    case.broker.registry().update(&again.name, &entry, tombstone.revision).await.unwrap();
+    case.broker.queue(&again.name, again.incarnation).create(&again).await.unwrap();
+    assert!(matches!(case.try_next(50).await, Err(ReadError::Replaced)));
+    let late = case.readers.acknowledge(&case.s.name, case.s.incarnation, sequence).await;
+    assert!(matches!(late, Err(ReadError::Replaced)), "{late:?}");
+}
