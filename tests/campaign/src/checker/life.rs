@@ -136,7 +136,7 @@ impl Check<'_> {
             self.complain(end, Promise::Foreign, format!("{} was not asked for", message.topic));
         }
         if message.prefill {
-            let complaints = self.seam.prefill(message, end);
+            let complaints = self.seam.prefill(&self.topics, message, end);
             self.complain_all(end, complaints);
             self.picture.insert(message.object.clone(), Some(message.version));
             return;

@@ -62,12 +62,26 @@ impl Seam {
     }
 
     /// A message of a prefill came for the first time.
-    pub(super) fn prefill(&mut self, message: &Message, end: Moment) -> Complaints {
+    pub(super) fn prefill(&mut self, topics: &[String], message: &Message, end: Moment) -> Complaints {
+        let object = &message.object;
+        let place = |topic: &str| topics.iter().position(|t| t == topic);
+        // As long as it can only be one prefill, it need not be whole to be judged.
+        let one = self.possible(end) == self.served + 1 && self.old == 0;
+        let follows = |last: &Got| {
+            place(&last.message.topic) <= place(&message.topic)
+                && last.message.sequence < message.sequence
+                && !self.run.iter().any(|got| got.message.object == *object)
+        };
+        let mut complaints = Vec::new();
+        if one && self.run.last().is_some_and(|last| !follows(last)) {
+            let text = format!("{object} of {} comes after a later topic, or twice", message.topic);
+            complaints.push((Promise::PrefillOrder, text));
+        }
         self.run.push(Got { message: message.clone(), end });
         if self.run.len() == 1 && self.possible(end) <= self.served {
-            return vec![(Promise::PrefillUnasked, format!("{} of a prefill again", message.object))];
+            complaints.push((Promise::PrefillUnasked, format!("{object} of a prefill again")));
         }
-        Vec::new()
+        complaints
     }
 
     /// A live message came for the first time. `posted`: when its first POST began.
