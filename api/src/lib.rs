@@ -28,6 +28,7 @@ mod messages;
 mod metrics;
 mod openapi;
 mod prefill;
+mod pulse;
 mod registration;
 mod request;
 mod router;
