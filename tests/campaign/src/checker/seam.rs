@@ -30,6 +30,8 @@ pub(super) struct Seam {
     old: usize,
     /// Rounds that are surely read, or surely overtaken.
     served: usize,
+    /// Rounds of which nothing can be among the gathered messages.
+    closed: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -131,7 +133,7 @@ impl Seam {
         let Split { parts, begin, breaks, wrong } = split(world, topics, &self.run, start);
         let mut complaints = wrong;
         // What came before may be of rounds that were overtaken, one part each.
-        if parts > self.possible(end) - self.served.min(round) + usize::from(self.old > 0) {
+        if parts > self.possible(end).saturating_sub(self.closed) {
             complaints.extend(breaks);
         }
         let prefill = &self.run[begin..];
@@ -149,6 +151,7 @@ impl Seam {
                 .push((promise, format!("{missing} objects are missing beside {there}, such as {example}")));
         }
         self.served = self.possible(end);
+        self.closed = self.served;
         self.run.clear();
         self.old = 0;
         complaints

@@ -234,6 +234,20 @@ fn what_was_read_of_a_dropped_prefill_is_told_apart() {
 }
 
 #[test]
+fn several_prefills_in_a_row_are_dropped_before_they_are_read() {
+    let mut story = directory().register(true).read(prefill(3, "g1", 1)).read(prefill(4, "u1", 1));
+    for round in 1..4 {
+        let number = 3 + round;
+        story = story.ask(Done).event("u1", 1 + round);
+        if round > 1 {
+            story = story.read(live(10 * round - 1, "u1", round, number - 1));
+        }
+        story = story.read(prefill(10 * round, "g1", 1)).read(prefill(10 * round + 1, "u1", 1 + round));
+    }
+    story.read(prefill(32, "u2", 1)).read(live(33, "u1", 4, 6)).drained().is(&[]);
+}
+
+#[test]
 fn an_overtaken_prefill_does_not_come_with_the_new_one() {
     // The new prefill lacks what the old one had: a late purge, or a writer that was overtaken.
     let story = prefilled().event("u1", 2).read(live(6, "u1", 2, 4)).ask(Done).event("u2", 2);
