@@ -133,11 +133,14 @@ impl Seam {
         let Split { parts, begin, breaks, wrong } = split(world, topics, &self.run, start);
         let mut complaints = wrong;
         // What came before may be of rounds that were overtaken, one part each.
-        if parts > self.possible(end).saturating_sub(self.closed) {
+        let rounds = self.possible(end).saturating_sub(self.closed);
+        if parts > rounds {
             complaints.extend(breaks);
         }
         let prefill = &self.run[begin..];
-        let until = prefill.first().map_or(end, |first| first.end);
+        // It was whole before its first message came. Which one that is, is not sure if there may be more than one.
+        let surely = if rounds == 1 { prefill.first() } else { prefill.last() };
+        let until = surely.map_or(end, |got| got.end);
         let there: HashSet<&str> = prefill.iter().map(|got| got.message.object.as_str()).collect();
         let missing: Vec<&str> =
             world.steady(topics, start, until).filter(|object| !there.contains(object)).collect();

@@ -248,6 +248,16 @@ fn several_prefills_in_a_row_are_dropped_before_they_are_read() {
 }
 
 #[test]
+fn what_is_deleted_between_a_dropped_prefill_and_the_new_one_may_be_missing() {
+    // u0 was read of the old one, so nothing tells it from the new one's beginning.
+    let story = Story::default().event("u0", 1).event("u1", 1).event("u2", 1).register(true);
+    let story = story.read(prefill(3, "u0", 1)).ask(Done).change("u0", 2, false, false).post(Done);
+    let story = story.change("u2", 2, false, false).post(Done).read(prefill(8, "u1", 1)).event("u1", 2);
+    let gone = |sequence, object, number| Message { deleted: true, ..live(sequence, object, 2, number) };
+    story.read(gone(4, "u0", 4)).read(gone(5, "u2", 5)).read(live(9, "u1", 2, 6)).drained().is(&[]);
+}
+
+#[test]
 fn an_overtaken_prefill_does_not_come_with_the_new_one() {
     // The new prefill lacks what the old one had: a late purge, or a writer that was overtaken.
     let story = prefilled().event("u1", 2).read(live(6, "u1", 2, 4)).ask(Done).event("u2", 2);
