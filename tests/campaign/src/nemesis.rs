@@ -14,6 +14,8 @@ use crate::{
     processes::Processes,
 };
 
+/// How long the next task is waited for.
+const TASK_WITHIN: Duration = Duration::from_secs(5);
 /// How long a twin may take to get the fence.
 const FENCE_WITHIN: Duration = Duration::from_secs(6);
 /// How long a twin's attempt is waited for.
@@ -60,6 +62,17 @@ impl Nemesis {
                 let other = Target::Dispatcher(1 - stopped);
                 let goes_on = self.signal(Target::Dispatcher(stopped), Signal::CONT, "continue");
                 tokio::join!(goes_on, self.kill(other, away_ms));
+            }
+            Fault::AtTask { replica, for_ms } => {
+                let url = self.processes.lock().await.nats_url();
+                let queued = async {
+                    let client = async_nats::connect(&url).await.ok()?;
+                    client.subscribe("tasks.prefill.*").await.ok()?.next().await
+                };
+                if let Ok(Some(_)) = tokio::time::timeout(TASK_WITHIN, queued).await {
+                    self.stop(Target::Api(replica), for_ms).await;
+                    self.signal(Target::Api(replica), Signal::CONT, "continue").await;
+                }
             }
             Fault::Twin { consumer, stop_after_ms, for_ms, after_seal_ms } => {
                 let Some(consumer) = consumers.get(consumer) else { return };

@@ -153,6 +153,13 @@ pub enum Fault {
         /// How long the other one is away.
         away_ms: u64,
     },
+    /// A replica of the API stops when the next task of a prefill was queued: if it is its own, before the marker.
+    AtTask {
+        /// The replica.
+        replica: u8,
+        /// How long.
+        for_ms: u64,
+    },
     /// Another pod of the attempt that a consumer's prefill is at, which stops after a while and goes on later.
     Twin {
         /// Index of the consumer.
@@ -229,7 +236,10 @@ impl Profile {
             Self::Zombies => &[(Worker(0), 3), (Worker(1), 3), (Nats, 3), (Dispatcher(0), 1)],
             Self::Recreate => &[(Api(0), 5), (Api(1), 5), (Worker(0), 2), (Dispatcher(0), 1), (Nats, 1)],
             Self::Dispatchers => &[(Dispatcher(0), 6), (Dispatcher(1), 6), (Nats, 2)],
-            Self::Rounds => &[(Api(0), 5), (Api(1), 5), (Worker(0), 2), (Worker(1), 2), (Dispatcher(0), 1)],
+            // After a kill of the server the replicas' views of the entries lag.
+            Self::Rounds => {
+                &[(Api(0), 4), (Api(1), 4), (Worker(0), 2), (Worker(1), 2), (Dispatcher(0), 1), (Nats, 5)]
+            }
         }
     }
 
@@ -239,6 +249,15 @@ impl Profile {
             Self::Dispatchers => 40,
             Self::General => 5,
             Self::Zombies | Self::Recreate | Self::Rounds => 0,
+        }
+    }
+
+    /// Of a hundred faults so many stop a replica at a task.
+    fn at_tasks(self) -> u32 {
+        match self {
+            Self::Rounds => 30,
+            Self::General | Self::Recreate => 5,
+            Self::Zombies | Self::Dispatchers => 0,
         }
     }
 
@@ -371,6 +390,11 @@ fn faults(dice: &mut StdRng, profile: Profile, rates: &Rates, length_ms: u64) ->
         if dice.random_ratio(profile.relays(), 100) {
             let (stopped, for_ms) = (dice.random_range(0..2), dice.random_range(500..3000));
             faults.push((at, Fault::Relay { stopped, for_ms, away_ms: dice.random_range(500..2500) }));
+            continue;
+        }
+        if dice.random_ratio(profile.at_tasks(), 100) {
+            let (replica, for_ms) = (dice.random_range(0..2), dice.random_range(1000..4000));
+            faults.push((at, Fault::AtTask { replica, for_ms }));
             continue;
         }
         let Ok((target, _)) = profile.targets().choose_weighted(dice, |(_, weight)| *weight) else {
