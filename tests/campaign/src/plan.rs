@@ -5,6 +5,10 @@ use std::fmt;
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use serde::Serialize;
 
+mod profile;
+
+use profile::Rates;
+
 /// Object types of the directory; each is a topic.
 pub const TOPICS: [&str; 4] = ["groups/group", "users/user", "mail/domain", "computers/linux"];
 
@@ -192,85 +196,6 @@ pub struct Plan {
     pub consumers: Vec<ConsumerPlan>,
     /// In order.
     pub faults: Vec<(u64, Fault)>,
-}
-
-/// Rates of a profile, in milliseconds between two of a kind.
-struct Rates {
-    objects: usize,
-    change: u64,
-    fault: u64,
-    register: u64,
-    ask: u64,
-    consumers: usize,
-}
-
-impl Profile {
-    fn rates(self) -> Rates {
-        // A consumer reads some ten messages a second on a busy machine: it has to keep up with the changes, or prefills
-        // are asked for again before anybody has read them.
-        let general =
-            Rates { objects: 150, change: 150, fault: 2200, register: 30_000, ask: 18_000, consumers: 6 };
-        match self {
-            Self::General => general,
-            Self::Zombies => Rates { objects: 120, change: 500, fault: 1800, ask: 14_000, ..general },
-            Self::Recreate => Rates { objects: 40, register: 8_000, ask: 40_000, ..general },
-            Self::Dispatchers => Rates { objects: 40, change: 40, fault: 1200, ask: 60_000, ..general },
-            Self::Rounds => Rates { objects: 60, change: 250, ask: 7_000, ..general },
-        }
-    }
-
-    /// What is hit how often.
-    fn targets(self) -> &'static [(Target, u32)] {
-        use Target::{Api, Controller, Dispatcher, Nats, Worker};
-        match self {
-            Self::General => &[
-                (Api(0), 3),
-                (Api(1), 3),
-                (Dispatcher(0), 3),
-                (Dispatcher(1), 3),
-                (Worker(0), 3),
-                (Worker(1), 3),
-                (Controller, 1),
-                (Nats, 3),
-            ],
-            Self::Zombies => &[(Worker(0), 3), (Worker(1), 3), (Nats, 3), (Dispatcher(0), 1)],
-            Self::Recreate => &[(Api(0), 5), (Api(1), 5), (Worker(0), 2), (Dispatcher(0), 1), (Nats, 1)],
-            Self::Dispatchers => &[(Dispatcher(0), 6), (Dispatcher(1), 6), (Nats, 2)],
-            // After a kill of the server the replicas' views of the entries lag.
-            Self::Rounds => {
-                &[(Api(0), 4), (Api(1), 4), (Worker(0), 2), (Worker(1), 2), (Dispatcher(0), 1), (Nats, 5)]
-            }
-        }
-    }
-
-    /// Of a hundred faults so many are relays of the dispatchers.
-    fn relays(self) -> u32 {
-        match self {
-            Self::Dispatchers => 40,
-            Self::General => 5,
-            Self::Zombies | Self::Recreate | Self::Rounds => 0,
-        }
-    }
-
-    /// Of a hundred faults so many stop a replica at a task.
-    fn at_tasks(self) -> u32 {
-        match self {
-            Self::Rounds => 30,
-            Self::General | Self::Recreate => 5,
-            Self::Zombies | Self::Dispatchers => 0,
-        }
-    }
-
-    /// Of a hundred faults so many are twins.
-    fn twins(self) -> u32 {
-        match self {
-            Self::General => 20,
-            Self::Zombies => 75,
-            Self::Recreate => 15,
-            Self::Dispatchers => 0,
-            Self::Rounds => 10,
-        }
-    }
 }
 
 impl Plan {

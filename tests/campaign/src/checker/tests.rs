@@ -224,7 +224,7 @@ fn what_was_read_of_a_dropped_prefill_is_told_apart() {
     let story = story.event("u1", 2).ask(Done).event("u2", 2);
     for first in [None, Some(live(6, "u1", 2, 4))] {
         let mut good = story.clone();
-        for message in first {
+        if let Some(message) = first {
             good = good.read(message);
         }
         let good = good.read(prefill(8, "g1", 1)).read(prefill(9, "u2", 2)).read(prefill(10, "u1", 2));
