@@ -14,6 +14,7 @@ use crate::{
     error::{ApiError, Error},
     launcher::Launcher,
     metrics::Metrics,
+    pulse::Pulse,
     router,
 };
 
@@ -31,6 +32,7 @@ pub(crate) struct App {
     pub launcher: Launcher,
     pub auth: Auth,
     pub metrics: Metrics,
+    pub pulse: Arc<Pulse>,
     /// Ends polls with "nothing".
     pub shutdown: CancellationToken,
 }
@@ -63,6 +65,7 @@ impl App {
             events: broker.events(),
             auth: Auth::new(config.clone(), broker.credentials(), view.clone()),
             metrics: Metrics::new(),
+            pulse: Pulse::start(shutdown.clone()),
             config,
             broker,
             view,

@@ -111,6 +111,11 @@ impl From<ReadError> for ApiError {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Gone => Self::NotFound("The subscription does not exist any more".to_owned()),
+            // Not 404: to a consumer that has just registered that would say that nothing is there.
+            ReadError::Replaced => Self::Unavailable {
+                detail: "The subscription was registered again; try again",
+                cause: "this replica knew only the former one".to_owned(),
+            },
             ReadError::Broken => Self::Broken,
             ReadError::GivenUp => Self::GivenUp,
             ReadError::Other(error) => error.into(),

@@ -30,6 +30,7 @@ mod metrics;
 mod openapi;
 mod password;
 mod prefill;
+mod pulse;
 mod query;
 mod registration;
 mod request;

@@ -30,7 +30,7 @@ pub(crate) async fn publish(
     let body = JsonBody::read(&headers, body, app.broker.largest_message()).await?;
     app.auth.role(&headers, Role::Events)?;
     let event = request::event(&body)?;
-    app.events.publish(event, body.arrived).await?;
+    app.events.publish(event, app.pulse.arrival(body.arrived)).await?;
     app.metrics.events.inc();
     Ok(null(StatusCode::ACCEPTED))
 }

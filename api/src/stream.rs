@@ -176,7 +176,7 @@ async fn chunk(app: &Arc<App>, stream: &mut QueueStream, format: Format) -> (Byt
 fn reason(end: &StreamEnd) -> &'static str {
     match end {
         StreamEnd::Stopping => "stopping",
-        StreamEnd::Failed(ReadError::Gone) => "removed",
+        StreamEnd::Failed(ReadError::Gone | ReadError::Replaced) => "removed",
         StreamEnd::Failed(ReadError::Broken | ReadError::GivenUp) => "broken",
         StreamEnd::Failed(ReadError::Other(_)) => "error",
     }

@@ -9,10 +9,11 @@ use broker::{
     Copier, ReadError, ReaderConfig, Readers,
     testing::{NatsServer, eventually},
 };
-use model::PrefillState;
+use model::{Incarnation, PrefillState, Subscription};
 use support::{Case, LONG, text};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 #[tokio::test]
 async fn the_prefill_comes_first_and_only_when_it_is_done() {
@@ -354,4 +355,30 @@ async fn many_polls_share_one_listener_and_all_wake() {
     times.sort_unstable();
     assert_eq!(times, (1..=8).collect::<Vec<u64>>());
     assert!(began.elapsed() < Duration::from_secs(8));
+}
+
+/// Found by the crash campaign: a replica that had not heard of the new registration answered its consumer that the
+/// subscription does not exist, which was the former one.
+#[tokio::test]
+async fn a_queue_of_a_former_registration_is_told_from_one_that_is_gone() {
+    let server = NatsServer::start().await;
+    let case = Case::new(&server, false).await;
+    case.live(2, "former").await;
+    let sequence = case.next(2000).await.expect("a message").id.sequence;
+    case.broker.remove_subscription(&case.s.name, case.s.incarnation).await.unwrap();
+    assert!(matches!(case.try_next(50).await, Err(ReadError::Gone)));
+    let Some(tombstone) = case.broker.registry().get(&case.s.name).await.unwrap() else {
+        panic!("no tombstone")
+    };
+    let again = Subscription {
+        incarnation: Incarnation(Uuid::new_v4()),
+        first_sequence: 2_000_000,
+        ..case.s.clone()
+    };
+    let entry = model::Entry::Subscription(again.clone());
+    case.broker.registry().update(&again.name, &entry, tombstone.revision).await.unwrap();
+    case.broker.queue(&again.name, again.incarnation).create(&again).await.unwrap();
+    assert!(matches!(case.try_next(50).await, Err(ReadError::Replaced)));
+    let late = case.readers.acknowledge(&case.s.name, case.s.incarnation, sequence).await;
+    assert!(matches!(late, Err(ReadError::Replaced)), "{late:?}");
 }

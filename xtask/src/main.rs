@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 mod bench;
+mod campaign;
 mod check;
 mod cluster;
 mod commands;
@@ -22,6 +23,8 @@ mod workspace;
 enum Task {
     /// Measure Headstart beside JetStream alone, and write the table of docs/benchmarks.md
     Bench(bench::Args),
+    /// The crash campaign: kill and stop everything, and prove that nothing is lost
+    Campaign(campaign::Args),
     /// Check format, lints, manifests, words, links, chart and dependencies
     Check {
         /// Only the gates whose names contain one of these
@@ -45,6 +48,7 @@ enum Task {
 fn main() -> ExitCode {
     let done = match Task::parse() {
         Task::Bench(args) => bench::run(&args),
+        Task::Campaign(args) => campaign::run(&args),
         Task::Check { gates } => check::run(&gates),
         Task::Cluster(args) => cluster::run(args).map(|()| ExitCode::SUCCESS),
         Task::Demo(args) => demo::run(&args),

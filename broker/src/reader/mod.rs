@@ -61,9 +61,12 @@ pub struct Delivered {
 /// Why a queue can't be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The subscription was removed, or is another one by now.
+    /// The subscription was removed.
     #[error("the subscription is gone")]
     Gone,
+    /// The subscription is another one by now, and this replica had not heard of it. By now it has.
+    #[error("the subscription was removed and registered again")]
+    Replaced,
     /// The subscription is registered, but its queue does not exist: its events are lost.
     #[error("the queue does not exist although the subscription is registered")]
     Broken,
@@ -235,11 +238,13 @@ impl Readers {
             Some(entry) => Some(entry),
             None => self.view.read(&queue.name).await?,
         };
-        let entry = entry
-            .filter(|e| e.value.incarnation == queue.incarnation && e.value.lifecycle != Lifecycle::Deleting)
-            .ok_or(ReadError::Gone)?;
-        // What is still in the stream is not delivered either: events are missing after it.
-        if entry.value.given_up.is_some() { Err(ReadError::GivenUp) } else { Ok(entry) }
+        match entry.filter(|e| e.value.lifecycle != Lifecycle::Deleting) {
+            None => Err(ReadError::Gone),
+            Some(entry) if entry.value.incarnation != queue.incarnation => Err(ReadError::Replaced),
+            // What is still in the stream is not delivered either: events are missing after it.
+            Some(entry) if entry.value.given_up.is_some() => Err(ReadError::GivenUp),
+            Some(entry) => Ok(entry),
+        }
     }
 
     /// The stream is missing: because the subscription is gone, or because something is broken.
@@ -247,7 +252,7 @@ impl Readers {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner).remove(&queue.stream);
         match self.entry(queue, true).await {
             Ok(_) => Ok(ReadError::Broken),
-            Err(error @ (ReadError::Gone | ReadError::GivenUp)) => Ok(error),
+            Err(error @ (ReadError::Gone | ReadError::Replaced | ReadError::GivenUp)) => Ok(error),
             Err(error) => Err(error),
         }
     }

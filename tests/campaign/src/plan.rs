@@ -1,0 +1,391 @@
+//! The plan: from a seed to all that is done and all that goes wrong, with times. Pure.
+
+use std::fmt;
+
+use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+use serde::Serialize;
+
+mod profile;
+
+use profile::Rates;
+
+/// Object types of the directory; each is a topic.
+pub const TOPICS: [&str; 4] = ["groups/group", "users/user", "mail/domain", "computers/linux"];
+
+/// What a run aims at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Profile {
+    /// Everything.
+    General,
+    /// Twins of attempts that stop and go on, servers that stop: the fence.
+    Zombies,
+    /// Names that are removed and registered again while late requests are under way.
+    Recreate,
+    /// Dispatchers that stop, go on and are killed: checkpoints and position.
+    Dispatchers,
+    /// Prefills asked for again while the API's replicas stop: what may be delivered.
+    Rounds,
+}
+
+/// How a consumer reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reading {
+    /// One message at a time.
+    Single,
+    /// Several at once.
+    Batch,
+    /// An open stream, as server-sent events or as lines.
+    Stream,
+}
+
+/// A consumer and what it does besides reading.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ConsumerPlan {
+    /// Name of its subscription.
+    pub name: String,
+    /// How it reads.
+    pub reading: Reading,
+    /// In order; the first one registers.
+    pub actions: Vec<(u64, Action)>,
+    /// For its own dice.
+    pub seed: u64,
+}
+
+/// What a consumer does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// Registers, or removes its subscription and registers again.
+    Register {
+        /// Requested topics, in order.
+        topics: Vec<String>,
+        /// Does it ask for a prefill?
+        prefill: bool,
+        /// Time between removal and registration.
+        gap_ms: u64,
+        /// Are requests of the former life left under way?
+        late: bool,
+    },
+    /// Asks for a prefill again.
+    Ask,
+    /// Does not read for a while.
+    Pause {
+        /// How long.
+        ms: u64,
+    },
+}
+
+/// A change of the directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Change {
+    /// When, at the earliest: the event of the one before comes first.
+    pub at_ms: u64,
+    /// Number of the object.
+    pub object: usize,
+    /// What happens to it.
+    pub kind: Kind,
+}
+
+/// What happens to an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// It comes into being.
+    Create,
+    /// It gets a new value.
+    Update,
+    /// It gets another DN.
+    Move,
+    /// It goes.
+    Delete,
+}
+
+/// A process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// One of two replicas.
+    Api(u8),
+    /// One of two.
+    Dispatcher(u8),
+    /// One of two.
+    Worker(u8),
+    /// The sweep.
+    Controller,
+    /// The server.
+    Nats,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Api(n) => write!(f, "api-{n}"),
+            Self::Dispatcher(n) => write!(f, "dispatcher-{n}"),
+            Self::Worker(n) => write!(f, "worker-{n}"),
+            Self::Controller => f.write_str("controller"),
+            Self::Nats => f.write_str("nats"),
+        }
+    }
+}
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fault {
+    /// SIGKILL, and a new start after a while.
+    Kill {
+        /// Whom.
+        target: Target,
+        /// How long it is away.
+        away_ms: u64,
+    },
+    /// SIGSTOP, and SIGCONT after a while.
+    Stop {
+        /// Whom.
+        target: Target,
+        /// How long.
+        for_ms: u64,
+    },
+    /// One of two dispatchers stops; when it goes on, the other one is killed.
+    Relay {
+        /// The one that stops.
+        stopped: u8,
+        /// How long.
+        for_ms: u64,
+        /// How long the other one is away.
+        away_ms: u64,
+    },
+    /// A replica of the API stops when the next task of a prefill was queued: if it is its own, before the marker.
+    AtTask {
+        /// The replica.
+        replica: u8,
+        /// How long.
+        for_ms: u64,
+    },
+    /// Another pod of the attempt that a consumer's prefill is at, which stops after a while and goes on later.
+    Twin {
+        /// Index of the consumer.
+        consumer: usize,
+        /// When it stops, after it has taken the fence: 0 is before it knows that it has.
+        stop_after_ms: u64,
+        /// How long, at most.
+        for_ms: u64,
+        /// It goes on so long after another one has completed the attempt, if that comes first.
+        after_seal_ms: Option<u64>,
+    },
+}
+
+/// All of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    /// Where it comes from.
+    pub seed: u64,
+    /// What it aims at.
+    pub profile: Profile,
+    /// How long faults and changes go on.
+    pub length_ms: u64,
+    /// Objects at the start: topic by number.
+    pub objects: Vec<usize>,
+    /// Time that each GET of an object takes: this makes prefills long enough to be hit.
+    pub get_delay_ms: u64,
+    /// In order.
+    pub changes: Vec<Change>,
+    /// All consumers.
+    pub consumers: Vec<ConsumerPlan>,
+    /// In order.
+    pub faults: Vec<(u64, Fault)>,
+}
+
+impl Plan {
+    /// The plan of a seed.
+    #[must_use]
+    pub fn new(seed: u64, profile: Profile, length_ms: u64, readings: &[Reading]) -> Self {
+        let rates = profile.rates();
+        let mut dice = StdRng::seed_from_u64(seed);
+        let objects: Vec<usize> = (0..rates.objects).map(|_| topic(&mut dice)).collect();
+        let changes = changes(&mut dice, &objects, length_ms, rates.change);
+        let consumers = (0..rates.consumers)
+            .map(|index| consumer(&mut dice, index, &rates, length_ms, readings))
+            .collect();
+        let faults = faults(&mut dice, profile, &rates, length_ms);
+        let get_delay_ms = dice.random_range(5..25);
+        Self { seed, profile, length_ms, objects, get_delay_ms, changes, consumers, faults }
+    }
+}
+
+/// Users are many, the others few.
+fn topic(dice: &mut StdRng) -> usize {
+    *[0, 1, 1, 1, 2, 3].choose(dice).unwrap_or(&1)
+}
+
+fn changes(dice: &mut StdRng, objects: &[usize], length_ms: u64, every: u64) -> Vec<Change> {
+    let mut alive: Vec<usize> = (0..objects.len()).collect();
+    let mut next = objects.len();
+    let mut changes = Vec::new();
+    let mut at_ms = 0;
+    while at_ms < length_ms {
+        // Bursts: many at once, then a while nothing.
+        let burst = if dice.random_ratio(1, 20) { dice.random_range(5..40) } else { 1 };
+        for _ in 0..burst {
+            let place = dice.random_range(0..alive.len());
+            let (object, kind) = match dice.random_range(0..100) {
+                0..15 => {
+                    alive.push(next);
+                    next += 1;
+                    (next - 1, Kind::Create)
+                }
+                15..28 if alive.len() > objects.len() / 2 => (alive.swap_remove(place), Kind::Delete),
+                28..38 => (alive[place], Kind::Move),
+                _ => (alive[place], Kind::Update),
+            };
+            changes.push(Change { at_ms, object, kind });
+        }
+        at_ms += dice.random_range(every / 2..=every * 3 / 2).max(1) * burst.min(10);
+    }
+    changes
+}
+
+fn consumer(
+    dice: &mut StdRng,
+    index: usize,
+    rates: &Rates,
+    length_ms: u64,
+    readings: &[Reading],
+) -> ConsumerPlan {
+    let reading = readings.get(index % readings.len().max(1)).copied().unwrap_or(Reading::Single);
+    let with_prefill = index % 4 != 3;
+    let mut actions = Vec::new();
+    let mut at = dice.random_range(0..2000);
+    let mut asks_at = at;
+    while at < length_ms {
+        actions.push((at, registration(dice, with_prefill)));
+        if dice.random_ratio(1, 3) {
+            // What fills the queue stays there for a while.
+            actions.push((at, Action::Pause { ms: dice.random_range(500..4000) }));
+        }
+        let ends = at + dice.random_range(rates.register / 2..rates.register * 3 / 2);
+        asks_at = asks_at.max(at) + dice.random_range(rates.ask / 4..rates.ask);
+        while asks_at < ends.min(length_ms) {
+            actions.push((asks_at, Action::Ask));
+            asks_at += dice.random_range(rates.ask / 3..rates.ask * 5 / 3);
+        }
+        let mut pauses = at;
+        loop {
+            pauses += dice.random_range(4000..16_000);
+            if pauses >= ends.min(length_ms) {
+                break;
+            }
+            actions.push((pauses, Action::Pause { ms: dice.random_range(300..5000) }));
+        }
+        at = ends;
+    }
+    actions.sort_by_key(|(at, _)| *at);
+    ConsumerPlan { name: format!("consumer-{index}"), reading, actions, seed: dice.random() }
+}
+
+fn registration(dice: &mut StdRng, prefill: bool) -> Action {
+    let mut topics: Vec<String> = TOPICS.iter().map(|t| (*t).to_owned()).collect();
+    for place in (1..topics.len()).rev() {
+        topics.swap(place, dice.random_range(0..=place));
+    }
+    topics.truncate(dice.random_range(2..=TOPICS.len()));
+    let gap_ms = if dice.random_ratio(2, 3) { 0 } else { dice.random_range(0..1500) };
+    Action::Register { topics, prefill, gap_ms, late: dice.random_ratio(1, 2) }
+}
+
+fn faults(dice: &mut StdRng, profile: Profile, rates: &Rates, length_ms: u64) -> Vec<(u64, Fault)> {
+    let mut faults = Vec::new();
+    let mut at = 1500;
+    loop {
+        at += dice.random_range(rates.fault / 3..rates.fault * 5 / 3);
+        if at >= length_ms {
+            return faults;
+        }
+        if dice.random_ratio(profile.twins(), 100) {
+            let consumer = dice.random_range(0..rates.consumers);
+            let stop_after_ms = if dice.random_ratio(2, 3) { 0 } else { dice.random_range(1..900) };
+            // Long enough that another one takes over, finishes and is read, sometimes.
+            let after_seal_ms = dice.random_ratio(2, 3).then(|| dice.random_range(0..500));
+            let for_ms = dice.random_range(3500..12_000) + if after_seal_ms.is_some() { 8000 } else { 0 };
+            faults.push((at, Fault::Twin { consumer, stop_after_ms, for_ms, after_seal_ms }));
+            continue;
+        }
+        if dice.random_ratio(profile.relays(), 100) {
+            let (stopped, for_ms) = (dice.random_range(0..2), dice.random_range(500..3000));
+            faults.push((at, Fault::Relay { stopped, for_ms, away_ms: dice.random_range(500..2500) }));
+            continue;
+        }
+        if dice.random_ratio(profile.at_tasks(), 100) {
+            let (replica, for_ms) = (dice.random_range(0..2), dice.random_range(1000..4000));
+            faults.push((at, Fault::AtTask { replica, for_ms }));
+            continue;
+        }
+        let Ok((target, _)) = profile.targets().choose_weighted(dice, |(_, weight)| *weight) else {
+            continue;
+        };
+        let target = *target;
+        let fault = if dice.random_ratio(45, 100) {
+            // The server's store is kept, and everything stands still without it.
+            let away_ms = dice.random_range(0..if target == Target::Nats { 1500 } else { 4000 });
+            Fault::Kill { target, away_ms }
+        } else {
+            let for_ms = match target {
+                Target::Nats => dice.random_range(200..9000),
+                // Longer than any time-out, or a blink.
+                _ if dice.random_ratio(1, 5) => dice.random_range(12_000..20_000),
+                _ if dice.random_ratio(1, 2) => dice.random_range(200..1500),
+                _ => dice.random_range(1500..8000),
+            };
+            Fault::Stop { target, for_ms }
+        };
+        faults.push((at, fault));
+        // Troubles come together.
+        if dice.random_ratio(1, 6) {
+            at = at.saturating_sub(rates.fault / 3);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Profile; 5] =
+        [Profile::General, Profile::Zombies, Profile::Recreate, Profile::Dispatchers, Profile::Rounds];
+
+    #[test]
+    fn the_same_seed_gives_the_same_plan() {
+        for profile in ALL {
+            let [a, b, c] = [7, 7, 8].map(|seed| Plan::new(seed, profile, 60_000, &[Reading::Single]));
+            assert_eq!(a, b);
+            assert_ne!(a, c);
+            assert!(!a.faults.is_empty() && !a.changes.is_empty());
+        }
+    }
+
+    #[test]
+    fn only_what_is_there_is_changed() {
+        let plan = Plan::new(3, Profile::General, 120_000, &[Reading::Single]);
+        let mut alive: std::collections::BTreeSet<usize> = (0..plan.objects.len()).collect();
+        for change in &plan.changes {
+            match change.kind {
+                Kind::Create => assert!(alive.insert(change.object)),
+                Kind::Delete => assert!(alive.remove(&change.object)),
+                Kind::Update | Kind::Move => assert!(alive.contains(&change.object)),
+            }
+        }
+        assert!(plan.changes.is_sorted_by_key(|change| change.at_ms));
+    }
+
+    #[test]
+    fn a_consumer_registers_first() {
+        for profile in ALL {
+            for consumer in Plan::new(11, profile, 90_000, &[Reading::Single]).consumers {
+                assert!(matches!(consumer.actions[0].1, Action::Register { .. }), "{consumer:?}");
+                assert!(consumer.actions.is_sorted_by_key(|(at, _)| *at));
+            }
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Changes of the directory, and their events: strictly one after the other, as the directory's listener does it.
+
+use std::{collections::HashMap, time::Duration};
+
+use anyhow::{Context, Result};
+use reqwest::Method;
+use serde_json::{Value, json};
+use stand_in_udm::Directory;
+
+use crate::{
+    client::{Api, Role},
+    history::{Event, Outcome, Recorder},
+    plan::{Change, Kind, Plan, TOPICS},
+};
+
+/// Pause before an event is sent again.
+const AGAIN_AFTER: Duration = Duration::from_millis(150);
+
+/// The directory and who changes it.
+pub struct Workload {
+    directory: Directory,
+    recorder: Recorder,
+    api: Api,
+    known: HashMap<usize, Known>,
+    number: u64,
+    tries: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Known {
+    topic: usize,
+    dn: String,
+    version: u64,
+    moves: u64,
+}
+
+impl Workload {
+    /// Fills the directory.
+    ///
+    /// # Errors
+    /// The directory refuses an object.
+    pub fn new(plan: &Plan, directory: Directory, api: Api, recorder: Recorder) -> Result<Self> {
+        let mut workload = Self { directory, recorder, api, known: HashMap::new(), number: 0, tries: 0 };
+        for (object, topic) in plan.objects.iter().enumerate() {
+            workload.apply(object, Kind::Create, *topic)?;
+        }
+        Ok(workload)
+    }
+
+    /// Carries out the plan's changes, each followed by its event.
+    ///
+    /// # Errors
+    /// The directory refuses an object.
+    pub async fn run(&mut self, plan: &Plan) -> Result<()> {
+        for Change { at_ms, object, kind } in &plan.changes {
+            let due = Duration::from_millis(*at_ms);
+            let now = Duration::from_micros(self.recorder.now());
+            if now < due {
+                tokio::time::sleep(due - now).await;
+            }
+            // After a stop of everything the plan's rest must not become one long burst.
+            if now > Duration::from_millis(plan.length_ms) {
+                return Ok(());
+            }
+            // New objects have the topic that their number says.
+            let event = self.apply(*object, *kind, [0, 1, 1, 1, 2, 3][object % 6])?;
+            self.post(event).await;
+        }
+        Ok(())
+    }
+
+    /// One last change of each topic; answers their numbers. Who has got it has got everything.
+    ///
+    /// # Errors
+    /// The directory refuses an object.
+    pub async fn finish(&mut self) -> Result<HashMap<String, u64>> {
+        let mut last = HashMap::new();
+        for (topic, name) in TOPICS.iter().enumerate() {
+            // An object of its own: its change does not paint over what another one should have shown.
+            let event = self.apply(usize::MAX - topic, Kind::Create, topic)?;
+            self.post(event).await;
+            last.insert((*name).to_owned(), self.number);
+        }
+        Ok(last)
+    }
+
+    /// Changes the directory; answers the event.
+    fn apply(&mut self, object: usize, kind: Kind, topic: usize) -> Result<Value> {
+        self.number += 1;
+        let start = self.recorder.now();
+        let id = format!("object-{object}");
+        let old = self.known.get(&object).cloned();
+        let mut new = old.clone().unwrap_or_else(|| Known {
+            topic,
+            dn: format!("cn={id},cn=place-0,dc=example,dc=org"),
+            version: 0,
+            moves: 0,
+        });
+        new.version += 1;
+        if kind == Kind::Move {
+            new.moves += 1;
+            new.dn = format!("cn={id},cn=place-{},dc=example,dc=org", new.moves);
+        }
+        let image = |known: &Known, number: u64| {
+            json!({
+                "dn": known.dn, "objectType": TOPICS[known.topic], "id": id,
+                "properties": {"version": known.version, "change": number},
+            })
+        };
+        let after = image(&new, self.number);
+        let before = old.as_ref().map_or(json!({}), |old| image(old, self.number));
+        if let (Kind::Move, Some(old)) = (kind, &old) {
+            self.directory.rename(&old.dn, &new.dn);
+        }
+        if kind == Kind::Delete {
+            self.directory.remove(&new.dn);
+            self.known.remove(&object);
+        } else {
+            self.directory.put(&after.to_string()).map_err(anyhow::Error::msg).context("the directory")?;
+            self.known.insert(object, new.clone());
+        }
+        let (number, version, topic) = (self.number, new.version, TOPICS[new.topic]);
+        let (present, moved) = (kind != Kind::Delete, kind == Kind::Move);
+        let changed = Event::Changed { number, object: id, topic: topic.into(), version, present, moved };
+        self.recorder.note(start, changed);
+        // A deletion tells its number and version in what was.
+        let (old, new) = if present { (before, after) } else { (after, json!({})) };
+        Ok(json!({
+            "publisher_name": "udm-listener", "ts": "2026-01-31T12:00:00", "realm": "udm", "topic": topic,
+            "body": {"old": old, "new": new},
+        }))
+    }
+
+    /// Sends an event until it is accepted.
+    async fn post(&mut self, event: Value) {
+        let number = self.number;
+        loop {
+            // On to the other replica only when one fails.
+            let replica = self.tries;
+            let start = self.recorder.now();
+            let answer =
+                self.api.call(replica, Role::Events, Method::POST, "/v1/messages", Some(event.clone()));
+            let outcome = match answer.await {
+                Some((202, _)) => Outcome::Done,
+                Some(_) | None => Outcome::Unknown,
+            };
+            self.recorder.note(start, Event::Posted { number, outcome });
+            if outcome == Outcome::Done {
+                return;
+            }
+            self.tries += 1;
+            tokio::time::sleep(AGAIN_AFTER).await;
+        }
+    }
+}
