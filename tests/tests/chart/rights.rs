@@ -142,10 +142,18 @@ async fn consume(api: &Broker, s: &Subscription) {
     let view = api.registry().view(shutdown.clone());
     view.synced().await;
     let readers = Readers::new(api.clone(), view, ReaderConfig::default());
-    for _ in 0..3 {
-        let message = readers.next(&s.name, s.incarnation, SOON, &shutdown, false).await.unwrap().unwrap();
-        assert!(readers.acknowledge(&s.name, s.incarnation, message.id.sequence).await.unwrap());
-    }
+    let message = readers.next(&s.name, s.incarnation, SOON, &shutdown, false).await.unwrap().unwrap();
+    assert!(readers.acknowledge(&s.name, s.incarnation, message.id.sequence).await.unwrap());
+    let batch = readers.batch(&s.name, s.incarnation, SOON, &shutdown, 10).await.unwrap();
+    assert_eq!(batch.len(), 1, "the rest of the prefill");
+    // A stream hears of an acknowledgement, and goes on.
+    let stream = readers.stream(&s.name, s.incarnation, 1, None, shutdown.clone()).await;
+    let mut stream = stream.unwrap().unwrap();
+    assert_eq!(stream.next(SOON).await.unwrap().len(), 1);
+    let through = readers.acknowledge_through(&s.name, s.incarnation, batch[0].id.sequence).await;
+    assert_eq!(through.unwrap(), 1);
+    let live = stream.next(SOON).await.unwrap();
+    assert!(readers.acknowledge(&s.name, s.incarnation, live[0].id.sequence).await.unwrap());
     // Waits at the end of the queue, which takes a consumer.
     let more = readers.next(&s.name, s.incarnation, Duration::from_millis(300), &shutdown, false).await;
     assert!(more.unwrap().is_none());
