@@ -34,8 +34,9 @@ impl Readers {
         limits: Limits,
     ) -> Result<Look, ReadError> {
         for reread in 0..=REREADS {
-            let entry = self.entry(queue, reread > 0).await?;
-            if let Some(look) = self.look_once(queue, memory, &entry.value, limits).await? {
+            let fresh = reread > 0;
+            let entry = self.entry(queue, fresh).await?;
+            if let Some(look) = self.look_once(queue, memory, &entry.value, fresh, limits).await? {
                 return Ok(look);
             }
         }
@@ -43,12 +44,13 @@ impl Readers {
         Ok(Look::Empty { main_is_empty: false })
     }
 
-    /// `None`: what is there does not fit the entry, which has to be read again.
+    /// `None`: what is there does not fit the entry, which has to be read again. `fresh`: it was just read.
     async fn look_once(
         &self,
         queue: &Queue,
         memory: &Memory,
         view: &Subscription,
+        fresh: bool,
         limits: Limits,
     ) -> Result<Option<Look>, ReadError> {
         // A prefill that was sealed and seen drained stays drained: nobody writes to it until a later attempt takes
@@ -57,11 +59,20 @@ impl Readers {
         let (main, prefill) = if prefill_decides(view) && !drained {
             // At the same time: which of them was looked at first does not matter. That the prefill is done was known
             // before, so it is complete, and what is seen of it can only be removed.
-            futures::future::try_join(
+            //
+            // Whether a prefill was asked for again has to be asked, and now: another replica that knows of it may
+            // have delivered live messages meanwhile, and nothing of this prefill may come after those. Found by the
+            // crash campaign: a replica that lagged by milliseconds brought back what had just been deleted.
+            let (main, prefill, current) = futures::future::try_join3(
                 self.page(queue, Part::Main, 1, Limits::ONE),
                 self.page(queue, Part::Prefill, 1, limits),
+                async { if fresh { Ok(true) } else { self.is_current(queue, view).await } },
             )
-            .await?
+            .await?;
+            if !current {
+                return Ok(None);
+            }
+            (main, prefill)
         } else {
             (self.page(queue, Part::Main, 1, limits).await?, Page::default())
         };
@@ -89,6 +100,13 @@ impl Readers {
                 }
             }
         })
+    }
+
+    /// Does the leader know the same round and attempt as we do?
+    async fn is_current(&self, queue: &Queue, view: &Subscription) -> Result<bool, ReadError> {
+        let entry = self.entry(queue, true).await?;
+        let of = |s: &Subscription| (s.prefill.state, s.prefill.round, s.prefill.attempt);
+        Ok(of(&entry.value) == of(view))
     }
 
     /// The prefill that the view knows as done was seen empty. Is it sealed, too? Then it stays so. (The state may
