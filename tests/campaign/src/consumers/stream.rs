@@ -71,6 +71,11 @@ impl Consumer {
             self.delivered(start, from_head, &came);
             let count = self.unacknowledged.len();
             self.acknowledge_through(count).await;
+            if !self.unacknowledged.is_empty() {
+                // It has "crashed" and knows nothing of what it got. To tell where it was would mean that it does.
+                self.stream = None;
+                return;
+            }
         }
         // A client that reconnects, with or without telling where it was.
         if ended || self.dice.random_ratio(1, 150) {
