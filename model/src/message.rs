@@ -120,6 +120,13 @@ impl Message {
     /// DN of the object of a stored message, for people; after the change, or before it if it was deleted.
     #[must_use]
     pub fn dn(stored: &[u8]) -> Option<String> {
+        let (before, after) = Self::dns(stored)?;
+        after.or(before)
+    }
+
+    /// DNs of the object of a stored message before and after the change; `None` if the message can't be read.
+    #[must_use]
+    pub fn dns(stored: &[u8]) -> Option<(Option<String>, Option<String>)> {
         #[derive(Deserialize)]
         struct Stored {
             body: Sides,
@@ -134,7 +141,7 @@ impl Message {
             dn: Option<String>,
         }
         let Stored { body: Sides { old, new } } = serde_json::from_slice(stored).ok()?;
-        new.dn.or(old.dn)
+        Some((old.dn, new.dn))
     }
 
     /// The message as JSON with its place in a queue appended: `sequence_number` and `num_delivered`. The stored

@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use serde::Deserialize;
+use crate::Message;
 
 /// Events of a round that are looked at. Beyond it all stay in the queue: that costs a repeat, never a change.
 const SEAM_EVENTS_MAX: usize = 10_000;
@@ -40,32 +40,14 @@ enum Touches {
     Unknown,
 }
 
-#[derive(Deserialize)]
-struct Stored {
-    body: Sides,
-}
-
-#[derive(Deserialize)]
-struct Sides {
-    old: Side,
-    new: Side,
-}
-
-#[derive(Deserialize)]
-struct Side {
-    dn: Option<String>,
-}
-
 /// DNs are compared without regard to case, as the directory does.
 fn key(dn: &str) -> Arc<str> {
     dn.to_lowercase().into()
 }
 
 fn touches(stored: &[u8]) -> Touches {
-    let Ok(Stored { body: Sides { old, new } }) = serde_json::from_slice(stored) else {
-        return Touches::Unknown;
-    };
-    match (old.dn.as_deref().map(key), new.dn.as_deref().map(key)) {
+    let Some((old, new)) = Message::dns(stored) else { return Touches::Unknown };
+    match (old.as_deref().map(key), new.as_deref().map(key)) {
         (Some(old), Some(new)) if old == new => Touches::One(old),
         (Some(old), Some(new)) => Touches::Moved(old, new),
         (Some(dn), None) | (None, Some(dn)) => Touches::One(dn),
