@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use serde::Serialize;
 
 mod profile;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::StreamExt;
-use rand::Rng;
+use rand::RngExt;
 use reqwest::{Method, header};
 use serde_json::Value;
 
