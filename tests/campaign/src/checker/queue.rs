@@ -9,6 +9,9 @@ use crate::history::{Message, Outcome};
 #[derive(Debug, Default)]
 pub(super) struct Window {
     pending: VecDeque<Pending>,
+    /// Place in `pending` of the next message. A stream that begins at the head again, after its client has forgotten what
+    /// it got, goes through what is pending in several portions.
+    next: usize,
     seen: HashSet<u64>,
     acknowledged: HashSet<u64>,
 }
@@ -33,7 +36,7 @@ impl Window {
         messages: &'a [Message],
     ) -> (Vec<&'a Message>, Vec<Complaint>) {
         let (mut new, mut complaints) = (Vec::new(), Vec::new());
-        let mut place = if from_head { 0 } else { self.pending.len() };
+        let mut place = if from_head { 0 } else { self.next.min(self.pending.len()) };
         if let Some(first) = messages.first().filter(|_| from_head) {
             self.make_way(first.sequence);
         }
@@ -58,6 +61,7 @@ impl Window {
             self.pending.push_back(Pending { sequence, prefill: message.prefill, maybe_removed: false });
             place = self.pending.len();
         }
+        self.next = place;
         (new, complaints)
     }
 
@@ -100,5 +104,6 @@ impl Window {
 
     fn remove(&mut self, place: usize) {
         self.acknowledged.extend(self.pending.drain(..=place).map(|pending| pending.sequence));
+        self.next = self.next.saturating_sub(place + 1);
     }
 }

@@ -66,6 +66,12 @@ impl Story {
         self.step(Event::Delivered { life, from_head: true, messages })
     }
 
+    /// A stream goes on.
+    fn go_on(self, messages: Vec<Message>) -> Self {
+        let life = self.life();
+        self.step(Event::Delivered { life, from_head: false, messages })
+    }
+
     fn ack(self, through: u64, outcome: Outcome) -> Self {
         let life = self.life();
         self.step(Event::Acknowledged { life, through, outcome })
@@ -337,4 +343,17 @@ fn a_queue_that_stops_and_answers_that_nobody_explains() {
     let story = directory().register(false);
     let life = story.life();
     story.step(Event::Unexpected { life, what: "500".to_owned() }).drained().is(&[Unexpected]);
+}
+
+#[test]
+fn a_stream_that_begins_anew_goes_through_what_is_pending_in_portions() {
+    let story = directory().register(false).event("u1", 2).event("u2", 2).event("u1", 3);
+    let (first, second, third) = (live(6, "u1", 2, 4), live(7, "u2", 2, 5), live(8, "u1", 3, 6));
+    let all = vec![first.clone(), second.clone(), third.clone()];
+    // The client has forgotten everything.
+    let anew = story.deliver(all).deliver(vec![first]);
+    let whole = anew.clone().ack(6, Done).go_on(vec![second]).go_on(vec![third.clone()]).ack(8, Done);
+    whole.drained().is(&[]);
+    let gap = anew.ack(6, Done).go_on(vec![third]).ack(8, Done).drained();
+    assert!(gap.breaks().contains(&LostUnacknowledged));
 }
