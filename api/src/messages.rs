@@ -7,11 +7,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::{Bytes, BytesMut};
-use model::{PrefillState, Subscription};
+use model::{PrefillState, Subscription, SubscriptionName};
 use serde_json::json;
 
 use crate::{
-    app::Shared,
+    app::{App, Shared},
     auth::{Login, Role},
     error::{ApiError, json as json_answer, null},
     query::{Pairs, Parameters},
@@ -53,11 +53,7 @@ pub(crate) async fn next(
     app.metrics.deliveries.inc_by(u64::from(delivered.is_some()));
     let nothing = delivered.is_none();
     let body = delivered.map_or(Bytes::from_static(b"null"), |message| message.payload);
-    let mut answer = messages(body);
-    if nothing && let Some(status) = app.view.get(name.as_str()).and_then(|e| failed(&e.value)) {
-        answer.headers_mut().insert(PREFILL_STATUS, status);
-    }
-    Ok(answer)
+    Ok(messages(&app, name, body, nothing))
 }
 
 /// All that waits, up to a limit.
@@ -86,18 +82,17 @@ pub(crate) async fn batch(
         body.extend_from_slice(&message.payload);
     }
     body.extend_from_slice(b"]");
-    let mut answer = messages(body.freeze());
-    if delivered.is_empty()
-        && let Some(status) = app.view.get(name.as_str()).and_then(|e| failed(&e.value))
-    {
-        answer.headers_mut().insert(PREFILL_STATUS, status);
-    }
-    Ok(answer)
+    Ok(messages(&app, name, body.freeze(), delivered.is_empty()))
 }
 
-/// What is JSON already.
-fn messages(body: Bytes) -> Response {
-    (StatusCode::OK, [(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
+/// What is JSON already. Whoever gets `nothing` because the prefill has failed is told so.
+fn messages(app: &App, name: &SubscriptionName, body: Bytes, nothing: bool) -> Response {
+    let content_type = [(CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+    let mut answer = (StatusCode::OK, content_type, body).into_response();
+    if nothing && let Some(status) = app.view.get(name.as_str()).and_then(|e| failed(&e.value)) {
+        answer.headers_mut().insert(PREFILL_STATUS, status);
+    }
+    answer
 }
 
 fn failed(subscription: &Subscription) -> Option<HeaderValue> {

@@ -1,6 +1,7 @@
 //! A lane that has lost its backlog reads the log itself, until it is where the main reader is.
 //!
-//! The same rules as for the main reader: strictly in order, from markers of its own subscription on by their topics. [`Mailbox`](crate::mailbox::Mailbox) says when it may end.
+//! The same rules as for the main reader: strictly in order, from markers of its own subscription on by their topics.
+//! [`Mailbox`](crate::mailbox::Mailbox) says when it may end.
 
 use std::time::Duration;
 
