@@ -1,6 +1,6 @@
 {{/*
 A Deployment of our own binary.
-(dict root component config env passwords [port] [token] [template: mount the Job template])
+(dict root component config env passwords [port] [scheme] [token] [template: mount the Job template])
 */}}
 {{- define "headstart.deployment" -}}
 {{- $values := get .root.Values .component -}}
@@ -36,9 +36,9 @@ spec:
           ports:
             - name: http
               containerPort: {{ .port | default 8080 }}
-          {{- include "headstart.probes" .root | nindent 10 }}
-          {{- if or .template $values.extraVolumeMounts }}
+          {{- include "headstart.probes" (dict "root" .root "scheme" (.scheme | default "HTTP")) | nindent 10 }}
           volumeMounts:
+            {{- include "headstart.fileMounts" . | trim | nindent 12 }}
             {{- if .template }}
             - name: job-template
               mountPath: /etc/headstart/template
@@ -47,9 +47,8 @@ spec:
             {{- with $values.extraVolumeMounts }}
             {{- tpl (toYaml .) $.root | nindent 12 }}
             {{- end }}
-          {{- end }}
-      {{- if or .template $values.extraVolumes }}
       volumes:
+        {{- include "headstart.fileVolumes" . | trim | nindent 8 }}
         {{- if .template }}
         - name: job-template
           configMap:
@@ -58,7 +57,6 @@ spec:
         {{- with $values.extraVolumes }}
         {{- tpl (toYaml .) $.root | nindent 8 }}
         {{- end }}
-      {{- end }}
 {{ end -}}
 
 {{/* Environment of those that make, show and keep queues. */}}

@@ -35,12 +35,14 @@ spec:
             {{- with $prefill.extraEnvVars }}
             {{- tpl (toYaml .) $ | nindent 12 }}
             {{- end }}
-          {{- with $prefill.extraVolumeMounts }}
           volumeMounts:
+            {{- include "headstart.fileMounts" $scope | trim | nindent 12 }}
+            {{- with $prefill.extraVolumeMounts }}
             {{- tpl (toYaml .) $ | nindent 12 }}
-          {{- end }}
-      {{- with $prefill.extraVolumes }}
+            {{- end }}
       volumes:
+        {{- include "headstart.fileVolumes" $scope | trim | nindent 8 }}
+        {{- with $prefill.extraVolumes }}
         {{- tpl (toYaml .) $ | nindent 8 }}
-      {{- end }}
+        {{- end }}
 {{ end -}}

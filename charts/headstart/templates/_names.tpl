@@ -19,7 +19,7 @@
 {{- define "headstart.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "headstart.name" .root }}
 app.kubernetes.io/instance: {{ .root.Release.Name }}
-app.kubernetes.io/component: {{ .component }}
+app.kubernetes.io/component: {{ kebabcase .component }}
 {{- end -}}
 
 {{/* Labels of a pod: without versions, so that a new chart alone starts no pod anew. (dict root component [managedBy]) */}}
@@ -52,7 +52,7 @@ annotations:
 {{- end -}}
 
 {{- define "headstart.serviceAccountName" -}}
-{{- get .root.Values.serviceAccount.names .component | default (printf "%s-%s" (include "headstart.fullname" .root) .component) -}}
+{{- get .root.Values.serviceAccount.names .component | default (printf "%s-%s" (include "headstart.fullname" .root) (kebabcase .component)) -}}
 {{- end -}}
 
 {{/* The components that run with this launcher, with spaces between them. The prefill runs in Jobs. */}}

@@ -82,7 +82,6 @@ annotations:
 
 {{/* Environment that every component has. (dict root component config) */}}
 {{- define "headstart.env" -}}
-{{- $auth := (get .root.Values .component).nats.auth -}}
 - name: LOG_LEVEL
   value: {{ .config.LOG_LEVEL | quote }}
 - name: LOG_FORMAT
@@ -91,9 +90,7 @@ annotations:
   value: {{ include "headstart.natsUrl" .root | quote }}
 - name: NATS_USER
   value: {{ include "headstart.natsUser" . | quote }}
-- name: NATS_PASSWORD
-  valueFrom:
-    {{- include "headstart.passwordRef" (dict "root" .root "auth" $auth "secret" (include "headstart.natsSecret" .)) | nindent 4 }}
+{{ include "headstart.fileEnv" . | trim }}
 {{- end -}}
 
 {{/* Where prefills read. */}}
@@ -112,9 +109,6 @@ annotations:
   {{- else }}
   value: {{ $auth.username | quote }}
   {{- end }}
-- name: UDM_PASSWORD
-  valueFrom:
-    {{- include "headstart.passwordRef" (dict "root" . "auth" $auth "secret" (printf "%s-prefill-udm" (include "headstart.fullname" .))) | nindent 4 }}
 {{- end }}
 - name: UDM_CONCURRENCY
   value: {{ $config.udmConcurrency | quote }}
@@ -138,16 +132,18 @@ annotations:
 {{- if regexMatch "^https?://" (include "headstart.source" .) }}true{{ end -}}
 {{- end -}}
 
-{{/* Probes of our own binary. (root) */}}
+{{/* Probes of our own binary. (dict root scheme) */}}
 {{- define "headstart.probes" -}}
 livenessProbe:
   httpGet:
     path: /healthz
     port: http
-  {{- toYaml .Values.livenessProbe | nindent 2 }}
+    scheme: {{ .scheme }}
+  {{- toYaml .root.Values.livenessProbe | nindent 2 }}
 readinessProbe:
   httpGet:
     path: /readyz
     port: http
-  {{- toYaml .Values.readinessProbe | nindent 2 }}
+    scheme: {{ .scheme }}
+  {{- toYaml .root.Values.readinessProbe | nindent 2 }}
 {{- end -}}

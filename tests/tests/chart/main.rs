@@ -3,7 +3,9 @@
 //! Needs helm, and no cluster. Goldens are updated with `INSTA_UPDATE=always cargo test -p e2e --test chart`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod extra_users;
 mod helm;
+mod monitoring;
 mod permissions;
 mod pods;
 mod rights;
@@ -66,6 +68,19 @@ fn unknown_and_impossible_values_are_refused_by_name() {
         ("prefill.udm.auth.password=", "prefill.udm.auth"),
         ("nats.bundled=false", "nats.auth"),
         ("nats.streamReplicas=3", "streamReplicas"),
+        ("nats.tls.enabled=true", "nats.tls.server.existingSecret.name"),
+        (
+            "nats.extraUsers.looker.enabled=true,nats.extraUsers.looker.auth.password=x",
+            "nats.extraUsers.looker.permissions",
+        ),
+        ("nats.extraUsers.a_b.enabled=true", "extraUsers"),
+        ("api.tls.enabled=true", "api.tls.existingSecret.name"),
+        ("ingress.enabled=true", "ingress.host"),
+        ("ingress.enabled=true,ingress.host=a.example,ingress.tls.enabled=true", "ingress.tls.secretName"),
+        ("httpRoute.enabled=true", "httpRoute.parentRefs"),
+        ("registerConsumers.createUsers.mail.secret=x", "mail"),
+        ("registerConsumers.config.ifDifferent=replace", "ifDifferent"),
+        ("networkPolicy.udm.ports={http}", "networkPolicy/udm/ports"),
     ] {
         let refusal = helm::template("minimal", &["--set", set]).expect_err(set);
         assert!(refusal.contains(word), "{set}: {refusal}");
@@ -76,15 +91,21 @@ fn unknown_and_impossible_values_are_refused_by_name() {
 
 #[test]
 fn nothing_is_cluster_scoped_or_outside_of_the_namespace() {
-    const NAMESPACED: [&str; 9] = [
+    const NAMESPACED: [&str; 15] = [
         "ConfigMap",
         "Deployment",
+        "HTTPRoute",
+        "Ingress",
         "Job",
+        "NetworkPolicy",
+        "PodDisruptionBudget",
+        "PrometheusRule",
         "Role",
         "RoleBinding",
         "Secret",
         "Service",
         "ServiceAccount",
+        "ServiceMonitor",
         "StatefulSet",
     ];
     for set in SETS {
@@ -192,6 +213,47 @@ fn passwords_are_generated_once_for_each() {
     all.sort();
     all.dedup();
     assert_eq!(all.len(), 8, "no two alike");
+}
+
+#[test]
+fn a_dump_needs_no_password_of_udm() {
+    let options = ["--set", "prefill.udm.auth.password=,prefill.config.SOURCE=/data/dump.ldif"];
+    let objects = render_with("minimal", &options);
+    let template = objects.iter().find_map(|object| object.pointer("/data/job.yaml")).unwrap();
+    let template = template.as_str().unwrap();
+    assert!(template.contains("NATS_PASSWORD_FILE") && !template.contains("UDM_PASSWORD_FILE"), "{template}");
+    assert!(!objects.iter().any(|o| kind(o) == "Secret" && name(o).contains("udm")));
+}
+
+#[test]
+fn a_budget_never_keeps_the_only_pod_from_moving() {
+    let budgets = |options: &[&str]| -> Vec<String> {
+        let budgets =
+            render_with("minimal", options).into_iter().filter(|o| kind(o) == "PodDisruptionBudget");
+        budgets.map(|budget| name(&budget).to_owned()).collect()
+    };
+    assert_eq!(budgets(&[]), [] as [&str; 0]);
+    let two = ["--set", "replicaCount.api=2,replicaCount.dispatcher=3"];
+    assert_eq!(budgets(&two), ["ums-headstart-api", "ums-headstart-dispatcher"]);
+}
+
+/// Every pod's labels are matched by exactly one policy, or a pod would be open or shut by accident.
+#[test]
+fn each_pod_has_a_network_policy() {
+    let objects = render("everything");
+    let policies: Vec<&Value> = objects.iter().filter(|o| kind(o) == "NetworkPolicy").collect();
+    let mut pods: Vec<Value> =
+        objects.iter().filter_map(|o| o.pointer("/spec/template/metadata/labels").cloned()).collect();
+    let template = objects.iter().find_map(|o| o.pointer("/data/job.yaml")).unwrap().as_str().unwrap();
+    pods.push(helm::parse(template)[0]["spec"]["template"]["metadata"]["labels"].clone());
+    assert_eq!(pods.len(), policies.len());
+    for labels in pods {
+        let matches = policies.iter().filter(|policy| {
+            let wanted = policy["spec"]["podSelector"]["matchLabels"].as_object().unwrap();
+            wanted.iter().all(|(key, value)| labels.get(key) == Some(value))
+        });
+        assert_eq!(matches.count(), 1, "{labels}");
+    }
 }
 
 #[test]

@@ -58,15 +58,25 @@ fn nats_server_takes_the_configuration() {
         let is_config = |object: &&Value| kind(object) == "ConfigMap" && name(object).ends_with("-nats");
         let config = objects.iter().find(is_config).unwrap()["data"]["nats.conf"].as_str().unwrap();
         let folder = tempfile::tempdir().unwrap();
+        let certificate = rcgen::generate_simple_self_signed(vec!["nats".to_owned()]).unwrap();
+        for (file, pem) in [
+            ("tls.crt", certificate.cert.pem()),
+            ("ca.crt", certificate.cert.pem()),
+            ("tls.key", certificate.signing_key.serialize_pem()),
+        ] {
+            std::fs::write(folder.path().join(file), pem).unwrap();
+        }
         let file = folder.path().join("nats.conf");
-        std::fs::write(&file, config).unwrap();
+        std::fs::write(&file, config.replace("/etc/nats-tls", &folder.path().display().to_string())).unwrap();
         let mut server = Command::new(nats_server_binary());
         server.arg("-t").arg("-c").arg(&file);
         // As the StatefulSet sets them: in quotes, so that anything is a text.
-        for (role, password) in
-            [("API", "1e5"), ("DISPATCHER", "a#b"), ("CONTROLLER", "{x"), ("PREFILL", "$2")]
-        {
-            server.env(format!("NATS_PASSWORD_{role}"), format!("'{password}'"));
+        let stateful_set = objects.iter().find(|object| kind(object) == "StatefulSet").unwrap();
+        let variables = stateful_set["spec"]["template"]["spec"]["containers"][0]["env"].as_array().unwrap();
+        let names = variables.iter().map(|variable| variable["name"].as_str().unwrap());
+        let passwords = ["1e5", "a#b", "{x", "$2"].into_iter().cycle();
+        for (name, password) in names.filter(|name| name.starts_with("NATS_PASSWORD_")).zip(passwords) {
+            server.env(name, format!("'{password}'"));
         }
         let output = server.output().expect("nats-server is needed: run `cargo xtask tools`");
         assert!(output.status.success(), "{set}: {}", String::from_utf8_lossy(&output.stderr));

@@ -71,8 +71,8 @@ fn each_container(check: impl Fn(&Pod, &Value)) {
 fn the_job_template_is_one_that_headstart_takes() {
     let templates = |set: &str| render(set).iter().filter(|o| o.pointer("/data/job.yaml").is_some()).count();
     assert_eq!(SETS.map(templates), [1, 1, 1, 0], "the queue needs none");
-    // Parsing it is part of `all`.
-    assert_eq!(SETS.map(|set| all(set).iter().filter(|pod| pod.job).count()), [1, 2, 1, 0]);
+    // Parsing it is part of `all`. Besides the template there is the Job that registers consumers.
+    assert_eq!(SETS.map(|set| all(set).iter().filter(|pod| pod.job).count()), [1, 3, 2, 0]);
 }
 
 #[test]
@@ -108,7 +108,8 @@ fn no_pod_touches_its_host() {
         }
         assert_eq!(pod.spec["securityContext"].get("sysctls"), None, "{}", pod.owner);
         for volume in pod.spec["volumes"].as_array().into_iter().flatten() {
-            let allowed = ["configMap", "emptyDir", "persistentVolumeClaim", "secret"];
+            let allowed = ["configMap", "emptyDir", "persistentVolumeClaim", "projected", "secret"];
+            assert!(!volume.to_string().contains("serviceAccountToken"), "{}: {volume}", pod.owner);
             assert!(allowed.iter().any(|key| volume.get(key).is_some()), "{}: {volume}", pod.owner);
         }
     });
@@ -202,11 +203,36 @@ fn no_password_stands_in_a_pod() {
     each_container(|pod, container| {
         for env in container["env"].as_array().into_iter().flatten() {
             let name = env["name"].as_str().unwrap();
-            if name.contains("PASSWORD")
-                && !env["value"].as_str().is_some_and(|value| value.starts_with("'$("))
-            {
+            let value = env["value"].as_str();
+            let is_reference = value.is_some_and(|value| value.starts_with("'$("));
+            if name.ends_with("_FILE") {
+                assert!(value.is_some_and(|path| path.starts_with('/')), "{}: {name}", pod.owner);
+            } else if name.contains("PASSWORD") && !is_reference {
                 assert!(env.pointer("/valueFrom/secretKeyRef").is_some(), "{}: {name}", pod.owner);
             }
+        }
+    });
+}
+
+/// What a variable names has to be mounted, and each mount has to be of a volume that is there.
+#[test]
+fn files_that_variables_name_are_mounted() {
+    each_container(|pod, container| {
+        let mounts: Vec<&Value> = container["volumeMounts"].as_array().into_iter().flatten().collect();
+        for mount in &mounts {
+            let mut volumes = pod.spec["volumes"].as_array().into_iter().flatten();
+            // The claim of a StatefulSet is no volume of its template.
+            let claimed = mount["name"] == "data";
+            assert!(claimed || volumes.any(|v| v["name"] == mount["name"]), "{}: {mount}", pod.owner);
+        }
+        for env in container["env"].as_array().into_iter().flatten() {
+            let Some(path) =
+                env["value"].as_str().filter(|_| env["name"].as_str().unwrap().ends_with("_FILE"))
+            else {
+                continue;
+            };
+            let mounted = mounts.iter().any(|mount| path.starts_with(mount["mountPath"].as_str().unwrap()));
+            assert!(mounted, "{}: {path}", pod.owner);
         }
     });
 }

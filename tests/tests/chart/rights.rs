@@ -19,9 +19,14 @@ use crate::helm::{kind, name, render_with};
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// A nats-server with the users of the rendered configuration.
+/// A nats-server with the users of that launcher.
 async fn server(launcher: &str) -> NatsServer {
-    let objects = render_with("minimal", &["--set", &format!("launcher={launcher}")]);
+    server_with(&["--set", &format!("launcher={launcher}")]).await
+}
+
+/// A nats-server with the users of the rendered configuration.
+pub async fn server_with(options: &[&str]) -> NatsServer {
+    let objects = render_with("minimal", options);
     let config = objects.iter().find(|o| kind(o) == "ConfigMap" && name(o).ends_with("-nats")).unwrap();
     let config = config["data"]["nats.conf"].as_str().unwrap();
     let users = &config[config.find("authorization {").unwrap()..];
@@ -34,7 +39,7 @@ async fn server(launcher: &str) -> NatsServer {
     NatsServer::start_with(&format!("no_auth_user: nobody\n{users}")).await
 }
 
-async fn connect(server: &NatsServer, component: &'static str) -> Broker {
+pub async fn connect(server: &NatsServer, component: &'static str) -> Broker {
     let config = NatsConfig {
         user: Some(component.to_owned()),
         password: Some(Secret::new(component.to_uppercase())),
