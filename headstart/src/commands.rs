@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    health,
+    health, register,
     settings::{self, Attempts, Command, Http, Jobs, LauncherKind, Log, Queues, Roles},
     shutdown, standalone,
 };
@@ -43,6 +43,7 @@ pub async fn run(command: Command) -> ExitCode {
         Command::Worker(settings) => worker(settings, shutdown).await,
         Command::Standalone(settings) => standalone::run(settings, shutdown).await,
         Command::Validate(settings) => validate(settings, shutdown).await,
+        Command::Register(settings) => register::run(settings, shutdown).await,
         Command::GuardedNatsServer(arguments) => {
             return standalone::nats_server::become_nats_server(&arguments);
         }

@@ -6,6 +6,7 @@
 mod commands;
 mod health;
 mod logging;
+mod register;
 mod settings;
 mod shutdown;
 mod standalone;

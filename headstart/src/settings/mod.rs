@@ -5,6 +5,7 @@
 
 mod limits;
 mod nats;
+mod register;
 mod roles;
 mod source;
 
@@ -17,6 +18,7 @@ use clap::{
 
 pub use limits::{Log, Queues};
 pub use nats::Nats;
+pub use register::{IfDifferent, Register};
 pub use roles::{OptionalRoles, Roles};
 pub use source::{SourceAddress, Udm};
 
@@ -66,6 +68,8 @@ pub enum Command {
     Standalone(Standalone),
     /// Check a directory dump, or the reach of a UDM, without writing anything.
     Validate(Validate),
+    /// Register the consumers whose registrations lie in a folder.
+    Register(Register),
     /// Become nats-server, and end with the parent (used by `standalone` only).
     #[command(hide = true)]
     GuardedNatsServer(GuardedNatsServer),

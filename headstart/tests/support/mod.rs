@@ -1,4 +1,5 @@
 //! A real `headstart standalone` for tests, and a consumer that knows only the wire contract.
+#![allow(dead_code, reason = "each of the tests uses a part")]
 
 use std::{
     io::Write,

@@ -151,6 +151,21 @@ impl Client {
         }
     }
 
+    /// Is there such an object, and does UDM know its type?
+    pub async fn exists(&self, object_type: &str, dn: &str) -> Result<bool, SourceError> {
+        let what = format!("the object {dn} of {object_type}");
+        let asking = Asking { kind: Kind::Object, url: self.base.object(object_type, dn), what };
+        let (out, _nobody) = mpsc::channel(1);
+        let mut tried = 0;
+        loop {
+            match timed(self.config.request_timeout, self.once(&asking)).await {
+                Ok(_) => return Ok(true),
+                Err(Stop::Gone) => return Ok(false),
+                Err(stop) => self.wait(&asking, &mut tried, stop, &out).await?,
+            }
+        }
+    }
+
     /// Waits before a request is sent again; an error if there is no use in that.
     async fn wait(
         &self,

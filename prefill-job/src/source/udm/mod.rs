@@ -45,6 +45,14 @@ impl Udm {
         Ok(Self { client: Arc::new(Client::new(config)?) })
     }
 
+    /// Is there such an object? `false` also while UDM does not know its type.
+    ///
+    /// # Errors
+    /// [`SourceError`]: UDM refuses, or does not answer within the bounds of [`Retries`].
+    pub async fn exists(&self, object_type: &str, dn: &str) -> Result<bool, SourceError> {
+        self.client.exists(object_type, dn).await
+    }
+
     /// See [`super::Source::is_current`].
     pub(super) fn is_current(&self) -> bool {
         self.client.config().reads_primary
