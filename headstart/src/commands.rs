@@ -66,7 +66,7 @@ async fn api(settings: settings::Api, shutdown: CancellationToken) -> anyhow::Re
         LauncherKind::Kubernetes => {
             let template = template(&settings.jobs)?;
             let (client, namespace) = kubernetes(&settings.jobs).await?;
-            api::Launcher::kubernetes(client, namespace, template)
+            api::Launcher::kubernetes(client, namespace, template, settings.jobs.job_owner.clone())
         }
     };
     let config = api_config(&settings.roles, &settings.http, &settings.queues);

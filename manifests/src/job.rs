@@ -7,11 +7,11 @@ use k8s_openapi::{
             PodFailurePolicyOnPodConditionsPattern, PodFailurePolicyRule,
         },
         core::v1::{
-            ConfigMapVolumeSource, Container, EnvVar, EnvVarSource, ObjectFieldSelector, PodSpec,
+            ConfigMap, ConfigMapVolumeSource, Container, EnvVar, EnvVarSource, ObjectFieldSelector, PodSpec,
             PodTemplateSpec, Volume, VolumeMount,
         },
     },
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
 use model::{ExitCode, PrefillTask};
 
@@ -61,6 +61,22 @@ pub fn job(template: &JobTemplate, task: &PrefillTask) -> Job {
         }),
         status: None,
     }
+}
+
+/// What goes away with a ConfigMap that belongs to the release: garbage collection removes the Jobs that are left when
+/// the release is uninstalled, and with them their pods and ConfigMaps. `None` for one that the API server did not give.
+///
+/// `blockOwnerDeletion` is not set: OpenShift would want a right to update the owner's finalizers for it.
+#[must_use]
+pub fn owner(config_map: &ConfigMap) -> Option<OwnerReference> {
+    Some(OwnerReference {
+        api_version: "v1".to_owned(),
+        kind: "ConfigMap".to_owned(),
+        name: config_map.metadata.name.clone()?,
+        uid: config_map.metadata.uid.clone()?,
+        controller: None,
+        block_owner_deletion: None,
+    })
 }
 
 /// KEP-3329. An evicted process exits with some code, too, so the disruption comes first: it does not count. Then

@@ -26,6 +26,6 @@ pub mod template;
 
 pub use config_map::config_map;
 pub use identity::{Identity, identity_of, subscription_of};
-pub use job::job;
+pub use job::{job, owner};
 pub use names::job_name;
 pub use template::{JobTemplate, TemplateError};

@@ -1,6 +1,6 @@
 //! A consumer and a producer that know only the wire contract.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
@@ -11,14 +11,18 @@ use crate::eventually;
 /// How long one may wait for something that takes a pod to start, or a component to come back.
 const SOON: Duration = Duration::from_secs(180);
 
-pub(crate) fn client() -> Result<Client> {
-    // reqwest wants one, although only plain HTTP is spoken here. A second installation is refused, and fine.
+/// A client for plain HTTP, or for an API under that address whose certificate is of this authority (PEM) and of this
+/// name.
+pub(crate) fn client(tls: Option<(&str, SocketAddr, &str)>) -> Result<Client> {
+    // reqwest wants one, also for plain HTTP. A second installation is refused, and fine.
     rustls::crypto::ring::default_provider().install_default().ok();
-    Ok(Client::builder()
-        .timeout(Duration::from_secs(40))
-        .connect_timeout(Duration::from_secs(5))
-        .no_proxy()
-        .build()?)
+    let mut builder =
+        Client::builder().timeout(Duration::from_secs(40)).connect_timeout(Duration::from_secs(5)).no_proxy();
+    if let Some((name, address, authority)) = tls {
+        let authority = reqwest::Certificate::from_pem(authority.as_bytes())?;
+        builder = builder.resolve(name, address).tls_certs_only([authority]);
+    }
+    Ok(builder.build()?)
 }
 
 /// One consumer and its subscription.
@@ -26,23 +30,31 @@ pub struct Consumer {
     client: Client,
     base: String,
     name: String,
+    password: String,
 }
 
 impl Consumer {
     const PASSWORD: &str = "consumer-secret";
 
+    /// One that is registered already.
+    pub(crate) fn registered(client: &Client, base: &str, name: &str, password: &str) -> Self {
+        let (base, name, password) = (base.to_owned(), name.to_owned(), password.to_owned());
+        Self { client: client.clone(), base, name, password }
+    }
+
     /// Registers; sends the request again until it is answered, as an installer does.
     ///
     /// # Errors
     /// The answer is neither 201 nor 200.
-    pub async fn register(
+    pub(crate) async fn register(
+        client: &Client,
         base: &str,
         admin: &str,
         name: &str,
         topics: &[&str],
         prefill: bool,
     ) -> Result<Self> {
-        let consumer = Self { client: client()?, base: base.to_owned(), name: name.to_owned() };
+        let consumer = Self::registered(client, base, name, Self::PASSWORD);
         let topics: Vec<Value> = topics.iter().map(|t| json!({"realm": "udm", "topic": t})).collect();
         let body = json!({"name": name, "realms_topics": topics, "request_prefill": prefill,
                           "password": Self::PASSWORD});
@@ -63,7 +75,7 @@ impl Consumer {
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let url = format!("{}/v1/subscriptions/{}{path}", self.base, self.name);
-        self.client.request(method, url).basic_auth(&self.name, Some(Self::PASSWORD))
+        self.client.request(method, url).basic_auth(&self.name, Some(&self.password))
     }
 
     /// The subscription as the API shows it.
@@ -157,11 +169,8 @@ pub struct Producer {
 
 impl Producer {
     /// Sends to an API.
-    ///
-    /// # Errors
-    /// The HTTP client can't be made.
-    pub fn new(base: &str, password: &str) -> Result<Self> {
-        Ok(Self { client: client()?, base: base.to_owned(), password: password.to_owned() })
+    pub(crate) fn new(client: &Client, base: &str, password: &str) -> Self {
+        Self { client: client.clone(), base: base.to_owned(), password: password.to_owned() }
     }
 
     /// Sends an event until it is accepted. After an unknown outcome it may arrive twice, as with any producer.

@@ -1,6 +1,9 @@
 //! The chart, installed into a namespace, beside a stand-in for UDM.
 
-use std::path::Path;
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -12,10 +15,14 @@ const ADMIN: &str = "admin-secret";
 const EVENTS: &str = "events-secret";
 const UDM: &str = "udm-secret";
 
+/// The API's Service.
+const API: &str = "hs-headstart-api";
+
 /// An installation of the chart.
 pub struct Installation {
     /// Where it lives.
     pub namespace: Namespace,
+    client: reqwest::Client,
     base: String,
     udm: String,
 }
@@ -26,10 +33,44 @@ impl Installation {
     /// # Errors
     /// Something does not come up; Helm says what.
     pub async fn install(test: &str, users: usize, groups: usize, values: &[&str]) -> Result<Self> {
+        let namespace = Self::prepare(test, users, groups)?;
+        Self::install_into(namespace, &chart(), None, values).await
+    }
+
+    /// A namespace with a volume for NATS and a stand-in for UDM, in which nothing of ours is yet.
+    ///
+    /// # Errors
+    /// The cluster refuses.
+    pub fn prepare(test: &str, users: usize, groups: usize) -> Result<Namespace> {
         let mut namespace = Namespace::create(test)?;
         namespace.apply(&stand_in(users, groups)?)?;
         namespace.volume("data-hs-headstart-nats-0")?;
-        let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/headstart");
+        Ok(namespace)
+    }
+
+    /// Installs a chart as the release `hs`; `authority` (PEM) is that of the API's certificate, if it speaks TLS.
+    ///
+    /// # Errors
+    /// Something does not come up; Helm says what.
+    pub async fn install_into(
+        namespace: Namespace,
+        chart: &Path,
+        authority: Option<&str>,
+        values: &[&str],
+    ) -> Result<Self> {
+        Self::upgrade(&namespace, chart, values);
+        let api = namespace.service(API, 80)?;
+        let tls = authority.map(|authority| (API, api, authority));
+        let base = if tls.is_some() { format!("https://{API}:80") } else { format!("http://{api}") };
+        let udm = format!("http://{}", namespace.service("udm", 9979)?);
+        Ok(Self { client: crate::consumer::client(tls)?, namespace, base, udm })
+    }
+
+    /// Installs a chart, or upgrades what is there, and waits until all pods are ready.
+    ///
+    /// # Panics
+    /// If it fails: the panic makes the namespace explain itself.
+    pub fn upgrade(namespace: &Namespace, chart: &Path, values: &[&str]) {
         let (repository, tag) = image("HEADSTART_IMAGE", "localhost/headstart:dev");
         let (nats_repository, nats_tag) = image("HEADSTART_NATS_IMAGE", "localhost/nats:dev");
         let mut sets = vec![
@@ -51,12 +92,14 @@ impl Installation {
             arguments.extend(["--set", set]);
         }
         if let Err(error) = namespace.helm(&arguments) {
-            // The panic that follows makes the namespace explain itself.
             panic!("{error:#}");
         }
-        let base = namespace.service("hs-headstart-api", 80)?;
-        let udm = namespace.service("udm", 9979)?;
-        Ok(Self { namespace, base, udm })
+    }
+
+    /// A consumer that is registered already, by its password.
+    #[must_use]
+    pub fn consumer(&self, name: &str, password: &str) -> Consumer {
+        Consumer::registered(&self.client, &self.base, name, password)
     }
 
     /// Registers a consumer.
@@ -64,15 +107,13 @@ impl Installation {
     /// # Errors
     /// The API refuses.
     pub async fn register(&self, name: &str, topics: &[&str], prefill: bool) -> Result<Consumer> {
-        Consumer::register(&self.base, ADMIN, name, topics, prefill).await
+        Consumer::register(&self.client, &self.base, ADMIN, name, topics, prefill).await
     }
 
     /// Who sends events.
-    ///
-    /// # Errors
-    /// The HTTP client can't be made.
-    pub fn producer(&self) -> Result<Producer> {
-        Producer::new(&self.base, EVENTS)
+    #[must_use]
+    pub fn producer(&self) -> Producer {
+        Producer::new(&self.client, &self.base, EVENTS)
     }
 
     /// Sets the stand-in's faults.
@@ -93,8 +134,7 @@ impl Installation {
     }
 
     async fn control(&self, path: &str, body: &Value) -> Result<()> {
-        let answer =
-            crate::consumer::client()?.put(format!("{}/control/{path}", self.udm)).json(body).send().await?;
+        let answer = self.client.put(format!("{}/control/{path}", self.udm)).json(body).send().await?;
         let status = answer.status();
         anyhow::ensure!(status.is_success(), "{status}: {}", answer.text().await?);
         Ok(())
@@ -113,11 +153,17 @@ impl Installation {
 
 impl Namespace {
     /// Address of a Service, from where the test runs: inside the network of our own cluster.
-    fn service(&self, name: &str, port: u16) -> Result<String> {
+    fn service(&self, name: &str, port: u16) -> Result<SocketAddr> {
         let service = self.get(&["service", name])?;
         let address = service["spec"]["clusterIP"].as_str().context("no clusterIP")?;
-        Ok(format!("http://{address}:{port}"))
+        Ok(SocketAddr::new(address.parse()?, port))
     }
+}
+
+/// The chart of this source tree.
+#[must_use]
+pub fn chart() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/headstart")
 }
 
 fn image(variable: &str, default: &str) -> (String, String) {

@@ -10,7 +10,7 @@ mod installation;
 mod namespace;
 
 pub use consumer::{Consumer, Producer};
-pub use installation::Installation;
+pub use installation::{Installation, chart};
 pub use namespace::Namespace;
 
 use std::time::{Duration, Instant};

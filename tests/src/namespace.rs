@@ -53,8 +53,16 @@ impl Namespace {
     /// # Errors
     /// kubectl fails.
     pub fn apply(&self, manifests: &Value) -> Result<()> {
+        self.apply_with(manifests, &[])
+    }
+
+    /// Applies manifests with further options of kubectl.
+    ///
+    /// # Errors
+    /// kubectl fails.
+    pub fn apply_with(&self, manifests: &Value, options: &[&str]) -> Result<()> {
         let mut command = Command::new(program("HEADSTART_KUBECTL"));
-        command.args(["--namespace", &self.name, "apply", "-f", "-"]);
+        command.args(["--namespace", &self.name, "apply", "-f", "-"]).args(options);
         run(&mut command, Some(&manifests.to_string())).map(drop)
     }
 

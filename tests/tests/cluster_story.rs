@@ -27,7 +27,7 @@ async fn a_consumer_is_registered_prefilled_by_a_job_served_and_removed() -> Res
     let hs = Installation::install("story", 60, 8, &[]).await?;
     let mail = hs.register("mail", &["groups/group", "users/user"], true).await?;
     let chat = hs.register("chat", &["users/.*"], false).await?;
-    let producer = hs.producer()?;
+    let producer = hs.producer();
     for n in 0..5 {
         producer.send("users/user", &format!("live{n}")).await?;
     }
@@ -91,7 +91,7 @@ async fn any_component_may_be_killed_at_any_time() -> Result<()> {
                       "link_headers": 0, "unloaded_modules": [], "rules": []}))
         .await?;
     let mail = hs.register("mail", &["groups/group", "users/user"], true).await?;
-    let producer = hs.producer()?;
+    let producer = hs.producer();
     mail.await_prefill("running").await?;
     let mut sent = Vec::new();
     for component in ["prefill", "dispatcher", "api", "controller", "nats", "api"] {

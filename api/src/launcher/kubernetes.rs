@@ -2,13 +2,16 @@
 
 use std::{fmt::Debug, time::Duration};
 
-use k8s_openapi::api::{batch::v1::Job, core::v1::ConfigMap};
+use k8s_openapi::{
+    api::{batch::v1::Job, core::v1::ConfigMap},
+    apimachinery::pkg::apis::meta::v1::OwnerReference,
+};
 use kube::{
     Api, Client,
     api::PostParams,
     core::{ObjectMeta, Resource},
 };
-use manifests::{Identity, JobTemplate, config_map, identity_of, job};
+use manifests::{Identity, JobTemplate, config_map, identity_of, job, owner};
 use model::PrefillTask;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::{Instant, sleep, timeout};
@@ -21,6 +24,7 @@ pub struct Kubernetes {
     jobs: Api<Job>,
     config_maps: Api<ConfigMap>,
     template: JobTemplate,
+    owner: Option<String>,
     patience: Patience,
 }
 
@@ -50,18 +54,20 @@ impl Default for Patience {
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 impl Kubernetes {
-    pub(super) fn new(client: Client, namespace: &str, template: JobTemplate) -> Self {
+    pub(super) fn new(client: Client, namespace: &str, template: JobTemplate, owner: Option<String>) -> Self {
         Self {
             jobs: Api::namespaced(client.clone(), namespace),
             config_maps: Api::namespaced(client, namespace),
             template,
+            owner,
             patience: Patience::default(),
         }
     }
 
     /// The Job first: the ConfigMap carries its UID as owner, so the garbage collector removes it with the Job.
     pub(super) async fn launch(&self, task: &PrefillTask) -> Result<(), ApiError> {
-        let wanted = job(&self.template, task);
+        let mut wanted = job(&self.template, task);
+        wanted.metadata.owner_references = self.owner().await?.map(|owner| vec![owner]);
         let ours = |found: &Job| identity_of(found.meta()).is_some_and(|id| id == Identity::from(task));
         let made = self.ensure(&self.jobs, &wanted, ours).await?;
         let Some(uid) = made.metadata.uid else {
@@ -74,6 +80,20 @@ impl Kubernetes {
             owners.iter().any(|owner| owner.uid == uid)
         };
         self.ensure(&self.config_maps, &wanted, ours).await.map(drop)
+    }
+
+    /// The ConfigMap with which Jobs go away, as it is now: one that was made anew has another UID, and Jobs with the
+    /// former one would be collected at once.
+    async fn owner(&self) -> Result<Option<OwnerReference>, ApiError> {
+        let Some(name) = &self.owner else { return Ok(None) };
+        let read = timeout(self.patience.object, self.config_maps.get_opt(name)).await;
+        let found = read
+            .map_err(|_| refused(format!("reading {name}: no answer within {:?}", self.patience.object)))?
+            .map_err(|error| ApiError::unavailable(DETAIL, &error))?;
+        if found.is_none() {
+            tracing::warn!(config_map = name, "it is not there; a Job stays when the release is uninstalled");
+        }
+        Ok(found.as_ref().and_then(owner))
     }
 
     /// Creates an object. One that is there already counts as made if it is ours: a former request, or a call whose

@@ -19,10 +19,15 @@ pub enum Launcher {
 }
 
 impl Launcher {
-    /// Jobs made from a template, in a namespace.
+    /// Jobs made from a template, in a namespace. They go away with the ConfigMap named `owner`.
     #[must_use]
-    pub fn kubernetes(client: kube::Client, namespace: String, template: JobTemplate) -> Self {
-        Self::Kubernetes(Box::new(Kubernetes::new(client, &namespace, template)))
+    pub fn kubernetes(
+        client: kube::Client,
+        namespace: String,
+        template: JobTemplate,
+        owner: Option<String>,
+    ) -> Self {
+        Self::Kubernetes(Box::new(Kubernetes::new(client, &namespace, template, owner)))
     }
 
     /// Tasks on a queue.

@@ -81,6 +81,9 @@ spec:
 {{- define "headstart.jobEnv" -}}
 - name: JOB_TEMPLATE
   value: /etc/headstart/template/job.yaml
+# Jobs are made at run time; they go away with what Helm made.
+- name: JOB_OWNER
+  value: {{ include "headstart.fullname" . }}-job-template
 - name: NAMESPACE
   valueFrom:
     fieldRef:

@@ -122,6 +122,9 @@ pub struct Jobs {
     /// The Job that prefills are made from, as the chart renders it (YAML).
     #[arg(long, env, value_name = "FILE", default_value = "/etc/headstart/template/job.yaml")]
     pub job_template: PathBuf,
+    /// A ConfigMap with which the Jobs go away: one that belongs to the installation.
+    #[arg(long, env, value_name = "NAME")]
+    pub job_owner: Option<String>,
     /// Namespace of the Jobs; default: that of our own service account.
     #[arg(long, env, value_name = "NAMESPACE")]
     pub namespace: Option<String>,

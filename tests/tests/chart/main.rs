@@ -168,9 +168,10 @@ fn roles_allow_what_the_design_says_and_no_more() {
             "ums-headstart-controller",
             json!([
                 rule(json!(["batch"]), "jobs", json!(["create", "get", "list", "watch", "patch", "delete"])),
-                rule(json!([""]), "pods", json!(["get", "list", "watch"])),
+                rule(json!([""]), "pods", json!(["list", "watch"])),
                 rule(json!([""]), "configmaps", json!(["create", "get"])),
-                rule(json!(["", "events.k8s.io"]), "events", json!(["create", "patch", "list"])),
+                rule(json!([""]), "events", json!(["list"])),
+                rule(json!(["events.k8s.io"]), "events", json!(["create", "patch"])),
                 rule(json!(["coordination.k8s.io"]), "leases", json!(["create"])),
                 {
                     "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "resourceNames": [lease],

@@ -125,8 +125,14 @@ impl Cluster {
         symlink("/run", self.run.join("var/run"))?;
         symlink(&binaries.0, self.run.join("bin"))?;
         let source = workspace::root().join("tests/cluster/config");
-        for file in ["containerd.toml", "cni/10-pods.conflist", "kubelet.yaml", "Corefile", "kubeconfig.yaml"]
-        {
+        for file in [
+            "audit-policy.yaml",
+            "containerd.toml",
+            "cni/10-pods.conflist",
+            "kubelet.yaml",
+            "Corefile",
+            "kubeconfig.yaml",
+        ] {
             fs::copy(source.join(file), self.run.join("config").join(file))
                 .with_context(|| format!("tests/cluster/config/{file}"))?;
         }
@@ -239,6 +245,7 @@ impl Cluster {
             .env("KUBECONFIG", self.kubeconfig())
             .env("HEADSTART_KUBECTL", bin.join("kubectl"))
             .env("HEADSTART_HELM", bin.join("helm"))
+            .env("HEADSTART_AUDIT_LOG", self.run.join("var/log/audit.log"))
             .env("HEADSTART_NODE_PID", node.to_string());
         for proxy in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
             command.env_remove(proxy);

@@ -92,7 +92,7 @@ fn kubernetes(server: &Shared) -> Kubernetes {
         object: Duration::from_millis(1500),
         pause: Duration::from_millis(10),
     };
-    Kubernetes { patience, ..Kubernetes::new(Client::new(service, "here"), "here", template) }
+    Kubernetes { patience, ..Kubernetes::new(Client::new(service, "here"), "here", template, None) }
 }
 
 fn task(incarnation: u128, attempt: u32) -> PrefillTask {
