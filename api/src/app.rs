@@ -15,6 +15,7 @@ use crate::{
     launcher::Launcher,
     metrics::Metrics,
     pulse::Pulse,
+    roles::KnownRoles,
     router,
 };
 
@@ -58,12 +59,14 @@ impl App {
         broker: Broker,
         launcher: Launcher,
         shutdown: CancellationToken,
-    ) -> Arc<Self> {
+    ) -> Result<Arc<Self>, Error> {
+        let roles = KnownRoles::read(&config.roles)?;
+        roles.follow(shutdown.clone());
         let view = broker.registry().view(shutdown.clone());
-        Arc::new(Self {
+        Ok(Arc::new(Self {
             readers: Readers::new(broker.clone(), view.clone(), config.reader),
             events: broker.events(),
-            auth: Auth::new(config.clone(), broker.credentials(), view.clone()),
+            auth: Auth::new(roles, broker.credentials(), view.clone()),
             metrics: Metrics::new(),
             pulse: Pulse::start(shutdown.clone()),
             config,
@@ -71,7 +74,7 @@ impl App {
             view,
             launcher,
             shutdown,
-        })
+        }))
     }
 
     /// The subscription of a name, from the leader; also one that is being removed.
@@ -113,7 +116,7 @@ impl App {
 /// under way are answered, but for at most 20 s.
 ///
 /// # Errors
-/// The socket fails.
+/// The socket fails, or a file with a password can't be read at the start.
 pub async fn run(
     listener: TcpListener,
     config: Config,
@@ -121,7 +124,7 @@ pub async fn run(
     launcher: Launcher,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
-    let app = App::new(config, broker, launcher, shutdown.clone());
+    let app = App::new(config, broker, launcher, shutdown.clone())?;
     app.view.synced().await;
     let listener = listener.tap_io(|stream| {
         // Small answers go out at once.

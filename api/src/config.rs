@@ -5,24 +5,31 @@ use std::{fmt, sync::Arc, time::Duration};
 use broker::{ReaderConfig, Secret};
 use model::QueueLimits;
 
-/// One of the fixed users.
+/// The fixed users.
 #[derive(Clone, Debug)]
-pub struct RoleCredentials {
-    /// User name.
-    pub username: String,
-    /// Password.
-    pub password: Secret,
-}
-
-/// Settings of the API.
-#[derive(Clone, Debug)]
-pub struct Config {
+pub struct Roles {
     /// Who registers and removes subscriptions.
     pub admin: RoleCredentials,
     /// Who sends events.
     pub events: RoleCredentials,
     /// Who may set the state of a prefill.
     pub prefill: RoleCredentials,
+}
+
+/// One of the fixed users.
+#[derive(Clone, Debug)]
+pub struct RoleCredentials {
+    /// User name.
+    pub username: String,
+    /// Password. A file is read every two seconds.
+    pub password: Secret,
+}
+
+/// Settings of the API.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The fixed users.
+    pub roles: Roles,
     /// Prefix under which a proxy shows the API; requests are served with and without it.
     pub root_path: String,
     /// Allow requests from the pages of any origin.

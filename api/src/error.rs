@@ -19,6 +19,9 @@ pub enum Error {
     /// The socket failed.
     #[error("the API's socket failed")]
     Serve(#[from] std::io::Error),
+    /// A password is not to be had.
+    #[error("the password of one of the API's users can't be read")]
+    Password(#[from] broker::SecretError),
 }
 
 /// One invalid field.

@@ -34,12 +34,13 @@ mod pulse;
 mod query;
 mod registration;
 mod request;
+mod roles;
 mod router;
 mod stream;
 mod subscriptions;
 
 pub use app::run;
-pub use config::{Config, RoleCredentials, Step, StepHook};
+pub use config::{Config, RoleCredentials, Roles, Step, StepHook};
 pub use error::Error;
 pub use launcher::Launcher;
 pub use openapi::document as openapi_document;

@@ -144,8 +144,7 @@ impl Installation {
     /// A connection for a broker of our own.
     pub async fn broker(&self) -> Result<Broker> {
         let url = format!("nats://{}", self.nats_address);
-        Ok(Broker::connect(&NatsConfig { url, user: None, password: None, component: "bench", replicas: 1 })
-            .await?)
+        Ok(Broker::connect(&NatsConfig::new(url, "bench")).await?)
     }
 
     /// A connection for raw JetStream.

@@ -1,9 +1,9 @@
 //! One connection to NATS, and the layout that everything is stored in.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use async_nats::{
-    ConnectOptions, Event,
+    Auth, AuthError, ConnectErrorKind, ConnectOptions, Event,
     jetstream::{
         context::DeleteStreamErrorKind,
         kv,
@@ -14,8 +14,8 @@ use model::{Incarnation, SubscriptionName};
 use serde::Deserialize;
 
 use crate::{
-    Credentials, DeadLetters, Error, EventLog, EventPublisher, Position, ProgressBoard, Queue, Registry,
-    StreamLimits, Tasks, names,
+    Credentials, DeadLetters, Error, EventLog, EventPublisher, NatsTls, Position, ProgressBoard, Queue,
+    Registry, Secret, StreamLimits, Tasks, names,
     wire::{TIMEOUT, Wire, code},
 };
 
@@ -26,30 +26,6 @@ const OLDEST_SERVER: (i64, i64, i64) = (2, 12, 0);
 /// Most dead letters of all subscriptions together, their parts counted: beyond it the oldest go.
 const MOST_DEAD_LETTERS: i64 = 100_000;
 
-/// A password: its `Debug` is blank.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps a password.
-    #[must_use]
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// The password itself.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
 /// How to reach NATS.
 #[derive(Clone, Debug)]
 pub struct NatsConfig {
@@ -57,12 +33,34 @@ pub struct NatsConfig {
     pub url: String,
     /// User, if the server asks for one.
     pub user: Option<String>,
-    /// Its password.
+    /// Its password; a file is read at each connection.
     pub password: Option<Secret>,
+    /// How the connection is protected.
+    pub tls: NatsTls,
     /// Who connects: name of the connection and prefix of its inboxes, `_INBOX_<component>`.
     pub component: &'static str,
     /// Copies of each stream in a cluster of NATS, 1 to 5.
     pub replicas: usize,
+}
+
+impl NatsConfig {
+    /// A server that asks for no user.
+    #[must_use]
+    pub fn new(url: impl Into<String>, component: &'static str) -> Self {
+        let url = url.into();
+        Self { url, user: None, password: None, tls: NatsTls::default(), component, replicas: 1 }
+    }
+
+    /// Why a connection failed.
+    fn error(&self, source: async_nats::ConnectError) -> Error {
+        let url = without_credentials(&self.url);
+        if source.kind() != ConnectErrorKind::AuthorizationViolation
+            && let Some(problem) = self.tls.problem(&source)
+        {
+            return Error::Tls { url, problem, source: Box::new(source) };
+        }
+        Error::Connect { url, source: Box::new(source) }
+    }
 }
 
 /// A connection to NATS. Cheap to clone; reconnects by itself, for ever.
@@ -74,17 +72,25 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Connects.
+    /// Connects. Password and certificates in files are read again at each later connection.
     ///
     /// # Errors
-    /// [`Error::Connect`] after about 5 seconds without success, [`Error::Version`] for an old server.
+    /// [`Error::Connect`] after about 5 seconds without success, [`Error::Tls`] where trying again won't help,
+    /// [`Error::Version`] for an old server.
     pub async fn connect(config: &NatsConfig) -> Result<Self, Error> {
-        let NatsConfig { url, user, password, component, replicas } = config;
-        let refused = |source: async_nats::ConnectError| Error::Connect {
-            url: without_credentials(url),
-            source: Box::new(source),
+        let NatsConfig { url, user, password, tls, component, replicas } = config;
+        let (hint, demanded) = (tls.clone(), tls.demanded(url));
+        let options = match user {
+            None => ConnectOptions::new(),
+            Some(user) => {
+                let (user, password) = (user.clone(), password.clone());
+                ConnectOptions::with_auth_callback(move |_| {
+                    std::future::ready(login(&user, password.as_ref()))
+                })
+            }
         };
-        let mut options = ConnectOptions::new()
+        let options = tls
+            .apply(options, url)
             .name(format!("headstart-{component}"))
             .custom_inbox_prefix(format!("_INBOX_{component}"))
             .connection_timeout(TIMEOUT)
@@ -95,13 +101,15 @@ impl Broker {
             .reconnect_delay_callback(|attempt| {
                 Duration::from_millis(50).saturating_mul(u32::try_from(attempt).unwrap_or(20).min(20))
             })
-            .event_callback(|event| async move { log_event(&event) });
-        if let Some(user) = user {
-            let password = password.as_ref().map(Secret::expose).unwrap_or_default();
-            options = options.user_and_password(user.clone(), password.to_owned());
-        }
+            .event_callback(move |event| {
+                // The event does not say what is wrong with a file.
+                let failed = demanded && matches!(event, Event::ClientError(_));
+                let problem = if failed { hint.check().err() } else { None };
+                log_event(&event, problem.as_deref());
+                std::future::ready(())
+            });
         let servers: Vec<String> = url.split(',').map(|s| s.trim().to_owned()).collect();
-        let client = options.connect(servers).await.map_err(refused)?;
+        let client = options.connect(servers).await.map_err(|error| config.error(error))?;
         let (major, minor, patch) = OLDEST_SERVER;
         if !client.is_server_compatible(major, minor, patch) {
             return Err(Error::Version { found: client.server_info().version, needed: "2.12.0" });
@@ -331,13 +339,22 @@ pub(crate) struct StreamState {
     pub last_seq: u64,
 }
 
-fn log_event(event: &Event) {
+/// What is presented to NATS, as the password is now.
+fn login(user: &str, password: Option<&Secret>) -> Result<Auth, AuthError> {
+    let password = password.map(Secret::read).transpose().map_err(|e| AuthError::new(model::chain(&e)))?;
+    let mut auth = Auth::new();
+    auth.username = Some(user.to_owned());
+    auth.password = Some(password.unwrap_or_default());
+    Ok(auth)
+}
+
+fn log_event(event: &Event, problem: Option<&str>) {
     match event {
         Event::Connected => tracing::info!("connected to NATS"),
         Event::Disconnected => tracing::warn!("the connection to NATS is lost; it is being tried again"),
         // A missing right shows only here and as a time-out of the call.
         Event::ServerError(error) => tracing::error!(%error, "NATS refuses something"),
-        Event::ClientError(error) => tracing::warn!(%error, "trouble with the connection to NATS"),
+        Event::ClientError(error) => tracing::warn!(%error, problem, "trouble with the connection to NATS"),
         other => tracing::debug!(event = %other, "event of the connection to NATS"),
     }
 }
@@ -366,6 +383,5 @@ mod tests {
         ] {
             assert_eq!(without_credentials(url), shown);
         }
-        assert_eq!(format!("{:?}", Secret::new("x")), "***");
     }
 }

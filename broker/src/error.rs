@@ -19,11 +19,23 @@ pub enum Error {
     },
     /// The server refuses the address or the credentials.
     #[error(
-        "can't connect to NATS at {url}: check the URL (NATS_URL) and the credentials (NATS_USER, NATS_PASSWORD)"
+        "can't connect to NATS at {url}: check the URL (NATS_URL) and the credentials (NATS_USER; NATS_PASSWORD or \
+         NATS_PASSWORD_FILE)"
     )]
     Connect {
         /// Address, without credentials.
         url: String,
+        /// What the client says.
+        #[source]
+        source: Source,
+    },
+    /// TLS with the server does not come about, and won't before a setting, a file or the server changes.
+    #[error("no TLS with NATS at {url}: {problem}")]
+    Tls {
+        /// Address, without credentials.
+        url: String,
+        /// What is wrong, with the setting.
+        problem: String,
         /// What the client says.
         #[source]
         source: Source,
@@ -70,7 +82,7 @@ impl Error {
         match self {
             Self::Unavailable { .. } | Self::LayoutMissing { .. } | Self::Connect { .. } => true,
             Self::Refused { code, .. } => TRANSIENT_CODES.contains(code),
-            Self::Version { .. } | Self::Corrupt { .. } => false,
+            Self::Tls { .. } | Self::Version { .. } | Self::Corrupt { .. } => false,
         }
     }
 

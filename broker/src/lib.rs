@@ -33,14 +33,16 @@ mod queue;
 mod reader;
 mod registry;
 mod removal;
+mod secret;
 mod sweeping;
 mod tasks;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod tls;
 mod view;
 mod wire;
 
-pub use connection::{Broker, NatsConfig, Secret};
+pub use connection::{Broker, NatsConfig};
 pub use contained::LiveMessage;
 pub use copies::{Copier, Copy, CopyError};
 pub use credentials::{Credentials, StoredCredential};
@@ -54,5 +56,7 @@ pub use queue::{Queue, QueueCounts};
 pub use reader::{Delivered, QueueStream, ReadError, ReaderConfig, Readers, StreamEnd};
 pub use registry::{Modified, Registry, Revised};
 pub use removal::Removal;
+pub use secret::{Secret, SecretError};
 pub use tasks::{Task, Tasks, TasksConfig};
+pub use tls::{ClientCertificate, NatsTls};
 pub use view::RegistryView;

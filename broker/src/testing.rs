@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use async_nats::ConnectErrorKind;
 use tokio::time::Instant;
 
 use crate::{Broker, NatsConfig};
@@ -74,7 +75,7 @@ impl NatsServer {
     /// How a component connects.
     #[must_use]
     pub fn config(&self, component: &'static str) -> NatsConfig {
-        NatsConfig { url: self.url(), user: None, password: None, component, replicas: 1 }
+        NatsConfig::new(self.url(), component)
     }
 
     /// A connection, with the layout made.
@@ -135,8 +136,14 @@ impl NatsServer {
 
     async fn answers(&self) -> bool {
         let options = async_nats::ConnectOptions::new().connection_timeout(Duration::from_millis(300));
-        let Ok(client) = options.connect(self.url()).await else { return false };
-        async_nats::jetstream::new(client).query_account().await.is_ok()
+        match options.connect(self.url()).await {
+            Ok(client) => async_nats::jetstream::new(client).query_account().await.is_ok(),
+            // One that wants credentials or certificates that only the test has is up, too.
+            Err(error) => {
+                matches!(error.kind(), ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Tls)
+                    || crate::tls::tls_error(&error).is_some()
+            }
+        }
     }
 }
 

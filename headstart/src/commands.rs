@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     health, register,
-    settings::{self, Attempts, Command, Http, Jobs, LauncherKind, Log, Queues, Roles},
+    settings::{self, Attempts, Command, Http, Jobs, LauncherKind, Log, Queues},
     shutdown, standalone,
 };
 
@@ -58,8 +58,9 @@ pub async fn run(command: Command) -> ExitCode {
 }
 
 async fn api(settings: settings::Api, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let roles = settings.roles.given()?;
     let listener = listen(settings.listen).await?;
-    let broker = connect(&settings.nats.config("api"), NATS_WITHIN, &shutdown).await?;
+    let broker = connect(&settings.nats.config("api")?, NATS_WITHIN, &shutdown).await?;
     let broker = with_layout(broker, &settings.log, &settings.queues).await?;
     let launcher = match settings.launcher {
         LauncherKind::Queue => api::Launcher::queue(broker.tasks()),
@@ -69,14 +70,14 @@ async fn api(settings: settings::Api, shutdown: CancellationToken) -> anyhow::Re
             api::Launcher::kubernetes(client, namespace, template, settings.jobs.job_owner.clone())
         }
     };
-    let config = api_config(&settings.roles, &settings.http, &settings.queues);
+    let config = api_config(roles, &settings.http, &settings.queues);
     api::run(listener, config, broker.clone(), launcher, shutdown).await?;
     broker.close().await;
     Ok(())
 }
 
 async fn dispatcher(settings: settings::Dispatcher, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let broker = connect_with_layout(&settings.nats.config("dispatcher"), &shutdown).await?;
+    let broker = connect_with_layout(&settings.nats.config("dispatcher")?, &shutdown).await?;
     let mut registry = Registry::default();
     let metrics = dispatcher::Metrics::register(&mut registry);
     let (seen, nats) = (metrics.clone(), broker.clone());
@@ -88,7 +89,7 @@ async fn dispatcher(settings: settings::Dispatcher, shutdown: CancellationToken)
 }
 
 async fn controller(settings: settings::Controller, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let broker = connect_with_layout(&settings.nats.config("controller"), &shutdown).await?;
+    let broker = connect_with_layout(&settings.nats.config("controller")?, &shutdown).await?;
     let mut registry = Registry::default();
     let metrics = controller::Metrics::register(&mut registry);
     let (seen, nats) = (metrics.clone(), broker.clone());
@@ -159,25 +160,26 @@ async fn prefill_parts(
     settings: &settings::Prefill,
     shutdown: &CancellationToken,
 ) -> Result<(Broker, Source), Failure> {
-    let source = settings.source.open(&settings.udm).map_err(|e| Failure {
+    let wrong_setting = |e: anyhow::Error| Failure {
         code: model::ExitCode::BadRequest,
         reason: model::Reason::BadRequest,
         message: format!("{e:#}"),
         lost_to_twin: false,
+    };
+    let source = settings.source.open(&settings.udm).map_err(wrong_setting)?;
+    let nats = settings.nats.config("prefill").map_err(wrong_setting)?;
+    let broker = connect(&nats, NATS_WITHIN, shutdown).await.map_err(|e| Failure {
+        code: model::ExitCode::Transient,
+        reason: model::Reason::Internal,
+        message: format!("{e:#}"),
+        lost_to_twin: false,
     })?;
-    let broker =
-        connect(&settings.nats.config("prefill"), NATS_WITHIN, shutdown).await.map_err(|e| Failure {
-            code: model::ExitCode::Transient,
-            reason: model::Reason::Internal,
-            message: format!("{e:#}"),
-            lost_to_twin: false,
-        })?;
     Ok((broker, source))
 }
 
 async fn worker(settings: settings::Worker, shutdown: CancellationToken) -> anyhow::Result<()> {
     let source = Arc::new(settings.source.open(&settings.udm)?);
-    let broker = connect_with_layout(&settings.nats.config("worker"), &shutdown).await?;
+    let broker = connect_with_layout(&settings.nats.config("worker")?, &shutdown).await?;
     let nats = broker.clone();
     let ready = Box::new(move || nats.is_connected());
     health::serve(settings.probes.health_listen, ready, Registry::default(), shutdown.clone()).await?;
@@ -234,15 +236,9 @@ async fn validate(settings: settings::Validate, shutdown: CancellationToken) -> 
 }
 
 /// The configuration of the API.
-pub fn api_config(roles: &Roles, http: &Http, queues: &Queues) -> api::Config {
-    let user = |name: &str, password: &str| api::RoleCredentials {
-        username: name.to_owned(),
-        password: broker::Secret::new(password),
-    };
+pub fn api_config(roles: api::Roles, http: &Http, queues: &Queues) -> api::Config {
     api::Config {
-        admin: user(&roles.admin_username, &roles.admin_password),
-        events: user(&roles.events_username_udm, &roles.events_password_udm),
-        prefill: user(&roles.prefill_username, &roles.prefill_password),
+        roles,
         root_path: http.root_path.clone(),
         cors_all: http.cors_all,
         reader: ReaderConfig { redelivery_delay: http.redelivery_delay },

@@ -128,7 +128,31 @@ async fn a_killed_process_takes_its_nats_server_with_it_and_a_second_one_is_refu
 #[test]
 fn settings_that_are_wrong_or_missing_are_named() {
     for (arguments, code, named) in [
-        (&["api"][..], 2, "ADMIN_PASSWORD"),
+        (&["api"][..], 1, "ADMIN_PASSWORD"),
+        (&["api", "--admin-password", "x"], 1, "EVENTS_PASSWORD_UDM_FILE"),
+        (&["api", "--admin-password", "x", "--admin-password-file", "y"], 1, "(ADMIN_PASSWORD_FILE)"),
+        (
+            &["api", "--admin-password-file", "/no/file"],
+            1,
+            "(ADMIN_PASSWORD_FILE): the password file /no/file",
+        ),
+        (
+            &["worker", "--source", "x", "--nats-user", "a", "--nats-password-file", "/no/file"],
+            1,
+            "NATS_PASSWORD_FILE",
+        ),
+        (&["worker", "--source", "x", "--nats-client-cert-file", "c"], 1, "NATS_CLIENT_KEY_FILE"),
+        (&["worker", "--source", "x", "--nats-ca-file", "/no/file"], 1, "NATS_CA_FILE"),
+        (
+            &["prefill", "--source", "http://127.0.0.1:9/", "--udm-password-file", "/no/file"],
+            3,
+            "UDM_PASSWORD_FILE",
+        ),
+        (
+            &["prefill", "--source", "x", "--nats-user", "a", "--nats-password-file", "/no/file"],
+            3,
+            "NATS_PASSWORD_FILE",
+        ),
         (&["standalone"], 2, "--source"),
         (&["standalone", "--source", "ftp://x", "--data-dir", "/proc/none"], 1, "DATA_DIR"),
         (&["prefill"], 3, "--source"),

@@ -521,8 +521,7 @@ async fn a_password_in_a_file_may_change_while_objects_are_read() {
     udm.faults().update(|faults| faults.get_delay_ms = 10);
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "univention\n").unwrap();
-    let source =
-        source_with(&udm, |config| config.credentials = credentials(Secret::File(file.path().to_owned())));
+    let source = source_with(&udm, |config| config.credentials = credentials(Secret::file(file.path())));
     let (sender, mut receiver) = mpsc::channel(1);
     let topics = topics(&["users/user"]);
     let reading = tokio::spawn(async move { source.read(&topics, sender).await });

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use api::{Config, Launcher, RoleCredentials, StepHook};
+use api::{Config, Launcher, RoleCredentials, Roles, StepHook};
 use broker::{Broker, Claimed, ReaderConfig, Secret, testing::NatsServer};
 use bytes::Bytes;
 use model::{Counts, Prefill, SubscriptionName};
@@ -56,9 +56,7 @@ pub fn config(before_step: Option<StepHook>) -> Config {
         password: Secret::new(password),
     };
     Config {
-        admin: role(ADMIN),
-        events: role(EVENTS),
-        prefill: role(PREFILL),
+        roles: Roles { admin: role(ADMIN), events: role(EVENTS), prefill: role(PREFILL) },
         root_path: "/univention/provisioning".into(),
         cors_all: false,
         reader: ReaderConfig::default(),

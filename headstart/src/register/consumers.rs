@@ -1,8 +1,9 @@
 //! The files of `headstart register`.
 
-use std::{fs, io, path::Path};
+use std::{fs, path::Path};
 
 use anyhow::Context;
+use broker::Secret;
 use serde_json::{Map, Value};
 
 /// A consumer that is to be registered.
@@ -64,27 +65,13 @@ fn consumer(path: &Path) -> Result<Consumer, String> {
     let name = name.clone();
     if !fields.contains_key("password") {
         let beside = path.with_extension("password");
-        let password = line(&beside).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => {
-                format!("there is neither a \"password\" in it nor a file {}", file_name(&beside))
-            }
-            _ => format!("{}: {error}", file_name(&beside)),
-        })?;
+        if !beside.exists() {
+            return Err(format!("there is neither a \"password\" in it nor a file {}", file_name(&beside)));
+        }
+        let password = Secret::file(&beside).read().map_err(|error| model::chain(&error))?;
         fields.insert("password".to_owned(), Value::String(password));
     }
     Ok(Consumer { name, fields })
-}
-
-/// A file's content without the newline at its end, which editors and `echo` add.
-pub fn line(path: &Path) -> io::Result<String> {
-    let mut text = fs::read_to_string(path)?;
-    if text.ends_with('\n') {
-        text.pop();
-        if text.ends_with('\r') {
-            text.pop();
-        }
-    }
-    Ok(text)
 }
 
 #[cfg(test)]

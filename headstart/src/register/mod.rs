@@ -7,6 +7,7 @@ mod consumers;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use broker::Secret;
 use prefill_job::source::Source;
 use reqwest::{Client, Method, StatusCode, header::CONTENT_TYPE};
 use tokio::time::{Instant, sleep};
@@ -120,7 +121,7 @@ struct Api {
     http: Client,
     url: String,
     username: String,
-    password: broker::Secret,
+    password: Secret,
 }
 
 impl Api {
@@ -137,21 +138,11 @@ impl Api {
             let certificates = reqwest::Certificate::from_pem_bundle(&pem).with_context(named)?;
             builder = builder.tls_certs_only(certificates);
         }
-        let password = match (&settings.admin_password, &settings.admin_password_file) {
-            (Some(password), _) => password.clone(),
-            (None, Some(path)) => consumers::line(path).with_context(|| {
-                format!("the password {} (--admin-password-file, ADMIN_PASSWORD_FILE)", path.display())
-            })?,
-            (None, None) => bail!(
-                "a password is needed: --admin-password (ADMIN_PASSWORD) or --admin-password-file \
-                 (ADMIN_PASSWORD_FILE)"
-            ),
-        };
         Ok(Self {
             http: builder.build().context("preparing HTTPS")?,
             url,
             username: settings.admin_username.clone(),
-            password: broker::Secret::new(password),
+            password: settings.password()?,
         })
     }
 
@@ -195,7 +186,7 @@ impl Api {
             let request = self
                 .http
                 .request(method.clone(), format!("{}{path}", self.url))
-                .basic_auth(&self.username, Some(self.password.expose()))
+                .basic_auth(&self.username, Some(self.password.read()?))
                 .header(CONTENT_TYPE, "application/json")
                 .body(body.clone());
             let last = match request.send().await {

@@ -7,6 +7,7 @@ mod limits;
 mod nats;
 mod register;
 mod roles;
+mod secret;
 mod source;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -17,9 +18,9 @@ use clap::{
 };
 
 pub use limits::{Log, Queues};
-pub use nats::Nats;
+pub use nats::{Nats, NatsAccess};
 pub use register::{IfDifferent, Register};
-pub use roles::{OptionalRoles, Roles};
+pub use roles::Roles;
 pub use source::{SourceAddress, Udm};
 
 /// Brings every user and group of the directory to the applications of openDesk and Nubus: first all that exist,
@@ -235,12 +236,8 @@ pub struct Standalone {
     /// A nats-server that runs already; otherwise one is started, with its data under --data-dir.
     #[arg(long = "nats", env = "NATS_URL", value_name = "URL")]
     pub nats_url: Option<String>,
-    /// User at that server.
-    #[arg(long, env, value_name = "USER", requires = "nats_url")]
-    pub nats_user: Option<String>,
-    /// Its password.
-    #[arg(long, env, value_name = "PASSWORD", hide_env_values = true, requires = "nats_user")]
-    pub nats_password: Option<String>,
+    #[command(flatten)]
+    pub nats_access: NatsAccess,
     /// The nats-server to start (2.12 or newer); default: beside this program, where `cargo xtask tools` puts it, or
     /// on PATH.
     #[arg(long, env = "HEADSTART_NATS_SERVER", value_name = "FILE")]
@@ -250,7 +247,7 @@ pub struct Standalone {
     #[command(flatten)]
     pub udm: Udm,
     #[command(flatten)]
-    pub roles: OptionalRoles,
+    pub roles: Roles,
     #[command(flatten)]
     pub http: Http,
     #[command(flatten)]

@@ -1,11 +1,17 @@
 //! How to reach NATS.
 
-use broker::{NatsConfig, Secret};
+use std::path::PathBuf;
+
+use anyhow::bail;
+use broker::{ClientCertificate, NatsConfig, NatsTls};
 use clap::Args;
+
+use super::secret;
 
 #[derive(Debug, Args)]
 pub struct Nats {
-    /// Address of NATS; several with commas between them. Default: nats://NATS_HOST:NATS_PORT.
+    /// Address of NATS; several with commas between them. With tls:// instead of nats:// nothing is sent in plain text.
+    /// Default: nats://NATS_HOST:NATS_PORT.
     #[arg(long, env, value_name = "URL")]
     pub nats_url: Option<String>,
     /// Host of NATS, where NATS_URL is not given.
@@ -14,27 +20,86 @@ pub struct Nats {
     /// Port of NATS, where NATS_URL is not given.
     #[arg(long, env, value_name = "PORT", default_value = "4222")]
     pub nats_port: u16,
+    #[command(flatten)]
+    pub access: NatsAccess,
+    /// Copies of each stream in a cluster of NATS, 1 to 5.
+    #[arg(long, env, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u8).range(1..=5))]
+    pub nats_replicas: u8,
+}
+
+/// Who connects, and how the connection is protected.
+#[derive(Debug, Args)]
+pub struct NatsAccess {
     /// User at NATS.
     #[arg(long, env, value_name = "USER")]
     pub nats_user: Option<String>,
     /// Its password.
     #[arg(long, env, value_name = "PASSWORD", hide_env_values = true)]
     pub nats_password: Option<String>,
-    /// Copies of each stream in a cluster of NATS, 1 to 5.
-    #[arg(long, env, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u8).range(1..=5))]
-    pub nats_replicas: u8,
+    /// File with its password, instead; read at each connection.
+    #[arg(long, env, value_name = "FILE")]
+    pub nats_password_file: Option<PathBuf>,
+    /// Connect with TLS only, as tls:// in the address says, too.
+    #[arg(long, env, value_name = "BOOL", default_value = "false", action = clap::ArgAction::Set,
+          value_parser = clap::builder::BoolishValueParser::new())]
+    pub nats_tls: bool,
+    /// Certificates (PEM) of the authorities that are trusted for NATS; default: those of the system. Demands TLS, and
+    /// is read at each connection.
+    #[arg(long, env, value_name = "FILE")]
+    pub nats_ca_file: Option<PathBuf>,
+    /// Certificate (PEM) for a NATS that asks for one; with its key. Demands TLS, and is read at each connection.
+    #[arg(long, env, value_name = "FILE")]
+    pub nats_client_cert_file: Option<PathBuf>,
+    /// Private key (PEM) of that certificate.
+    #[arg(long, env, value_name = "FILE")]
+    pub nats_client_key_file: Option<PathBuf>,
 }
 
 impl Nats {
     /// The configuration of one component.
-    pub fn config(&self, component: &'static str) -> NatsConfig {
-        let Self { nats_url, nats_host, nats_port, nats_user, nats_password, nats_replicas } = self;
-        NatsConfig {
-            url: nats_url.clone().unwrap_or_else(|| format!("nats://{nats_host}:{nats_port}")),
-            user: nats_user.clone(),
-            password: nats_password.clone().map(Secret::new),
-            component,
-            replicas: usize::from(*nats_replicas),
+    pub fn config(&self, component: &'static str) -> anyhow::Result<NatsConfig> {
+        let Self { nats_url, nats_host, nats_port, access, nats_replicas } = self;
+        let url = nats_url.clone().unwrap_or_else(|| format!("nats://{nats_host}:{nats_port}"));
+        Ok(NatsConfig { replicas: usize::from(*nats_replicas), ..access.config(url, component)? })
+    }
+}
+
+impl NatsAccess {
+    /// The configuration of one component for a server without copies.
+    pub fn config(&self, url: String, component: &'static str) -> anyhow::Result<NatsConfig> {
+        let Self {
+            nats_user,
+            nats_password,
+            nats_password_file,
+            nats_tls,
+            nats_ca_file,
+            nats_client_cert_file,
+            nats_client_key_file,
+        } = self;
+        let client = match (nats_client_cert_file.clone(), nats_client_key_file.clone()) {
+            (Some(certificate), Some(key)) => Some(ClientCertificate { certificate, key }),
+            (None, None) => None,
+            (Some(_), None) => {
+                bail!(
+                    "--nats-client-cert-file (NATS_CLIENT_CERT_FILE) needs --nats-client-key-file (NATS_CLIENT_KEY_FILE)"
+                )
+            }
+            (None, Some(_)) => {
+                bail!(
+                    "--nats-client-key-file (NATS_CLIENT_KEY_FILE) needs --nats-client-cert-file (NATS_CLIENT_CERT_FILE)"
+                )
+            }
+        };
+        let password =
+            secret::optional("NATS_PASSWORD", nats_password.as_deref(), nats_password_file.as_deref())?;
+        if password.is_some() && nats_user.is_none() {
+            bail!("a password for NATS is given, but no user: give --nats-user (NATS_USER)");
         }
+        Ok(NatsConfig {
+            user: nats_user.clone(),
+            password,
+            tls: NatsTls { required: *nats_tls, ca_file: nats_ca_file.clone(), client },
+            ..NatsConfig::new(url, component)
+        })
     }
 }

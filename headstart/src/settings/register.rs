@@ -4,7 +4,9 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
 
-use super::{Udm, seconds};
+use broker::Secret;
+
+use super::{Udm, seconds, secret};
 
 #[derive(Debug, Args)]
 pub struct Register {
@@ -24,8 +26,8 @@ pub struct Register {
     /// Its password.
     #[arg(long, env, value_name = "PASSWORD", hide_env_values = true)]
     pub admin_password: Option<String>,
-    /// A file with its password.
-    #[arg(long, env, value_name = "FILE", conflicts_with = "admin_password")]
+    /// File with its password, instead.
+    #[arg(long, env, value_name = "FILE")]
     pub admin_password_file: Option<PathBuf>,
     /// With a consumer that is registered with other topics or another password: report it, or change it, which keeps
     /// its queue.
@@ -42,6 +44,17 @@ pub struct Register {
     pub source: Option<String>,
     #[command(flatten)]
     pub udm: Udm,
+}
+
+impl Register {
+    /// The password of who registers.
+    pub fn password(&self) -> anyhow::Result<Secret> {
+        secret::required(
+            "ADMIN_PASSWORD",
+            self.admin_password.as_deref(),
+            self.admin_password_file.as_deref(),
+        )
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -1,48 +1,80 @@
 //! The fixed users of the API.
 
+use std::path::PathBuf;
+
+use api::{RoleCredentials, Roles as ApiRoles};
+use broker::Secret;
 use clap::Args;
 
+use super::secret;
+
+/// Each password is given as a value or as a file; `standalone` makes those that are not given.
 #[derive(Debug, Args)]
 pub struct Roles {
     /// Who registers and removes subscriptions.
     #[arg(long, env, value_name = "USER", default_value = "admin")]
     pub admin_username: String,
-    /// Its password.
-    #[arg(long, env, value_name = "PASSWORD", hide_env_values = true)]
-    pub admin_password: String,
-    /// Who sends events.
-    #[arg(long, env, value_name = "USER", default_value = "udm")]
-    pub events_username_udm: String,
-    /// Its password.
-    #[arg(long, env, value_name = "PASSWORD", hide_env_values = true)]
-    pub events_password_udm: String,
-    /// Who may set the state of a prefill.
-    #[arg(long, env, value_name = "USER", default_value = "prefill")]
-    pub prefill_username: String,
-    /// Its password.
-    #[arg(long, env, value_name = "PASSWORD", hide_env_values = true)]
-    pub prefill_password: String,
-}
-
-/// As [`Roles`], where passwords that are not given are generated.
-#[derive(Debug, Args)]
-pub struct OptionalRoles {
-    /// Who registers and removes subscriptions.
-    #[arg(long, env, value_name = "USER", default_value = "admin")]
-    pub admin_username: String,
-    /// Its password; generated, kept in the data directory and printed once if it is not given.
+    /// Its password. (`standalone` makes one, keeps it in the data directory and prints it once.)
     #[arg(long, env, value_name = "PASSWORD", hide_env_values = true)]
     pub admin_password: Option<String>,
+    /// File with its password, instead; when it changes, the new one counts within 5 seconds.
+    #[arg(long, env, value_name = "FILE")]
+    pub admin_password_file: Option<PathBuf>,
     /// Who sends events.
     #[arg(long, env, value_name = "USER", default_value = "udm")]
     pub events_username_udm: String,
     /// Its password; as above.
     #[arg(long, env, value_name = "PASSWORD", hide_env_values = true)]
     pub events_password_udm: Option<String>,
+    /// File with its password, instead; as above.
+    #[arg(long, env, value_name = "FILE")]
+    pub events_password_udm_file: Option<PathBuf>,
     /// Who may set the state of a prefill.
     #[arg(long, env, value_name = "USER", default_value = "prefill")]
     pub prefill_username: String,
     /// Its password; as above.
     #[arg(long, env, value_name = "PASSWORD", hide_env_values = true)]
     pub prefill_password: Option<String>,
+    /// File with its password, instead; as above.
+    #[arg(long, env, value_name = "FILE")]
+    pub prefill_password_file: Option<PathBuf>,
+}
+
+impl Roles {
+    /// The users. `make` is asked for the password of a variable and user where none was given.
+    pub fn users(
+        &self,
+        mut make: impl FnMut(&'static str, &str) -> anyhow::Result<Secret>,
+    ) -> anyhow::Result<ApiRoles> {
+        let mut role = |variable, user: &String, value: &Option<String>, file: &Option<PathBuf>| {
+            let password = match secret::optional(variable, value.as_deref(), file.as_deref())? {
+                Some(password) => password,
+                None => make(variable, user)?,
+            };
+            anyhow::Ok(RoleCredentials { username: user.clone(), password })
+        };
+        let Self {
+            admin_username,
+            admin_password,
+            admin_password_file,
+            events_username_udm,
+            events_password_udm,
+            events_password_udm_file,
+            prefill_username,
+            prefill_password,
+            prefill_password_file,
+        } = self;
+        let events =
+            role("EVENTS_PASSWORD_UDM", events_username_udm, events_password_udm, events_password_udm_file);
+        Ok(ApiRoles {
+            admin: role("ADMIN_PASSWORD", admin_username, admin_password, admin_password_file)?,
+            events: events?,
+            prefill: role("PREFILL_PASSWORD", prefill_username, prefill_password, prefill_password_file)?,
+        })
+    }
+
+    /// The users, whose passwords must all be given.
+    pub fn given(&self) -> anyhow::Result<ApiRoles> {
+        self.users(|variable, _| anyhow::bail!(secret::missing(variable)))
+    }
 }

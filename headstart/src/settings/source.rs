@@ -7,8 +7,10 @@ use clap::Args;
 use prefill_job::source::{
     Source,
     dump::Dump,
-    udm::{self, Credentials, Secret},
+    udm::{self, Credentials},
 };
+
+use super::secret;
 
 #[derive(Debug, Args)]
 pub struct SourceAddress {
@@ -26,6 +28,9 @@ pub struct Udm {
     /// Its password.
     #[arg(long, env, value_name = "PASSWORD", hide_env_values = true)]
     pub udm_password: Option<String>,
+    /// File with its password, instead; read again when UDM refuses it.
+    #[arg(long, env, value_name = "FILE")]
+    pub udm_password_file: Option<PathBuf>,
     /// Objects that are read from UDM at once.
     #[arg(long, env, value_name = "N", default_value = "8", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub udm_concurrency: u16,
@@ -49,12 +54,9 @@ impl SourceAddress {
             );
             return Ok(Source::Dump(Dump::new(address)));
         }
-        let password = udm
-            .udm_password
-            .clone()
-            .context("a UDM source needs a password: give --udm-password or UDM_PASSWORD")?;
-        let credentials =
-            Credentials::Basic { username: udm.udm_username.clone(), password: Secret::Value(password) };
+        let given = (udm.udm_password.as_deref(), udm.udm_password_file.as_deref());
+        let password = secret::required("UDM_PASSWORD", given.0, given.1).context("a UDM source")?;
+        let credentials = Credentials::Basic { username: udm.udm_username.clone(), password };
         let ca_pem = match &udm.udm_ca_file {
             None => None,
             Some(path) => Some(std::fs::read(path).with_context(|| {

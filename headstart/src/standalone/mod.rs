@@ -11,10 +11,7 @@ use prometheus_client::registry::Registry;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    commands,
-    settings::{self, Roles},
-};
+use crate::{commands, settings};
 use nats_server::NatsServer;
 
 /// How long a nats-server with much data may take until it answers.
@@ -36,14 +33,12 @@ pub async fn run(settings: settings::Standalone, shutdown: CancellationToken) ->
     let nats_shutdown = CancellationToken::new();
     let mut nats = JoinSet::new();
     let nats_config = match &settings.nats_url {
-        Some(url) => NatsConfig {
-            url: url.clone(),
-            user: settings.nats_user.clone(),
-            password: settings.nats_password.clone().map(Secret::new),
-            component: "standalone",
-            replicas: 1,
-        },
+        Some(url) => settings.nats_access.config(url.clone(), "standalone")?,
         None => {
+            anyhow::ensure!(
+                settings.nats_access.nats_user.is_none(),
+                "--nats-user (NATS_USER) is for a server that is named with --nats (NATS_URL)"
+            );
             let server = NatsServer::prepare(settings.nats_server.as_deref(), &data_dir).await?;
             let config = server.config();
             nats.spawn(server.supervise(nats_shutdown.clone()));
@@ -64,7 +59,7 @@ pub async fn run(settings: settings::Standalone, shutdown: CancellationToken) ->
 
 async fn work(
     settings: &settings::Standalone,
-    roles: Roles,
+    roles: api::Roles,
     source: Arc<prefill_job::source::Source>,
     listener: TcpListener,
     nats: NatsConfig,
@@ -90,7 +85,7 @@ async fn work(
         }
     });
     parts.spawn(commands::sweep(broker.clone(), stop.clone()));
-    let config = commands::api_config(&roles, &settings.http, &settings.queues);
+    let config = commands::api_config(roles, &settings.http, &settings.queues);
     let launcher = api::Launcher::queue(broker.tasks());
     parts.spawn({
         let running = api::run(listener, config, broker.clone(), launcher, stop.clone());
@@ -111,36 +106,18 @@ async fn work(
 }
 
 /// The users of the API. Passwords that were not given are generated, kept, and printed once.
-fn roles(given: &settings::OptionalRoles, data_dir: &Path) -> anyhow::Result<Roles> {
+fn roles(given: &settings::Roles, data_dir: &Path) -> anyhow::Result<api::Roles> {
     let folder = data_dir.join("passwords");
     std::fs::create_dir_all(&folder).with_context(|| format!("can't make {}", folder.display()))?;
     let mut news = Vec::new();
-    let mut password = |variable: &str, user: &str, file: &str, given: &Option<String>| {
-        let path = folder.join(file);
-        let kept = passwords::keep(&path, given.as_deref())?;
+    let roles = given.users(|variable, user| {
+        let path = folder.join(passwords::file_of(variable));
+        let kept = passwords::keep(&path)?;
         if kept.generated {
             news.push(format!("  {user}: {} ({variable}; kept in {})", kept.value, path.display()));
         }
-        anyhow::Ok(kept.value)
-    };
-    let roles = Roles {
-        admin_password: password("ADMIN_PASSWORD", &given.admin_username, "admin", &given.admin_password)?,
-        events_password_udm: password(
-            "EVENTS_PASSWORD_UDM",
-            &given.events_username_udm,
-            "events",
-            &given.events_password_udm,
-        )?,
-        prefill_password: password(
-            "PREFILL_PASSWORD",
-            &given.prefill_username,
-            "prefill",
-            &given.prefill_password,
-        )?,
-        admin_username: given.admin_username.clone(),
-        events_username_udm: given.events_username_udm.clone(),
-        prefill_username: given.prefill_username.clone(),
-    };
+        Ok(Secret::new(kept.value))
+    })?;
     if !news.is_empty() {
         println!("Passwords were generated; they are shown only now:\n{}", news.join("\n"));
     }

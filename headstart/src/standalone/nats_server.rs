@@ -24,7 +24,7 @@ pub struct NatsServer {
     program: PathBuf,
     folder: PathBuf,
     port: u16,
-    password: Secret,
+    password: String,
 }
 
 impl NatsServer {
@@ -34,8 +34,8 @@ impl NatsServer {
         let folder = data_dir.join("nats");
         std::fs::create_dir_all(&folder)
             .with_context(|| format!("can't make {} (--data-dir, DATA_DIR)", folder.display()))?;
-        let password = super::passwords::keep(&folder.join("password"), None)?;
-        let server = Self { program, folder, port: free_port()?, password: Secret::new(password.value) };
+        let password = super::passwords::keep(&folder.join("password"))?;
+        let server = Self { program, folder, port: free_port()?, password: password.value };
         server.end_left_over()?;
         server.write_configuration()?;
         Ok(server)
@@ -44,11 +44,9 @@ impl NatsServer {
     /// How to connect to it.
     pub fn config(&self) -> NatsConfig {
         NatsConfig {
-            url: format!("nats://127.0.0.1:{}", self.port),
             user: Some(USER.to_owned()),
-            password: Some(self.password.clone()),
-            component: "standalone",
-            replicas: 1,
+            password: Some(Secret::new(&self.password)),
+            ..NatsConfig::new(format!("nats://127.0.0.1:{}", self.port), "standalone")
         }
     }
 
@@ -128,7 +126,7 @@ impl NatsServer {
     fn write_configuration(&self) -> anyhow::Result<()> {
         let quoted = |path: &Path| serde_json::to_string(&path.to_string_lossy());
         let store = quoted(&self.folder.join("jetstream"))?;
-        let password = serde_json::to_string(self.password.expose())?;
+        let password = serde_json::to_string(&self.password)?;
         let port = self.port;
         let text = format!(
             "# Written by `headstart standalone` at each start.\n\

@@ -14,11 +14,17 @@ pub struct Kept {
     pub generated: bool,
 }
 
-/// The given password; else the one that is kept in the file; else a new one, which is then kept there.
-pub fn keep(file: &Path, given: Option<&str>) -> anyhow::Result<Kept> {
-    if let Some(given) = given {
-        return Ok(Kept { value: given.to_owned(), generated: false });
+/// Name of the file that keeps the password of a variable.
+pub fn file_of(variable: &str) -> &'static str {
+    match variable {
+        "ADMIN_PASSWORD" => "admin",
+        "EVENTS_PASSWORD_UDM" => "events",
+        _ => "prefill",
     }
+}
+
+/// The password that is kept in the file; else a new one, which is then kept there.
+pub fn keep(file: &Path) -> anyhow::Result<Kept> {
     match std::fs::read_to_string(file) {
         Ok(text) => Ok(Kept { value: text.trim_end().to_owned(), generated: false }),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {

@@ -166,8 +166,7 @@ fn failure(result: anyhow::Result<()>) -> String {
 
 /// The task of the attempt that a subscription's prefill is at, once there is one: what a Job's pod would be given.
 async fn current_task(url: &str, name: &str) -> Option<String> {
-    let config =
-        NatsConfig { url: url.to_owned(), user: None, password: None, component: "campaign", replicas: 1 };
+    let config = NatsConfig::new(url, "campaign");
     let name = name.parse().ok()?;
     loop {
         if let Ok(broker) = Broker::connect(&config).await {

@@ -322,7 +322,7 @@ fn authorization(credentials: &Credentials) -> Result<HeaderValue, SourceError> 
         Credentials::Bearer(token) => ("UDM token", token),
     };
     let refused = |problem: String| SourceError::Setting { setting, problem };
-    let secret = secret.read().map_err(|e| refused(format!("{secret:?}: {e}")))?;
+    let secret = secret.read().map_err(|e| refused(model::chain(&e)))?;
     let text = match credentials {
         Credentials::Basic { username, .. } => {
             let plain = format!("{username}:{secret}");

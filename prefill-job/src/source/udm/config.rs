@@ -1,9 +1,8 @@
 //! Settings of the UDM source.
 
-use std::fmt;
-use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
+
+pub use broker::Secret;
 
 /// How to reach UDM and how hard to press it.
 #[derive(Clone, Debug)]
@@ -94,54 +93,6 @@ pub enum Credentials {
     Bearer(Secret),
 }
 
-/// A password or token, which never shows in a log.
-#[derive(Clone)]
-pub enum Secret {
-    /// The value.
-    Value(String),
-    /// A file with the value, read again when UDM refuses it: Secrets that are mounted change while a pod runs. One
-    /// line end at the end does not count.
-    File(PathBuf),
-}
-
-impl Secret {
-    /// The value as it is now.
-    ///
-    /// # Errors
-    /// When the file can't be read.
-    pub fn read(&self) -> io::Result<String> {
-        match self {
-            Self::Value(value) => Ok(value.clone()),
-            Self::File(path) => {
-                let text = std::fs::read_to_string(path)?;
-                let line = text.strip_suffix('\n').unwrap_or(&text);
-                Ok(line.strip_suffix('\r').unwrap_or(line).to_owned())
-            }
-        }
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Value(_) => formatter.write_str("Secret(…)"),
-            Self::File(path) => write!(formatter, "Secret(file {})", path.display()),
-        }
-    }
-}
-
-impl From<String> for Secret {
-    fn from(value: String) -> Self {
-        Self::Value(value)
-    }
-}
-
-impl From<&str> for Secret {
-    fn from(value: &str) -> Self {
-        Self::Value(value.to_owned())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,15 +103,5 @@ mod tests {
         let config = Config::new("http://udm", credentials);
         assert!(!format!("{config:?} {config:#?}").contains("hunter2"));
         assert!(!format!("{:?}", Credentials::Bearer("hunter2".into())).contains("hunter2"));
-    }
-
-    #[test]
-    fn a_file_may_end_its_line() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        for (text, value) in [("a b", "a b"), ("a\n", "a"), ("a\r\n", "a"), ("a\n\n", "a\n"), ("", "")] {
-            std::fs::write(file.path(), text).unwrap();
-            assert_eq!(Secret::File(file.path().to_owned()).read().unwrap(), value);
-        }
-        assert!(Secret::File("/no/such/file".into()).read().is_err());
     }
 }
