@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::{
     app::{App, Shared},
     auth::{Login, Role},
-    error::{ApiError, json as json_answer, null},
+    error::{ApiError, json as json_answer, null, too_many},
     query::{Pairs, Parameters},
     request::{self, JsonBody, LARGEST_BODY},
 };
@@ -47,7 +47,8 @@ pub(crate) async fn next(
     parameters.finish()?;
     let entry = app.auth.subscriber(&login, &name).await?;
     let Subscription { name, incarnation, .. } = &entry.value;
-    let waiting = app.metrics.waiting_poll();
+    let place = app.polls.take(name).ok_or_else(|| too_many("polls", app.polls.each()))?;
+    let waiting = (app.metrics.waiting_poll(), place);
     let delivered = app.readers.next(name, *incarnation, wait, &app.shutdown, pop).await?;
     drop(waiting);
     app.metrics.deliveries.inc_by(u64::from(delivered.is_some()));
@@ -69,7 +70,8 @@ pub(crate) async fn batch(
     parameters.finish()?;
     let entry = app.auth.subscriber(&login, &name).await?;
     let Subscription { name, incarnation, .. } = &entry.value;
-    let waiting = app.metrics.waiting_poll();
+    let place = app.polls.take(name).ok_or_else(|| too_many("polls", app.polls.each()))?;
+    let waiting = (app.metrics.waiting_poll(), place);
     let delivered = app.readers.batch(name, *incarnation, wait, &app.shutdown, limit).await?;
     drop(waiting);
     app.metrics.deliveries.inc_by(delivered.len() as u64);

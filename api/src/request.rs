@@ -405,6 +405,14 @@ mod tests {
         }
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_end_is_given_up() {
+        let begun = futures::stream::iter([Ok::<_, std::convert::Infallible>(Bytes::from_static(b"{"))]);
+        let body = Body::from_stream(begun.chain(futures::stream::pending()));
+        let refused = JsonBody::read(&HeaderMap::new(), body, LARGEST_BODY).await;
+        assert!(matches!(refused, Err(ApiError::TooSlow(BODY_WITHIN))));
+    }
+
     #[test]
     fn registrations() {
         let good = json!({"name": "mail", "realms_topics": [{"realm": "udm", "topic": "users/.*", "x": 1}],
