@@ -208,7 +208,6 @@ fn check_password(password: &str, problems: &mut Problems) {
 }
 
 /// What is to be changed about a subscription. At least one thing is.
-#[derive(Debug)]
 pub(crate) struct Change {
     pub realms_topics: Option<Vec<RealmTopic>>,
     pub password: Option<String>,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::bail;
-use broker::{ClientCertificate, NatsConfig, NatsTls};
+use broker::{ClientCertificate, NatsConfig, NatsTls, Secret};
 use clap::Args;
 
 use super::secret;
@@ -35,7 +35,7 @@ pub struct NatsAccess {
     pub nats_user: Option<String>,
     /// Its password.
     #[arg(long, env, value_name = "PASSWORD", hide_env_values = true)]
-    pub nats_password: Option<String>,
+    pub nats_password: Option<Secret>,
     /// File with its password, instead; read at each connection.
     #[arg(long, env, value_name = "FILE")]
     pub nats_password_file: Option<PathBuf>,
@@ -91,7 +91,7 @@ impl NatsAccess {
             }
         };
         let password =
-            secret::optional("NATS_PASSWORD", nats_password.as_deref(), nats_password_file.as_deref())?;
+            secret::optional("NATS_PASSWORD", nats_password.as_ref(), nats_password_file.as_deref())?;
         if password.is_some() && nats_user.is_none() {
             bail!("a password for NATS is given, but no user: give --nats-user (NATS_USER)");
         }

@@ -1,5 +1,7 @@
 //! A real `headstart standalone` for tests, and a consumer that knows only the wire contract.
 
+#![allow(dead_code)] // each test target uses its part
+
 use std::{
     io::Write,
     net::TcpListener,

@@ -6,6 +6,7 @@
 mod helm;
 mod permissions;
 mod pods;
+mod refused;
 mod rights;
 
 use helm::{kind, name, render, render_with};

@@ -20,7 +20,7 @@ use crate::helm::{kind, name, render_with};
 const SOON: Duration = Duration::from_secs(20);
 
 /// A nats-server with the users of the rendered configuration.
-async fn server(launcher: &str) -> NatsServer {
+pub async fn server(launcher: &str) -> NatsServer {
     let objects = render_with("minimal", &["--set", &format!("launcher={launcher}")]);
     let config = objects.iter().find(|o| kind(o) == "ConfigMap" && name(o).ends_with("-nats")).unwrap();
     let config = config["data"]["nats.conf"].as_str().unwrap();
