@@ -108,7 +108,8 @@ impl Broker {
                 log_event(&event, problem.as_deref());
                 std::future::ready(())
             });
-        let servers: Vec<String> = url.split(',').map(|s| s.trim().to_owned()).collect();
+        // The client logs addresses, and takes no credentials from them.
+        let servers: Vec<String> = without_credentials(url).split(',').map(|s| s.trim().to_owned()).collect();
         let client = options.connect(servers).await.map_err(|error| config.error(error))?;
         let (major, minor, patch) = OLDEST_SERVER;
         if !client.is_server_compatible(major, minor, patch) {

@@ -76,6 +76,12 @@ impl NatsAccess {
             nats_client_cert_file,
             nats_client_key_file,
         } = self;
+        if url.contains('@') {
+            bail!(
+                "there is a user or password in the address of NATS: give them with --nats-user (NATS_USER) and \
+                 --nats-password-file (NATS_PASSWORD_FILE) or NATS_PASSWORD instead of --nats-url (NATS_URL)"
+            );
+        }
         let client = match (nats_client_cert_file.clone(), nats_client_key_file.clone()) {
             (Some(certificate), Some(key)) => Some(ClientCertificate { certificate, key }),
             (None, None) => None,
