@@ -14,20 +14,17 @@ use broker::{Credentials, RegistryView, Revised, StoredCredential};
 use model::{Incarnation, Lifecycle, Subscription, SubscriptionName};
 use ring::hmac;
 use subtle::ConstantTimeEq;
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::time::Instant;
 
 use crate::{
     error::{ApiError, NO_ACCESS, NOT_AUTHENTICATED, WRONG_CREDENTIALS},
+    hashing::Hashing,
     password,
     roles::KnownRoles,
     server::PEER,
     throttle::{Admission, Attempt, Throttle},
 };
 
-/// Hashes that are computed at once: each takes a core and 7 MiB for some fifteen milliseconds.
-const HASHES_AT_ONCE: usize = 2;
-/// How long a hash may wait for its turn before the request is answered with 503.
-const TURN_WITHIN: Duration = Duration::from_secs(10);
 /// After this time a verified password is compared with the stored hash's revision again: one look at the leader
 /// instead of a hash. A changed password takes effect in every replica within this time.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -55,7 +52,7 @@ pub(crate) struct Auth {
     roles: Arc<KnownRoles>,
     credentials: Credentials,
     view: RegistryView,
-    hashes: Arc<Semaphore>,
+    hashing: Hashing,
     /// Only fingerprints under this key, which never leaves the process, are remembered.
     key: hmac::Key,
     /// By subscription. A std lock: nothing awaits under it.
@@ -113,7 +110,7 @@ impl Auth {
             roles,
             credentials,
             view,
-            hashes: Arc::new(Semaphore::new(HASHES_AT_ONCE)),
+            hashing: Hashing::default(),
             key: hmac::Key::new(hmac::HMAC_SHA256, &[random, uuid::Uuid::new_v4().into_bytes()].concat()),
             remembered: Mutex::default(),
             throttle: Mutex::default(),
@@ -217,37 +214,14 @@ impl Auth {
         }
     }
 
-    /// Does the stored hash belong to this password? Runs beside the other requests, a bounded number at once.
+    /// Does the stored hash belong to this password?
     pub(crate) async fn verify(&self, hash: String, password: &str) -> Result<bool, ApiError> {
-        let given = password.to_owned();
-        self.blocking(move || Some(password::verify(&hash, &given))).await
+        self.hashing.verify(hash, password).await
     }
 
     /// Hashes a new password.
     pub(crate) async fn hash(&self, password: &str) -> Result<String, ApiError> {
-        let given = password.to_owned();
-        self.blocking(move || password::hash(&given)).await
-    }
-
-    async fn blocking<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> Option<T> + Send + 'static,
-    ) -> Result<T, ApiError> {
-        let failed = |cause: String| ApiError::Unavailable {
-            detail: "The password could not be checked at the moment; try again",
-            cause,
-        };
-        let turn = tokio::time::timeout(TURN_WITHIN, self.hashes.clone().acquire_owned()).await;
-        let turn = turn.map_err(|_| failed(format!("no turn within {TURN_WITHIN:?}")))?;
-        let turn = turn.map_err(|e| failed(e.to_string()))?;
-        // The turn goes with the work: a client that goes away does not make room for a third one.
-        let work = move || {
-            let result = work();
-            drop(turn);
-            result
-        };
-        let result = tokio::task::spawn_blocking(work).await.map_err(|e| failed(e.to_string()))?;
-        result.ok_or_else(|| failed("argon2 failed".to_owned()))
+        self.hashing.hash(password).await
     }
 
     /// A bcrypt hash of the former software becomes one of ours at the first login. Answers the revision that holds

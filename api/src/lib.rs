@@ -23,6 +23,7 @@ mod config;
 mod dead_letters;
 mod docs;
 mod error;
+mod hashing;
 mod health;
 mod launcher;
 mod messages;

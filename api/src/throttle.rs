@@ -28,6 +28,8 @@ const LOGIN: Rate = Rate { burst: 10, forgotten_after: Duration::from_secs(6) };
 const ADDRESS: Rate = Rate { burst: 100, forgotten_after: Duration::from_millis(500) };
 /// Most users, and most addresses, that are remembered: some 100 bytes each.
 const REMEMBERED_MAX: usize = 10_000;
+/// How often it is looked for what counts no more: it takes a look at all.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// How long a login that was right is remembered when there is no room.
 const TRUSTED_FOR: Duration = Duration::from_secs(3600);
 
@@ -59,10 +61,10 @@ pub(crate) enum Admission {
 #[derive(Default)]
 pub(crate) struct Throttle {
     /// When all failures will be forgotten.
-    logins: HashMap<Attempt, Instant>,
-    addresses: HashMap<IpAddr, Instant>,
+    logins: Times<Attempt>,
+    addresses: Times<IpAddr>,
     /// When a login was right for the last time.
-    trusted: HashMap<Attempt, Instant>,
+    trusted: Times<Attempt>,
 }
 
 impl Throttle {
@@ -71,7 +73,7 @@ impl Throttle {
         let of_address = ADDRESS.wait(self.addresses.get(&attempt.address), now);
         match of_login.max(of_address) {
             None => Admission::Free,
-            Some(wait) if self.trusted.contains_key(attempt) => Admission::Cheap(wait),
+            Some(wait) if self.trusted.get(attempt).is_some() => Admission::Cheap(wait),
             Some(wait) => Admission::Later(wait),
         }
     }
@@ -83,36 +85,57 @@ impl Throttle {
 
     pub(crate) fn succeeded(&mut self, attempt: &Attempt, now: Instant) {
         self.logins.remove(attempt);
-        let live = |at: Instant| now.saturating_duration_since(at) < TRUSTED_FOR;
-        make_room(&mut self.trusted, attempt, live);
-        if self.trusted.len() < REMEMBERED_MAX || self.trusted.contains_key(attempt) {
-            self.trusted.insert(*attempt, now);
-        }
+        self.trusted.set(*attempt, now, now, |at| now.saturating_duration_since(at) < TRUSTED_FOR);
     }
 }
 
 impl Rate {
     /// How long until a failure is forgotten, if as many as are free have been made.
-    fn wait(self, forgotten: Option<&Instant>, now: Instant) -> Option<Duration> {
+    fn wait(self, forgotten: Option<Instant>, now: Instant) -> Option<Duration> {
         let remaining = forgotten?.saturating_duration_since(now);
         let free = self.forgotten_after * (self.burst - 1);
         remaining.checked_sub(free).filter(|wait| !wait.is_zero())
     }
 
-    fn count<K: Hash + Eq>(self, failures: &mut HashMap<K, Instant>, key: K, now: Instant) {
-        make_room(failures, &key, |forgotten| forgotten > now);
-        if failures.len() < REMEMBERED_MAX || failures.contains_key(&key) {
-            let forgotten = failures.entry(key).or_insert(now);
-            *forgotten = (*forgotten).max(now) + self.forgotten_after;
-        }
+    fn count<K: Hash + Eq>(self, failures: &mut Times<K>, key: K, now: Instant) {
+        let forgotten = failures.get(&key).map_or(now, |at| at.max(now)) + self.forgotten_after;
+        failures.set(key, forgotten, now, |at| at > now);
     }
 }
 
-/// Drops what counts no more, where there is no room for another one. If there is none then, the newcomer is not
-/// remembered: it takes thousands of addresses to come to that.
-fn make_room<K: Hash + Eq>(known: &mut HashMap<K, Instant>, key: &K, counts: impl Fn(Instant) -> bool) {
-    if known.len() >= REMEMBERED_MAX && !known.contains_key(key) {
-        known.retain(|_, at| counts(*at));
+/// A time for each of a bounded number of keys.
+struct Times<K> {
+    times: HashMap<K, Instant>,
+    /// When those that count no more were dropped.
+    swept: Option<Instant>,
+}
+
+impl<K> Default for Times<K> {
+    fn default() -> Self {
+        Self { times: HashMap::new(), swept: None }
+    }
+}
+
+impl<K: Hash + Eq> Times<K> {
+    fn get(&self, key: &K) -> Option<Instant> {
+        self.times.get(key).copied()
+    }
+
+    fn remove(&mut self, key: &K) {
+        self.times.remove(key);
+    }
+
+    /// Where there is no room for another key, those that count no more go. If there is none then, the newcomer is not
+    /// remembered: it takes thousands of addresses to come to that.
+    fn set(&mut self, key: K, at: Instant, now: Instant, counts: impl Fn(Instant) -> bool) {
+        let is_full = self.times.len() >= REMEMBERED_MAX && !self.times.contains_key(&key);
+        if is_full && self.swept.is_none_or(|swept| now.saturating_duration_since(swept) >= SWEEP_EVERY) {
+            self.times.retain(|_, at| counts(*at));
+            self.swept = Some(now);
+        }
+        if !is_full || self.times.len() < REMEMBERED_MAX {
+            self.times.insert(key, at);
+        }
     }
 }
 
@@ -189,7 +212,10 @@ mod tests {
         assert!(matches!(throttle.admission(&other, now), Admission::Later(_)));
         throttle.succeeded(&mail, now);
         fail(&mut throttle, &mail, 1, now);
-        assert!(throttle.logins[&mail] <= now + Duration::from_secs(6), "its failures were forgotten");
+        assert!(
+            throttle.logins.get(&mail).unwrap() <= now + Duration::from_secs(6),
+            "its failures were forgotten"
+        );
     }
 
     #[test]
@@ -200,7 +226,7 @@ mod tests {
             throttle.succeeded(&attempt, start);
             throttle.failed(&attempt, start);
         }
-        let sizes = |t: &Throttle| [t.logins.len(), t.addresses.len(), t.trusted.len()];
+        let sizes = |t: &Throttle| [t.logins.times.len(), t.addresses.times.len(), t.trusted.times.len()];
         assert_eq!(sizes(&throttle), [REMEMBERED_MAX; 3]);
         let later = start + TRUSTED_FOR;
         let new = attempt(7, "10.9.9.9");

@@ -31,6 +31,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
@@ -49,6 +50,8 @@ const TOLD_AT_ONCE: usize = 64;
 const TOLD_WITHIN: Duration = Duration::from_secs(5);
 /// Largest head of a request, and most of a body that is read ahead, in bytes.
 const LARGEST_HEAD: usize = 64 * 1024;
+/// How often it is logged that there are too many.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 /// Pause when the system has no room for another connection (no file descriptors, no memory).
 const NO_ROOM_PAUSE: Duration = Duration::from_millis(200);
 
@@ -72,6 +75,7 @@ pub(crate) async fn serve(
     let (places, told) =
         (Arc::new(Semaphore::new(bounds.connections)), Arc::new(Semaphore::new(TOLD_AT_ONCE)));
     let tasks = TaskTracker::new();
+    let mut logged: Option<Instant> = None;
     while let Some(accepted) = server.shutdown.run_until_cancelled(listener.accept()).await {
         let (socket, peer) = match accepted {
             Ok((socket, peer)) => (socket, peer.ip().to_canonical()),
@@ -82,8 +86,13 @@ pub(crate) async fn serve(
         };
         if let Ok(place) = places.clone().try_acquire_owned() {
             tasks.spawn(server.clone().connection(socket, peer, place));
-        } else if let Ok(place) = told.clone().try_acquire_owned() {
+            continue;
+        }
+        if logged.is_none_or(|at| at.elapsed() > TELL_EVERY) {
             tracing::warn!(limit = bounds.connections, "too many connections (MAX_CONNECTIONS)");
+            logged = Some(Instant::now());
+        }
+        if let Ok(place) = told.clone().try_acquire_owned() {
             tasks.spawn(tokio::time::timeout(TOLD_WITHIN, server.clone().too_many(socket, peer, place)));
         }
     }
