@@ -74,7 +74,8 @@ pub struct Bounds {
 impl Default for Bounds {
     fn default() -> Self {
         Self {
-            connections: 4096,
+            // With heads of 64 KiB and buffers for TLS half of the memory that the chart gives.
+            connections: 1024,
             streams_per_subscription: 16,
             polls_per_subscription: 100,
             head_within: Duration::from_secs(75),

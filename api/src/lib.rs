@@ -18,6 +18,7 @@
 
 mod app;
 mod auth;
+mod budget;
 mod change;
 mod config;
 mod dead_letters;

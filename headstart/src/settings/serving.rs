@@ -15,7 +15,7 @@ pub struct Serving {
     #[arg(long, env, value_name = "FILE", requires = "tls_cert_file")]
     pub tls_key_file: Option<PathBuf>,
     /// Most connections at once; those beyond are answered with 503.
-    #[arg(long, env, value_name = "N", default_value = "4096",
+    #[arg(long, env, value_name = "N", default_value = "1024",
           value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     pub max_connections: usize,
     /// Most open streams of a subscription at one replica; those beyond are answered with 429.
