@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{extract::State, serve::ListenerExt};
+use axum::extract::State;
 use broker::{Broker, EventPublisher, QueueCounts, Readers, RegistryView, Revised};
 use model::{Lifecycle, PrefillTask, Progress, Subscription, SubscriptionName};
 use tokio::net::TcpListener;
@@ -14,9 +14,10 @@ use crate::{
     error::{ApiError, Error},
     launcher::Launcher,
     metrics::Metrics,
+    places::Places,
     pulse::Pulse,
     roles::KnownRoles,
-    router,
+    router, server,
 };
 
 /// How long requests that are under way may take after the stop: below the 30 s that Kubernetes gives a pod, and
@@ -34,6 +35,9 @@ pub(crate) struct App {
     pub auth: Auth,
     pub metrics: Metrics,
     pub pulse: Arc<Pulse>,
+    /// Streams and polls of each subscription.
+    pub streams: Places,
+    pub polls: Places,
     /// Ends polls with "nothing".
     pub shutdown: CancellationToken,
 }
@@ -69,6 +73,8 @@ impl App {
             auth: Auth::new(roles, broker.credentials(), view.clone()),
             metrics: Metrics::new(),
             pulse: Pulse::start(shutdown.clone()),
+            streams: Places::new(config.bounds.streams_per_subscription),
+            polls: Places::new(config.bounds.polls_per_subscription),
             config,
             broker,
             view,
@@ -116,7 +122,7 @@ impl App {
 /// under way are answered, but for at most 20 s.
 ///
 /// # Errors
-/// The socket fails, or a file with a password can't be read at the start.
+/// A file with a password, a certificate or its key can't be read at the start.
 pub async fn run(
     listener: TcpListener,
     config: Config,
@@ -126,20 +132,14 @@ pub async fn run(
 ) -> Result<(), Error> {
     let app = App::new(config, broker, launcher, shutdown.clone())?;
     app.view.synced().await;
-    let listener = listener.tap_io(|stream| {
-        // Small answers go out at once.
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "a connection keeps its delay");
-        }
-    });
-    let serving =
-        axum::serve(listener, router::router(app)).with_graceful_shutdown(shutdown.clone().cancelled_owned());
+    let (bounds, tls) = (app.config.bounds.clone(), app.config.tls.clone());
+    let serving = server::serve(listener, router::router(app), &bounds, tls.as_ref(), shutdown.clone());
     let too_long = async {
         shutdown.cancelled().await;
         tokio::time::sleep(GRACE).await;
     };
     tokio::select! {
-        served = serving.into_future() => served?,
+        served = serving => served?,
         () = too_long => tracing::warn!("requests are cut off: they took longer than {GRACE:?} after the stop"),
     }
     Ok(())

@@ -2,6 +2,8 @@
 
 use std::{
     collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    net::{IpAddr, Ipv4Addr},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -12,18 +14,17 @@ use broker::{Credentials, RegistryView, Revised, StoredCredential};
 use model::{Incarnation, Lifecycle, Subscription, SubscriptionName};
 use ring::hmac;
 use subtle::ConstantTimeEq;
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::time::Instant;
 
 use crate::{
     error::{ApiError, NO_ACCESS, NOT_AUTHENTICATED, WRONG_CREDENTIALS},
+    hashing::Hashing,
     password,
     roles::KnownRoles,
+    server::PEER,
+    throttle::{Admission, Attempt, Throttle},
 };
 
-/// Hashes that are computed at once: each takes a core and 7 MiB for some fifteen milliseconds.
-const HASHES_AT_ONCE: usize = 2;
-/// How long a hash may wait for its turn before the request is answered with 503.
-const TURN_WITHIN: Duration = Duration::from_secs(10);
 /// After this time a verified password is compared with the stored hash's revision again: one look at the leader
 /// instead of a hash. A changed password takes effect in every replica within this time.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -35,6 +36,7 @@ const REMEMBERED_MAX: usize = 10_000;
 pub(crate) struct Login {
     user: String,
     password: String,
+    peer: IpAddr,
 }
 
 /// One of the fixed users.
@@ -50,11 +52,15 @@ pub(crate) struct Auth {
     roles: Arc<KnownRoles>,
     credentials: Credentials,
     view: RegistryView,
-    hashes: Arc<Semaphore>,
+    hashing: Hashing,
     /// Only fingerprints under this key, which never leaves the process, are remembered.
     key: hmac::Key,
     /// By subscription. A std lock: nothing awaits under it.
     remembered: Mutex<HashMap<SubscriptionName, Remembered>>,
+    /// Failed logins. A std lock: nothing awaits under it.
+    throttle: Mutex<Throttle>,
+    /// Users are told apart in it by this, whose key never leaves the process either.
+    users: RandomState,
     /// What an unknown user's password is compared with, so that it takes as long as a known one's.
     decoy: String,
 }
@@ -92,7 +98,9 @@ fn parse(headers: &HeaderMap) -> Option<Login> {
     let text = String::from_utf8(STANDARD.decode(value.trim()).ok()?).ok()?;
     // Only the first colon separates: passwords may hold more.
     let (user, password) = text.split_once(':')?;
-    Some(Login { user: user.to_owned(), password: password.to_owned() })
+    let peer = headers.get(PEER).and_then(|peer| peer.to_str().ok()?.parse().ok());
+    let peer = peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    Some(Login { user: user.to_owned(), password: password.to_owned(), peer })
 }
 
 impl Auth {
@@ -102,22 +110,24 @@ impl Auth {
             roles,
             credentials,
             view,
-            hashes: Arc::new(Semaphore::new(HASHES_AT_ONCE)),
+            hashing: Hashing::default(),
             key: hmac::Key::new(hmac::HMAC_SHA256, &[random, uuid::Uuid::new_v4().into_bytes()].concat()),
             remembered: Mutex::default(),
+            throttle: Mutex::default(),
+            users: RandomState::new(),
             decoy: password::hash("decoy").unwrap_or_default(),
         }
     }
 
-    /// Is it this fixed user?
-    pub(crate) fn is(&self, login: &Login, role: Role) -> bool {
+    fn is(&self, login: &Login, role: Role) -> bool {
         self.roles.is(&login.user, &login.password, role)
     }
 
     /// Demands one of the fixed users.
     pub(crate) fn role(&self, headers: &HeaderMap, role: Role) -> Result<(), ApiError> {
         let login = Login::from_headers(headers)?;
-        if self.is(&login, role) { Ok(()) } else { Err(WRONG_CREDENTIALS) }
+        let admitted = self.admit(&login)?;
+        if self.is(&login, role) { admitted.right(()) } else { Err(admitted.wrong(WRONG_CREDENTIALS)) }
     }
 
     /// Demands the admin or the subscription itself.
@@ -127,10 +137,14 @@ impl Auth {
         name: &str,
     ) -> Result<Caller, ApiError> {
         let login = Login::from_headers(headers)?;
+        let admitted = self.admit(&login)?;
         if self.is(&login, Role::Admin) {
-            return Ok(Caller::Role);
+            return admitted.right(Caller::Role);
         }
-        self.subscriber(&login, name).await.map(|_| Caller::Subscriber)
+        if login.user != name {
+            return Err(admitted.wrong(NO_ACCESS));
+        }
+        self.verified(&login, name, admitted).await.map(|_| Caller::Subscriber)
     }
 
     /// Demands the subscription itself, and answers it.
@@ -142,8 +156,17 @@ impl Auth {
         if login.user != name {
             return Err(NO_ACCESS);
         }
+        self.verified(login, name, self.admit(login)?).await
+    }
+
+    async fn verified(
+        &self,
+        login: &Login,
+        name: &str,
+        admitted: Admitted<'_>,
+    ) -> Result<Arc<Revised<Subscription>>, ApiError> {
         let Ok(name) = name.parse::<SubscriptionName>() else {
-            return self.refuse(login).await;
+            return self.refuse(login, admitted).await;
         };
         // The cache answers for most requests; what it does not know is asked for, once.
         for fresh in [false, true] {
@@ -151,7 +174,7 @@ impl Auth {
             let Some(entry) = entry.filter(|e| e.value.lifecycle != Lifecycle::Deleting) else { continue };
             let known = self.remembered(&entry.value, login);
             if known.as_ref().is_some_and(|known| known.looked_at.elapsed() < LOOK_AGAIN_AFTER) {
-                return Ok(entry);
+                return admitted.right(entry);
             }
             let stored = self.credentials.get(&name).await?;
             let Some(stored) = stored.filter(|s| s.incarnation.is_none_or(|i| i == entry.value.incarnation))
@@ -160,55 +183,45 @@ impl Auth {
             };
             if known.is_some_and(|known| known.revision == stored.revision) {
                 self.remember(&entry.value, stored.revision, login);
-                return Ok(entry);
+                return admitted.right(entry);
             }
+            admitted.may_cost()?;
             if self.verify(stored.hash.clone(), &login.password).await? {
                 let revision = self.replace_former_hash(&entry.value, &stored, &login.password).await;
                 self.remember(&entry.value, revision, login);
-                return Ok(entry);
+                return admitted.right(entry);
             }
-            return Err(WRONG_CREDENTIALS);
+            return Err(admitted.wrong(WRONG_CREDENTIALS));
         }
-        self.refuse(login).await
+        self.refuse(login, admitted).await
     }
 
     /// Refuses an unknown user after the time that a known one would take.
-    async fn refuse<T>(&self, login: &Login) -> Result<T, ApiError> {
+    async fn refuse<T>(&self, login: &Login, admitted: Admitted<'_>) -> Result<T, ApiError> {
+        admitted.may_cost()?;
         self.verify(self.decoy.clone(), &login.password).await?;
-        Err(WRONG_CREDENTIALS)
+        Err(admitted.wrong(WRONG_CREDENTIALS))
     }
 
-    /// Does the stored hash belong to this password? Runs beside the other requests, a bounded number at once.
+    /// A login may be looked at, if not too many have failed before it.
+    fn admit(&self, login: &Login) -> Result<Admitted<'_>, ApiError> {
+        let attempt = Attempt::new(self.users.hash_one(&login.user), login.peer);
+        let throttle = self.throttle.lock().unwrap_or_else(PoisonError::into_inner);
+        match throttle.admission(&attempt, Instant::now()) {
+            Admission::Free => Ok(Admitted { throttle: &self.throttle, attempt, or_wait: None }),
+            Admission::Cheap(wait) => Ok(Admitted { throttle: &self.throttle, attempt, or_wait: Some(wait) }),
+            Admission::Later(wait) => Err(too_many_failures(wait)),
+        }
+    }
+
+    /// Does the stored hash belong to this password?
     pub(crate) async fn verify(&self, hash: String, password: &str) -> Result<bool, ApiError> {
-        let given = password.to_owned();
-        self.blocking(move || Some(password::verify(&hash, &given))).await
+        self.hashing.verify(hash, password).await
     }
 
     /// Hashes a new password.
     pub(crate) async fn hash(&self, password: &str) -> Result<String, ApiError> {
-        let given = password.to_owned();
-        self.blocking(move || password::hash(&given)).await
-    }
-
-    async fn blocking<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> Option<T> + Send + 'static,
-    ) -> Result<T, ApiError> {
-        let failed = |cause: String| ApiError::Unavailable {
-            detail: "The password could not be checked at the moment; try again",
-            cause,
-        };
-        let turn = tokio::time::timeout(TURN_WITHIN, self.hashes.clone().acquire_owned()).await;
-        let turn = turn.map_err(|_| failed(format!("no turn within {TURN_WITHIN:?}")))?;
-        let turn = turn.map_err(|e| failed(e.to_string()))?;
-        // The turn goes with the work: a client that goes away does not make room for a third one.
-        let work = move || {
-            let result = work();
-            drop(turn);
-            result
-        };
-        let result = tokio::task::spawn_blocking(work).await.map_err(|e| failed(e.to_string()))?;
-        result.ok_or_else(|| failed("argon2 failed".to_owned()))
+        self.hashing.hash(password).await
     }
 
     /// A bcrypt hash of the former software becomes one of ours at the first login. Answers the revision that holds
@@ -263,6 +276,44 @@ impl Auth {
         let known = Remembered { incarnation, revision, fingerprint, looked_at };
         remembered.insert(subscription.name.clone(), known);
     }
+}
+
+/// A login that is being looked at, and what came of it.
+struct Admitted<'a> {
+    throttle: &'a Mutex<Throttle>,
+    attempt: Attempt,
+    /// Too many have failed before it: it must cost nothing, and if it is wrong it was too early.
+    or_wait: Option<Duration>,
+}
+
+impl Admitted<'_> {
+    /// Before a hash is computed.
+    fn may_cost(&self) -> Result<(), ApiError> {
+        self.or_wait.map_or(Ok(()), |wait| Err(too_many_failures(wait)))
+    }
+
+    fn right<T>(self, of: T) -> Result<T, ApiError> {
+        self.throttle().succeeded(&self.attempt, Instant::now());
+        Ok(of)
+    }
+
+    fn wrong(self, error: ApiError) -> ApiError {
+        if let Some(wait) = self.or_wait {
+            return too_many_failures(wait);
+        }
+        self.throttle().failed(&self.attempt, Instant::now());
+        error
+    }
+
+    fn throttle(&self) -> std::sync::MutexGuard<'_, Throttle> {
+        self.throttle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn too_many_failures(wait: Duration) -> ApiError {
+    let detail =
+        "Too many logins of this user, or from this address, have failed: try again later".to_owned();
+    ApiError::TooMany { detail, wait }
 }
 
 #[derive(Clone, Copy)]

@@ -1,6 +1,6 @@
 //! Settings of the API.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use broker::{ReaderConfig, Secret};
 use model::QueueLimits;
@@ -30,6 +30,10 @@ pub struct RoleCredentials {
 pub struct Config {
     /// The fixed users.
     pub roles: Roles,
+    /// HTTPS instead of HTTP.
+    pub tls: Option<TlsFiles>,
+    /// How much clients may take.
+    pub bounds: Bounds,
     /// Prefix under which a proxy shows the API; requests are served with and without it.
     pub root_path: String,
     /// Allow requests from the pages of any origin.
@@ -42,6 +46,41 @@ pub struct Config {
     pub stream_heartbeat: Duration,
     /// For tests of crashes: called before each step of a registration.
     pub before_step: Option<StepHook>,
+}
+
+/// Certificate and key of the server (PEM). They are read again every few seconds; connections stay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate and those between it and its authority.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// How much clients may take of a replica at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Connections; those beyond are told so with 503.
+    pub connections: usize,
+    /// Open streams of a subscription; those beyond are told so with 429.
+    pub streams_per_subscription: usize,
+    /// Waiting polls of a subscription; those beyond are told so with 429.
+    pub polls_per_subscription: usize,
+    /// How long the head of a request may take, counted from the answer before: so it is also how long a connection may
+    /// be idle. Above the 60 s for which proxies keep one, and the 15 s of existing clients.
+    pub head_within: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            // With heads of 64 KiB and buffers for TLS half of the memory that the chart gives.
+            connections: 1024,
+            streams_per_subscription: 16,
+            polls_per_subscription: 100,
+            head_within: Duration::from_secs(75),
+        }
+    }
 }
 
 /// The steps of a registration, in their order.

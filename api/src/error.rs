@@ -16,12 +16,12 @@ use serde_json::{Value, json};
 /// Why the server ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The socket failed.
-    #[error("the API's socket failed")]
-    Serve(#[from] std::io::Error),
     /// A password is not to be had.
     #[error("the password of one of the API's users can't be read")]
     Password(#[from] broker::SecretError),
+    /// The certificate or its key is no good.
+    #[error("HTTPS can't be served: {0}")]
+    Certificate(String),
 }
 
 /// One invalid field.
@@ -76,6 +76,8 @@ pub(crate) enum ApiError {
     TooLarge(usize),
     /// 422.
     Invalid(Vec<Problem>),
+    /// 429: again after this time.
+    TooMany { detail: String, wait: Duration },
     /// 500, in the words of the former service: the queue of a registered subscription is lost.
     Broken,
     /// 500: the queue of a registered subscription was given up.
@@ -97,6 +99,16 @@ impl ApiError {
 
     pub(crate) fn unavailable(detail: &'static str, error: &(dyn std::error::Error + 'static)) -> Self {
         Self::Unavailable { detail, cause: model::chain(error) }
+    }
+}
+
+/// A subscription has as many of something as it may have at once.
+pub(crate) fn too_many(what: &str, limit: usize) -> ApiError {
+    ApiError::TooMany {
+        detail: format!(
+            "This subscription has {limit} {what} open, as many as it may have at once: end one of them"
+        ),
+        wait: Duration::from_secs(2),
     }
 }
 
@@ -180,6 +192,12 @@ impl IntoResponse for ApiError {
                     StatusCode::UNPROCESSABLE_ENTITY,
                     &json!({"status_code": 422, "message": message, "data": null, "errors": problems}),
                 )
+            }
+            Self::TooMany { detail: text, wait } => {
+                let mut answer = detail(StatusCode::TOO_MANY_REQUESTS, &text);
+                let seconds = wait.as_secs_f64().ceil().max(1.0);
+                answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds as u64));
+                answer
             }
             Self::Broken => {
                 tracing::error!(

@@ -1,7 +1,7 @@
 //! The HTTP server: registration, events in, messages out.
 //!
 //! ```text
-//!  request ─► router (root path, request id, CORS) ─► handler ─► auth ─► validation ─► action ─► answer
+//!  connection ─► server (bounds, TLS) ─► request ─► router (root path, request id, CORS) ─► handler ─► auth ─► validation ─► action ─► answer
 //!                                                       │
 //!      subscriptions ─► registration ─► broker, launcher (Jobs or tasks)
 //!      messages      ─► broker::Readers, broker::EventPublisher
@@ -18,17 +18,20 @@
 
 mod app;
 mod auth;
+mod budget;
 mod change;
 mod config;
 mod dead_letters;
 mod docs;
 mod error;
+mod hashing;
 mod health;
 mod launcher;
 mod messages;
 mod metrics;
 mod openapi;
 mod password;
+mod places;
 mod prefill;
 mod pulse;
 mod query;
@@ -36,11 +39,13 @@ mod registration;
 mod request;
 mod roles;
 mod router;
+mod server;
 mod stream;
 mod subscriptions;
+mod throttle;
 
 pub use app::run;
-pub use config::{Config, RoleCredentials, Roles, Step, StepHook};
+pub use config::{Bounds, Config, RoleCredentials, Roles, Step, StepHook, TlsFiles};
 pub use error::Error;
 pub use launcher::Launcher;
 pub use openapi::document as openapi_document;

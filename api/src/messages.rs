@@ -13,9 +13,9 @@ use serde_json::json;
 use crate::{
     app::{App, Shared},
     auth::{Login, Role},
-    error::{ApiError, json as json_answer, null},
+    error::{ApiError, json as json_answer, null, too_many},
     query::{Pairs, Parameters},
-    request::{self, JsonBody, LARGEST_BODY},
+    request::{self, JsonBody, LARGEST_BODY, LARGEST_OF_STRANGERS},
 };
 
 /// Tells a consumer that it waits for nothing: `failed; reason="…"`.
@@ -26,9 +26,13 @@ pub(crate) async fn publish(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
+    let login = app.auth.role(&headers, Role::Events);
     // The stored form may be longer than the request by the spelling of `ts`: the publisher checks again.
-    let body = JsonBody::read(&headers, body, app.broker.largest_message()).await?;
-    app.auth.role(&headers, Role::Events)?;
+    let limit = if login.is_ok() { app.broker.largest_message() } else { LARGEST_OF_STRANGERS };
+    let body = match (login, JsonBody::read(&headers, body, limit).await) {
+        (Err(refused), Ok(_) | Err(ApiError::TooLarge(_))) => return Err(refused),
+        (_, read) => read?,
+    };
     let event = request::event(&body)?;
     app.events.publish(event, app.pulse.arrival(body.arrived)).await?;
     app.metrics.events.inc();
@@ -47,7 +51,8 @@ pub(crate) async fn next(
     parameters.finish()?;
     let entry = app.auth.subscriber(&login, &name).await?;
     let Subscription { name, incarnation, .. } = &entry.value;
-    let waiting = app.metrics.waiting_poll();
+    let place = app.polls.take(name).ok_or_else(|| too_many("polls", app.polls.each()))?;
+    let waiting = (app.metrics.waiting_poll(), place);
     let delivered = app.readers.next(name, *incarnation, wait, &app.shutdown, pop).await?;
     drop(waiting);
     app.metrics.deliveries.inc_by(u64::from(delivered.is_some()));
@@ -69,7 +74,8 @@ pub(crate) async fn batch(
     parameters.finish()?;
     let entry = app.auth.subscriber(&login, &name).await?;
     let Subscription { name, incarnation, .. } = &entry.value;
-    let waiting = app.metrics.waiting_poll();
+    let place = app.polls.take(name).ok_or_else(|| too_many("polls", app.polls.each()))?;
+    let waiting = (app.metrics.waiting_poll(), place);
     let delivered = app.readers.batch(name, *incarnation, wait, &app.shutdown, limit).await?;
     drop(waiting);
     app.metrics.deliveries.inc_by(delivered.len() as u64);

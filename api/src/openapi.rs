@@ -185,6 +185,11 @@ const UNAUTHORIZED: Answer = (401, "No or wrong credentials, or not one's own su
 const NOT_FOUND: Answer = (404, "There is no such subscription", DETAIL);
 const TOO_SLOW: Answer = (408, "The body took too long to arrive", DETAIL);
 const TOO_LARGE: Answer = (413, "The body is too large; the detail names the limit", DETAIL);
+const TOO_MANY: Answer = (
+    429,
+    "Too many failed logins, or too many polls or streams of this subscription at once; again after Retry-After seconds",
+    DETAIL,
+);
 /// Stands for the schema `Invalid`.
 const INVALID: Answer = (422, "A field is not valid; `errors` names it", Some(Value::Bool(true)));
 const BROKEN: Answer = (
@@ -266,8 +271,10 @@ fn operation(
                    "schema": {"type": kind}})
         })
         .collect();
+    // Whoever has to log in can fail too often.
     let responses: serde_json::Map<String, Value> = answers
         .iter()
+        .chain([&TOO_MANY])
         .map(|(status, meaning, body)| {
             let schema = match body {
                 None => schema("Detail"),

@@ -16,10 +16,15 @@ use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 use tokio::time::Instant;
 
-use crate::error::{ApiError, Problem};
+use crate::{
+    budget::{BODIES, Held},
+    error::{ApiError, Problem},
+};
 
 /// Largest body of anything but an event, in bytes.
 pub(crate) const LARGEST_BODY: usize = 1 << 20;
+/// Largest event of somebody who may not send any, in bytes: it is read because a broken one is told before a login.
+pub(crate) const LARGEST_OF_STRANGERS: usize = 64 * 1024;
 /// Bytes beyond a limit that are read before the connection is cut.
 const THROWN_AWAY: usize = 32 << 20;
 /// A body that takes longer is given up: it holds memory and, for an event, its place in the order is uncertain.
@@ -32,6 +37,8 @@ const LONGEST_PASSWORD: usize = 1024;
 pub(crate) struct JsonBody {
     text: Bytes,
     is_json: bool,
+    /// What it takes of the memory for bodies.
+    _held: Held<'static>,
     /// When it was there.
     pub arrived: Instant,
 }
@@ -39,13 +46,13 @@ pub(crate) struct JsonBody {
 impl JsonBody {
     pub(crate) async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Self, ApiError> {
         let text = tokio::time::timeout(BODY_WITHIN, read_up_to(body, limit));
-        let (text, arrived) = text.await.map_err(|_| ApiError::TooSlow(BODY_WITHIN))??;
+        let (text, held, arrived) = text.await.map_err(|_| ApiError::TooSlow(BODY_WITHIN))??;
         let is_json = is_json(headers);
         if is_json && !text.is_empty() && serde_json::from_slice::<&RawValue>(&text).is_err() {
             let problem = Problem::new(&[&"body"], "json_invalid", "the body is no valid JSON (UTF-8)");
             return Err(ApiError::invalid(problem));
         }
-        Ok(Self { text, is_json, arrived })
+        Ok(Self { text, is_json, _held: held, arrived })
     }
 
     /// The body's fields. Unknown ones are ignored by whoever looks.
@@ -60,7 +67,8 @@ impl JsonBody {
 
 /// Reads a body whole. What is beyond the limit is thrown away, but read: a client that is cut off while it sends
 /// would never see the answer.
-async fn read_up_to(body: Body, limit: usize) -> Result<(Bytes, Instant), ApiError> {
+async fn read_up_to(body: Body, limit: usize) -> Result<(Bytes, Held<'static>, Instant), ApiError> {
+    let mut held = Held::default();
     let mut arrived = Instant::now();
     let mut stream = body.into_data_stream();
     let (mut text, mut size) = (BytesMut::new(), 0_usize);
@@ -70,9 +78,10 @@ async fn read_up_to(body: Body, limit: usize) -> Result<(Bytes, Instant), ApiErr
         size = size.saturating_add(chunk.len());
         arrived = moved_on(arrived, Instant::now());
         if size <= limit {
+            BODIES.hold(&mut held, size).await?;
             text.extend_from_slice(&chunk);
         } else if size <= limit.saturating_add(THROWN_AWAY) {
-            text = BytesMut::new();
+            (text, held) = (BytesMut::new(), Held::default());
         } else {
             break;
         }
@@ -80,7 +89,7 @@ async fn read_up_to(body: Body, limit: usize) -> Result<(Bytes, Instant), ApiErr
     if size > limit {
         Err(ApiError::TooLarge(limit))
     } else {
-        Ok((text.freeze(), moved_on(arrived, Instant::now())))
+        Ok((text.freeze(), held, moved_on(arrived, Instant::now())))
     }
 }
 
@@ -208,7 +217,6 @@ fn check_password(password: &str, problems: &mut Problems) {
 }
 
 /// What is to be changed about a subscription. At least one thing is.
-#[derive(Debug)]
 pub(crate) struct Change {
     pub realms_topics: Option<Vec<RealmTopic>>,
     pub password: Option<String>,
@@ -392,7 +400,12 @@ mod tests {
     use serde_json::json;
 
     fn body(value: &Value) -> JsonBody {
-        JsonBody { text: Bytes::from(value.to_string()), is_json: true, arrived: Instant::now() }
+        JsonBody {
+            text: Bytes::from(value.to_string()),
+            is_json: true,
+            _held: Held::default(),
+            arrived: Instant::now(),
+        }
     }
 
     fn kinds<T>(result: Result<T, ApiError>) -> Vec<(String, &'static str)> {
@@ -403,6 +416,14 @@ mod tests {
             }
             Err(other) => panic!("{other:?}"),
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_end_is_given_up() {
+        let begun = futures::stream::iter([Ok::<_, std::convert::Infallible>(Bytes::from_static(b"{"))]);
+        let body = Body::from_stream(begun.chain(futures::stream::pending()));
+        let refused = JsonBody::read(&HeaderMap::new(), body, LARGEST_BODY).await;
+        assert!(matches!(refused, Err(ApiError::TooSlow(BODY_WITHIN))));
     }
 
     #[test]

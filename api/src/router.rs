@@ -96,7 +96,9 @@ async fn serve(app: &App, routes: Router, mut request: Request) -> Response {
     let mut answer = match (&origin, preflight(request.method(), request.headers())) {
         (Some(_), Some(asked)) => allow(asked),
         _ => {
-            if let Some(target) = without_trailing_slash(request.uri(), request.headers()) {
+            if let Some(target) =
+                without_trailing_slash(app.config.tls.is_some(), request.uri(), request.headers())
+            {
                 (StatusCode::TEMPORARY_REDIRECT, [(LOCATION, target)]).into_response()
             } else {
                 strip_root_path(&mut request, &app.config.root_path);
@@ -168,11 +170,12 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
 }
 
 /// `/v1/subscriptions/` is answered with the address without the slash, before anything else.
-fn without_trailing_slash(uri: &Uri, headers: &HeaderMap) -> Option<HeaderValue> {
+fn without_trailing_slash(https: bool, uri: &Uri, headers: &HeaderMap) -> Option<HeaderValue> {
     let path = uri.path().strip_suffix('/').filter(|path| !path.is_empty() && !path.ends_with('/'))?;
     let host = headers.get(HOST)?.to_str().ok()?;
     let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-    HeaderValue::from_str(&format!("http://{host}{path}{query}")).ok()
+    let scheme = if https { "https" } else { "http" };
+    HeaderValue::from_str(&format!("{scheme}://{host}{path}{query}")).ok()
 }
 
 /// Requests are served with and without the root path.

@@ -18,7 +18,7 @@ use model::Subscription;
 use crate::{
     app::{App, Shared},
     auth::Login,
-    error::{ApiError, Problem},
+    error::{ApiError, Problem, too_many},
     query::{Pairs, Parameters},
 };
 
@@ -135,9 +135,10 @@ pub(crate) async fn open(
     ))?;
     let entry = app.auth.subscriber(&login, &name).await?;
     let Subscription { name, incarnation, .. } = &entry.value;
+    let place = app.streams.take(name).ok_or_else(|| too_many("streams", app.streams.each()))?;
     let stream = app.readers.stream(name, *incarnation, window, after, app.shutdown.clone()).await?;
     let stream = stream.ok_or_else(|| unknown_id(headers.contains_key(&LAST_EVENT_ID)))?;
-    let open = app.metrics.open_stream();
+    let open = (app.metrics.open_stream(), place);
     // Nothing is read before the client has taken what was read before: the body is only asked for when there is room
     // towards the client. When the client goes, all of this is dropped.
     let chunks = futures::stream::unfold(Some((app, stream, open)), move |state| async move {

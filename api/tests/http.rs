@@ -241,6 +241,10 @@ async fn too_large_a_body_is_413_and_a_large_one_passes() {
     let path = "/v1/subscriptions/mail/messages/next?timeout=10";
     let got = server.send(Method::GET, path, ("mail", "pw"), None).await.json();
     assert_eq!(got["body"]["new"]["photo"].as_str().unwrap().len(), 5 << 20);
+    let stranger = server.send(Method::POST, "/v1/messages", ("udm", "wrong"), Some(&event)).await;
+    assert_eq!(stranger.status, StatusCode::UNAUTHORIZED, "large ones are read of those who may send them");
+    let broken = server.raw(Method::POST, "/v1/messages", ("udm", "wrong"), "application/json", "{").await;
+    assert_eq!(broken.status, StatusCode::UNPROCESSABLE_ENTITY);
     event["body"]["new"]["photo"] = json!("x".repeat(9 << 20));
     let refused = server.send(Method::POST, "/v1/messages", EVENTS, Some(&event)).await;
     assert_eq!(refused.status, StatusCode::PAYLOAD_TOO_LARGE);

@@ -79,7 +79,7 @@ impl Broker {
     /// [`Error::Version`] for an old server.
     pub async fn connect(config: &NatsConfig) -> Result<Self, Error> {
         let NatsConfig { url, user, password, tls, component, replicas } = config;
-        let (hint, demanded) = (tls.clone(), tls.demanded(url));
+        let (tls, demanded) = (tls.clone(), tls.demanded(url));
         let options = match user {
             None => ConnectOptions::new(),
             Some(user) => {
@@ -102,13 +102,12 @@ impl Broker {
                 Duration::from_millis(50).saturating_mul(u32::try_from(attempt).unwrap_or(20).min(20))
             })
             .event_callback(move |event| {
-                // The event does not say what is wrong with a file.
                 let failed = demanded && matches!(event, Event::ClientError(_));
-                let problem = if failed { hint.check().err() } else { None };
-                log_event(&event, problem.as_deref());
+                log_event(&event, failed.then(|| tls.hint()).as_deref());
                 std::future::ready(())
             });
-        let servers: Vec<String> = url.split(',').map(|s| s.trim().to_owned()).collect();
+        // The client logs addresses, and takes no credentials from them.
+        let servers: Vec<String> = without_credentials(url).split(',').map(|s| s.trim().to_owned()).collect();
         let client = options.connect(servers).await.map_err(|error| config.error(error))?;
         let (major, minor, patch) = OLDEST_SERVER;
         if !client.is_server_compatible(major, minor, patch) {
@@ -348,13 +347,13 @@ fn login(user: &str, password: Option<&Secret>) -> Result<Auth, AuthError> {
     Ok(auth)
 }
 
-fn log_event(event: &Event, problem: Option<&str>) {
+fn log_event(event: &Event, hint: Option<&str>) {
     match event {
         Event::Connected => tracing::info!("connected to NATS"),
         Event::Disconnected => tracing::warn!("the connection to NATS is lost; it is being tried again"),
         // A missing right shows only here and as a time-out of the call.
         Event::ServerError(error) => tracing::error!(%error, "NATS refuses something"),
-        Event::ClientError(error) => tracing::warn!(%error, problem, "trouble with the connection to NATS"),
+        Event::ClientError(error) => tracing::warn!(%error, hint, "trouble with the connection to NATS"),
         other => tracing::debug!(event = %other, "event of the connection to NATS"),
     }
 }

@@ -72,6 +72,12 @@ impl NatsServer {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
+    /// Where it keeps what is stored.
+    #[must_use]
+    pub fn storage(&self) -> PathBuf {
+        self.folder.path().join("jetstream")
+    }
+
     /// How a component connects.
     #[must_use]
     pub fn config(&self, component: &'static str) -> NatsConfig {

@@ -88,6 +88,16 @@ impl NatsTls {
         Ok(())
     }
 
+    /// What to look at when a connection that stood is not had again: the client does not tell why.
+    pub(crate) fn hint(&self) -> String {
+        self.check().err().unwrap_or_else(|| match &self.ca_file {
+            Some(path) => {
+                format!("if this goes on: is the server's certificate of {}?", named(path, CA_FILE))
+            }
+            None => format!("if this goes on: does this system trust the server's certificate ({CA_FILE})?"),
+        })
+    }
+
     /// What is wrong if a connection failed because of TLS; the words name the setting.
     pub(crate) fn problem(&self, error: &(dyn StdError + 'static)) -> Option<String> {
         // What a file lacks shows in the client's errors only as "TLS error".

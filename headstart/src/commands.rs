@@ -239,6 +239,8 @@ async fn validate(settings: settings::Validate, shutdown: CancellationToken) -> 
 pub fn api_config(roles: api::Roles, http: &Http, queues: &Queues) -> api::Config {
     api::Config {
         roles,
+        tls: http.serving.tls(),
+        bounds: http.serving.bounds(),
         root_path: http.root_path.clone(),
         cors_all: http.cors_all,
         reader: ReaderConfig { redelivery_delay: http.redelivery_delay },

@@ -6,6 +6,7 @@
 mod commands;
 mod health;
 mod logging;
+mod open_files;
 mod register;
 mod settings;
 mod shutdown;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         return standalone::nats_server::become_nats_server(arguments);
     }
     logging::init(&cli.logging);
+    open_files::raise();
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         tracing::debug!("a crypto provider was installed already");
     }

@@ -153,6 +153,8 @@ fn settings_that_are_wrong_or_missing_are_named() {
             3,
             "NATS_PASSWORD_FILE",
         ),
+        (&["api", "--tls-cert-file", "c"], 2, "TLS_KEY_FILE"),
+        (&["api", "--tls-key-file", "k"], 2, "TLS_CERT_FILE"),
         (&["standalone"], 2, "--source"),
         (&["standalone", "--source", "ftp://x", "--data-dir", "/proc/none"], 1, "DATA_DIR"),
         (&["prefill"], 3, "--source"),

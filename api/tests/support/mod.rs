@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use api::{Config, Launcher, RoleCredentials, Roles, StepHook};
+use api::{Bounds, Config, Launcher, RoleCredentials, Roles, StepHook};
 use broker::{Broker, Claimed, ReaderConfig, Secret, testing::NatsServer};
 use bytes::Bytes;
 use model::{Counts, Prefill, SubscriptionName};
@@ -57,6 +57,8 @@ pub fn config(before_step: Option<StepHook>) -> Config {
     };
     Config {
         roles: Roles { admin: role(ADMIN), events: role(EVENTS), prefill: role(PREFILL) },
+        tls: None,
+        bounds: Bounds::default(),
         root_path: "/univention/provisioning".into(),
         cors_all: false,
         reader: ReaderConfig::default(),

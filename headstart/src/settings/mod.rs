@@ -8,6 +8,7 @@ mod nats;
 mod register;
 mod roles;
 mod secret;
+mod serving;
 mod source;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -21,6 +22,7 @@ pub use limits::{Log, Queues};
 pub use nats::{Nats, NatsAccess};
 pub use register::{IfDifferent, Register};
 pub use roles::Roles;
+pub use serving::Serving;
 pub use source::{SourceAddress, Udm};
 
 /// Brings every user and group of the directory to the applications of openDesk and Nubus: first all that exist,
@@ -116,6 +118,8 @@ pub struct Http {
     /// Seconds after which an unacknowledged message is given again.
     #[arg(long, env, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     pub redelivery_delay: Duration,
+    #[command(flatten)]
+    pub serving: Serving,
 }
 
 #[derive(Debug, Args)]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::bail;
-use broker::{ClientCertificate, NatsConfig, NatsTls};
+use broker::{ClientCertificate, NatsConfig, NatsTls, Secret};
 use clap::Args;
 
 use super::secret;
@@ -35,7 +35,7 @@ pub struct NatsAccess {
     pub nats_user: Option<String>,
     /// Its password.
     #[arg(long, env, value_name = "PASSWORD", hide_env_values = true)]
-    pub nats_password: Option<String>,
+    pub nats_password: Option<Secret>,
     /// File with its password, instead; read at each connection.
     #[arg(long, env, value_name = "FILE")]
     pub nats_password_file: Option<PathBuf>,
@@ -76,6 +76,12 @@ impl NatsAccess {
             nats_client_cert_file,
             nats_client_key_file,
         } = self;
+        if url.contains('@') {
+            bail!(
+                "there is a user or password in the address of NATS: give them with --nats-user (NATS_USER) and \
+                 --nats-password-file (NATS_PASSWORD_FILE) or NATS_PASSWORD instead of --nats-url (NATS_URL)"
+            );
+        }
         let client = match (nats_client_cert_file.clone(), nats_client_key_file.clone()) {
             (Some(certificate), Some(key)) => Some(ClientCertificate { certificate, key }),
             (None, None) => None,
@@ -91,7 +97,7 @@ impl NatsAccess {
             }
         };
         let password =
-            secret::optional("NATS_PASSWORD", nats_password.as_deref(), nats_password_file.as_deref())?;
+            secret::optional("NATS_PASSWORD", nats_password.as_ref(), nats_password_file.as_deref())?;
         if password.is_some() && nats_user.is_none() {
             bail!("a password for NATS is given, but no user: give --nats-user (NATS_USER)");
         }

@@ -25,7 +25,7 @@ pub struct Register {
     pub admin_username: String,
     /// Its password.
     #[arg(long, env, value_name = "PASSWORD", hide_env_values = true)]
-    pub admin_password: Option<String>,
+    pub admin_password: Option<Secret>,
     /// File with its password, instead.
     #[arg(long, env, value_name = "FILE")]
     pub admin_password_file: Option<PathBuf>,
@@ -49,11 +49,7 @@ pub struct Register {
 impl Register {
     /// The password of who registers.
     pub fn password(&self) -> anyhow::Result<Secret> {
-        secret::required(
-            "ADMIN_PASSWORD",
-            self.admin_password.as_deref(),
-            self.admin_password_file.as_deref(),
-        )
+        secret::required("ADMIN_PASSWORD", self.admin_password.as_ref(), self.admin_password_file.as_deref())
     }
 }
 

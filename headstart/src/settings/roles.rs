@@ -16,7 +16,7 @@ pub struct Roles {
     pub admin_username: String,
     /// Its password. (`standalone` makes one, keeps it in the data directory and prints it once.)
     #[arg(long, env, value_name = "PASSWORD", hide_env_values = true)]
-    pub admin_password: Option<String>,
+    pub admin_password: Option<Secret>,
     /// File with its password, instead; when it changes, the new one counts within 5 seconds.
     #[arg(long, env, value_name = "FILE")]
     pub admin_password_file: Option<PathBuf>,
@@ -25,7 +25,7 @@ pub struct Roles {
     pub events_username_udm: String,
     /// Its password; as above.
     #[arg(long, env, value_name = "PASSWORD", hide_env_values = true)]
-    pub events_password_udm: Option<String>,
+    pub events_password_udm: Option<Secret>,
     /// File with its password, instead; as above.
     #[arg(long, env, value_name = "FILE")]
     pub events_password_udm_file: Option<PathBuf>,
@@ -34,7 +34,7 @@ pub struct Roles {
     pub prefill_username: String,
     /// Its password; as above.
     #[arg(long, env, value_name = "PASSWORD", hide_env_values = true)]
-    pub prefill_password: Option<String>,
+    pub prefill_password: Option<Secret>,
     /// File with its password, instead; as above.
     #[arg(long, env, value_name = "FILE")]
     pub prefill_password_file: Option<PathBuf>,
@@ -46,8 +46,8 @@ impl Roles {
         &self,
         mut make: impl FnMut(&'static str, &str) -> anyhow::Result<Secret>,
     ) -> anyhow::Result<ApiRoles> {
-        let mut role = |variable, user: &String, value: &Option<String>, file: &Option<PathBuf>| {
-            let password = match secret::optional(variable, value.as_deref(), file.as_deref())? {
+        let mut role = |variable, user: &String, value: &Option<Secret>, file: &Option<PathBuf>| {
+            let password = match secret::optional(variable, value.as_ref(), file.as_deref())? {
                 Some(password) => password,
                 None => make(variable, user)?,
             };

@@ -8,13 +8,17 @@ use broker::Secret;
 /// A password of which the value, the file, or neither was given. `variable` is that of the value, such as
 /// `NATS_PASSWORD`; the file's is `NATS_PASSWORD_FILE`. A file is looked at here, so that a wrong one is told at the
 /// start.
-pub fn optional(variable: &str, value: Option<&str>, file: Option<&Path>) -> anyhow::Result<Option<Secret>> {
+pub fn optional(
+    variable: &str,
+    value: Option<&Secret>,
+    file: Option<&Path>,
+) -> anyhow::Result<Option<Secret>> {
     let (of_value, of_file) = (named(variable), named(&format!("{variable}_FILE")));
     match (value, file) {
         (None, None) => Ok(None),
         (Some(_), Some(_)) => bail!("both {of_value} and {of_file} are given: give one of them"),
-        (Some(""), None) => bail!("the password is empty: {of_value}"),
-        (Some(value), None) => Ok(Some(Secret::new(value))),
+        (Some(value), None) if value.read()?.is_empty() => bail!("the password is empty: {of_value}"),
+        (Some(value), None) => Ok(Some(value.clone())),
         (None, Some(path)) => {
             let secret = Secret::file(path);
             secret.read().context(of_file)?;
@@ -24,7 +28,7 @@ pub fn optional(variable: &str, value: Option<&str>, file: Option<&Path>) -> any
 }
 
 /// A password that must be given.
-pub fn required(variable: &str, value: Option<&str>, file: Option<&Path>) -> anyhow::Result<Secret> {
+pub fn required(variable: &str, value: Option<&Secret>, file: Option<&Path>) -> anyhow::Result<Secret> {
     optional(variable, value, file)?.with_context(|| missing(variable))
 }
 
@@ -48,7 +52,7 @@ mod tests {
         std::fs::write(file.path(), "of the file\n").unwrap();
         let path = Some(file.path());
         assert_eq!(optional("P", None, None).unwrap(), None);
-        assert_eq!(required("P", Some("v"), None).unwrap().read().unwrap(), "v");
+        assert_eq!(required("P", Some(&"v".into()), None).unwrap().read().unwrap(), "v");
         assert_eq!(required("P", None, path).unwrap().read().unwrap(), "of the file");
         let missing = Some(Path::new("/no/such/file"));
         for (value, file, told) in [
@@ -57,7 +61,8 @@ mod tests {
             (None, missing, &["--a-password-file (A_PASSWORD_FILE)", "/no/such/file"]),
             (Some(""), None, &["empty", "A_PASSWORD"]),
         ] {
-            let error = format!("{:#}", required("A_PASSWORD", value, file).unwrap_err());
+            let error =
+                format!("{:#}", required("A_PASSWORD", value.map(Secret::from).as_ref(), file).unwrap_err());
             assert!(
                 told.iter().all(|part| error.contains(part)) && !error.contains("of the file"),
                 "{error}"

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
+use broker::Secret;
 use clap::Args;
 use prefill_job::source::{
     Source,
@@ -27,7 +28,7 @@ pub struct Udm {
     pub udm_username: String,
     /// Its password.
     #[arg(long, env, value_name = "PASSWORD", hide_env_values = true)]
-    pub udm_password: Option<String>,
+    pub udm_password: Option<Secret>,
     /// File with its password, instead; read again when UDM refuses it.
     #[arg(long, env, value_name = "FILE")]
     pub udm_password_file: Option<PathBuf>,
@@ -54,7 +55,7 @@ impl SourceAddress {
             );
             return Ok(Source::Dump(Dump::new(address)));
         }
-        let given = (udm.udm_password.as_deref(), udm.udm_password_file.as_deref());
+        let given = (udm.udm_password.as_ref(), udm.udm_password_file.as_deref());
         let password = secret::required("UDM_PASSWORD", given.0, given.1).context("a UDM source")?;
         let credentials = Credentials::Basic { username: udm.udm_username.clone(), password };
         let ca_pem = match &udm.udm_ca_file {

@@ -1,5 +1,6 @@
 //! A real `headstart standalone` for tests, and a consumer that knows only the wire contract.
 #![allow(dead_code, reason = "each of the tests uses a part")]
+#![allow(dead_code)] // each test target uses its part
 
 use std::{
     io::Write,

@@ -8,6 +8,7 @@ mod helm;
 mod monitoring;
 mod permissions;
 mod pods;
+mod refused;
 mod rights;
 
 use helm::{kind, name, render, render_with};

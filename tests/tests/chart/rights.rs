@@ -20,7 +20,7 @@ use crate::helm::{kind, name, render_with};
 const SOON: Duration = Duration::from_secs(20);
 
 /// A nats-server with the users of that launcher.
-async fn server(launcher: &str) -> NatsServer {
+pub async fn server(launcher: &str) -> NatsServer {
     server_with(&["--set", &format!("launcher={launcher}")]).await
 }
 

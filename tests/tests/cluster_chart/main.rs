@@ -70,7 +70,7 @@ async fn everything_on_works_and_leaves_only_the_volume() -> Result<()> {
         "dashboard.enabled=true",
         "ingress.enabled=true",
         "ingress.host=provisioning.example.org",
-        "registerConsumers.createUsers.selfserviceConsumer.existingSecret.name={{ .Release.Name }}-selfservice",
+        "registerConsumers.createUsers.selfserviceConsumer.existingSecret.name=hs-selfservice",
         "registerConsumers.createUsers.portal.existingSecret.name=portal",
         "registerConsumers.createUsers.portal.existingSecret.keyMapping.registration=json",
     ];

@@ -1,0 +1,47 @@
+//! How the API serves: HTTPS, and how much clients may take.
+
+use std::path::PathBuf;
+
+use api::{Bounds, TlsFiles};
+use clap::{Args, builder::RangedU64ValueParser};
+
+#[derive(Debug, Args)]
+pub struct Serving {
+    /// Certificate (PEM, with those between it and its authority): HTTPS is served instead of HTTP. Read again when it
+    /// changes.
+    #[arg(long, env, value_name = "FILE", requires = "tls_key_file")]
+    pub tls_cert_file: Option<PathBuf>,
+    /// Private key (PEM) of that certificate.
+    #[arg(long, env, value_name = "FILE", requires = "tls_cert_file")]
+    pub tls_key_file: Option<PathBuf>,
+    /// Most connections at once; those beyond are answered with 503.
+    #[arg(long, env, value_name = "N", default_value = "1024",
+          value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
+    pub max_connections: usize,
+    /// Most open streams of a subscription at one replica; those beyond are answered with 429.
+    #[arg(long, env, value_name = "N", default_value = "16",
+          value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
+    pub streams_per_subscription: usize,
+    /// Most waiting polls of a subscription at one replica; those beyond are answered with 429.
+    #[arg(long, env, value_name = "N", default_value = "100",
+          value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
+    pub polls_per_subscription: usize,
+}
+
+impl Serving {
+    /// Certificate and key, if both are given: flags see to it that none is given alone.
+    pub fn tls(&self) -> Option<TlsFiles> {
+        let (certificate, key) = (self.tls_cert_file.clone()?, self.tls_key_file.clone()?);
+        Some(TlsFiles { certificate, key })
+    }
+
+    /// The bounds of one replica.
+    pub fn bounds(&self) -> Bounds {
+        Bounds {
+            connections: self.max_connections,
+            streams_per_subscription: self.streams_per_subscription,
+            polls_per_subscription: self.polls_per_subscription,
+            ..Bounds::default()
+        }
+    }
+}
