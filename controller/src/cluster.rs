@@ -58,6 +58,11 @@ impl Cluster {
         Self { limit, ..self }
     }
 
+    /// The instance whose Jobs these are.
+    pub(crate) fn instance(&self) -> &str {
+        &self.instance
+    }
+
     async fn call<T>(
         &self,
         action: impl Fn() -> String,
@@ -123,6 +128,17 @@ fn api_code(error: &Error) -> Option<(u16, &str)> {
     match error {
         Error::Kubernetes { source, .. } => match source.as_ref() {
             kube::Error::Api(status) => Some((status.code, &status.reason)),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// What the API server says if it refused for good, as things are: quota, admission, rights.
+pub(crate) fn refusal(error: &Error) -> Option<&str> {
+    match error {
+        Error::Kubernetes { source, .. } => match source.as_ref() {
+            kube::Error::Api(status) if !matches!(status.code, 409 | 410 | 429 | 500..) => Some(&status.message),
             _ => None,
         },
         _ => None,

@@ -16,6 +16,10 @@ fn words(action: &Action) -> String {
         Action::CreateJob(task) => format!("create job {}", task.attempt),
         Action::CreateInput { .. } => "create input".to_owned(),
         Action::Admit(_) => "admit".to_owned(),
+        Action::Suspend(_) => "suspend".to_owned(),
+        Action::Relabel { .. } => "relabel".to_owned(),
+        Action::Obey { request, .. } => format!("obey {}", request.as_str()),
+        Action::Refuse { why, .. } => format!("refuse {why}"),
         Action::Delete { job, why } => format!("delete {} {}", job.uid, why.as_str()),
         other => format!("{other:?}"),
     }
@@ -202,6 +206,114 @@ fn suspended_by_somebody_else() {
 }
 
 #[test]
+fn paused_through_the_api_or_by_annotation() {
+    let pausing = |world: World| world.with_entry(|entry| entry.prefill.paused = true);
+    let back_in_the_queue = || running().state(Running, Some(Reason::Paused)).job();
+    table(vec![
+        ("while it waits", pausing(queued().job()), "pending Paused"),
+        ("… and said so", pausing(pending().state(Pending, Some(Reason::Paused)).job()).after(86_400), ""),
+        ("before it has a Job", pausing(pending()), "create job 1"),
+        ("while it runs", pausing(running().admitted().pod(PodPhase::Running)), "suspend"),
+        ("… its Job is suspended", pausing(running().job().pod(PodPhase::Running).terminating()), "running Paused"),
+        (
+            "it was suspended by somebody else: taken over",
+            pausing(running().admitted().with_job(|j| j.suspended = true)),
+            "suspend",
+        ),
+        (
+            "its Job is resumed by kubectl: whoever paused it decides",
+            pausing(running().job().with_job(|j| j.suspended = false)),
+            "suspend",
+        ),
+        ("sealed before its pod ended", pausing(running().sealed().job()), "done"),
+        ("resumed while it waited", pending().state(Pending, Some(Reason::Paused)).job(), "admit"),
+        ("resumed after it ran: it takes its turn", back_in_the_queue().no_place(), "running Queued"),
+        ("… and its place", back_in_the_queue(), "admit"),
+    ]);
+}
+
+#[test]
+fn asked_for_by_annotation() {
+    let asked = |world: World, text: &str| {
+        let text = text.to_owned();
+        world.with_job(move |job| job.request = Some(text))
+    };
+    let kept = |world: World| world.admitted().fate(dead());
+    let refused = "the prefill is pending or running: there is nothing to retry";
+    table(vec![
+        ("retry", asked(kept(failed()), "retry"), "obey retry"),
+        ("retry, when it is done", asked(done().sealed().admitted(), " retry "), "obey retry"),
+        ("retry, while it runs", asked(running().admitted(), "retry"), &format!("refuse retry: {refused}")),
+        ("cancel", asked(running().admitted().pod(PodPhase::Running), "cancel"), "obey cancel"),
+        ("cancel, before its turn", asked(pending().job(), "cancel"), "obey cancel"),
+        (
+            "cancel, when it is sealed: too late",
+            asked(running().sealed().admitted().pod(PodPhase::Running), "cancel"),
+            "done",
+        ),
+        ("… and then", asked(done().sealed().admitted(), "cancel"), "refuse cancel: the prefill is done"),
+        ("pause", asked(running().admitted(), "pause"), "obey pause"),
+        ("pause, after it failed", asked(kept(failed()), "pause"), "refuse pause: the prefill has failed"),
+        ("resume, not paused", asked(pending().job(), "resume"), "refuse resume: the prefill is not paused"),
+        (
+            "resume",
+            asked(pending().with_entry(|e| e.prefill.paused = true).job(), "resume"),
+            "obey resume",
+        ),
+        (
+            "something else",
+            asked(pending().job(), "dance"),
+            "refuse dance: there is no such request: retry, cancel, pause and resume are known",
+        ),
+        (
+            "on the Job of an earlier attempt",
+            asked(failed().attempt(2).admitted().fate(dead()), "retry").after(10),
+            "delete uid-1 unwanted",
+        ),
+    ]);
+}
+
+#[test]
+fn labels_are_put_right() {
+    let labelled = |value: &str| {
+        let value = value.to_owned();
+        let mut world = running().admitted().pod(PodPhase::Running).with_job(|job| {
+            job.labels.insert("headstart/attempt".to_owned(), value);
+            job.labels.insert("of-an-admin".to_owned(), "stays".to_owned());
+        });
+        world.observed.index.insert("headstart/attempt".to_owned(), "1".to_owned());
+        world
+    };
+    table(vec![("as they should be", labelled("1"), ""), ("changed by hand", labelled("7"), "relabel")]);
+}
+
+#[test]
+fn a_quota_is_waited_for() {
+    let refused = || (Reason::QuotaExceeded, "FailedCreate: exceeded quota: none".to_owned());
+    let waiting = || pending().admitted().with_job(|job| job.evidence = Some(refused()));
+    let said = || pending().state(Pending, Some(Reason::QuotaExceeded)).admitted();
+    // The Event about the Job is not looked at while there is a pod.
+    let room = |seconds| {
+        let came = waiting().after(86_400).with_job(|job| job.evidence = None).pod(PodPhase::Pending(None));
+        came.state(Pending, Some(Reason::Starting)).after(seconds)
+    };
+    let with_pod = || said().pod(PodPhase::Pending(None));
+    table(vec![
+        ("the word at once", waiting(), "pending QuotaExceeded"),
+        ("… and no deadline", waiting().after(86_400), "pending QuotaExceeded"),
+        ("the Event is gone: what it said holds", said().after(86_400), ""),
+        ("there is room", with_pod(), "pending Starting"),
+        ("… the deadline counts from here", room(299), ""),
+        ("… and passes", room(300), "failed StartDeadline"),
+        (
+            "something else refuses it meanwhile",
+            said().with_job(|job| job.evidence = Some((Reason::PodRefused, "no".into()))).after(300),
+            "failed PodRefused",
+        ),
+    ]);
+}
+
+#[test]
 fn a_pod_that_does_not_come_up() {
     let evidence =
         |reason| move |job: &mut crate::observed::JobSeen| job.evidence = Some((reason, "why".into()));
@@ -317,6 +429,11 @@ fn a_node_is_lost() {
         ("the pod is asked to end", lost(), ""),
         ("… and does not", lost().after(2), "running StuckTerminating"),
         ("… for too long", lost().after(120), "next attempt StuckTerminating"),
+        (
+            "it was evicted: another pod follows",
+            lost().with_job(|j| j.pods[0].disrupted = Some("EvictionByEvictionAPI".into())).after(2),
+            "running Disrupted",
+        ),
         ("another pod took over", lost().pod(PodPhase::Running).after(120), ""),
         (
             "the next attempt: a new Job, the old one goes",
