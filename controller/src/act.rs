@@ -19,6 +19,9 @@ use crate::{
     reason,
 };
 
+/// How often an answer is written again because the Job has changed meanwhile.
+const ANSWER_TRIES: usize = 5;
+
 /// What it takes to act.
 #[derive(Clone)]
 pub(crate) struct Actor {
@@ -67,7 +70,7 @@ impl Actor {
             Action::Suspend(job) => self.suspend(job).await,
             Action::Relabel { job, labels } => self.relabel(job, labels).await,
             Action::Obey { job, request } => self.obey(job, *request).await,
-            Action::Refuse { job, why } => self.answer(job, false, why.clone()).await,
+            Action::Refuse { job, asked, why } => self.answer(job, asked, false, why).await,
             Action::Adopt(job) => self.adopt(job).await,
             Action::Show { job, state, reason, message: _, progress } => {
                 self.show(job, *state, *reason, progress.as_deref()).await
@@ -87,7 +90,8 @@ impl Actor {
         let change = |current: &Subscription| {
             let may = may_record(current, identity, to.state);
             let message = to.message.map(ToOwned::to_owned);
-            let next = may.then(|| current.with_prefill_state(to.state, to.reason, message, now())).flatten()?;
+            let next =
+                may.then(|| current.with_prefill_state(to.state, to.reason, message, now())).flatten()?;
             Some(match objects {
                 Some(objects) => next.with_objects(objects),
                 None => next,
@@ -294,7 +298,7 @@ impl Actor {
         if request == Request::Cancel {
             // The fence first: from here on the attempt can neither write nor complete.
             if !self.broker.queue(subscription, *incarnation).cancel_fence(*attempt).await? {
-                return self.answer(job, false, format!("{word}: the prefill is complete already")).await;
+                return self.answer(job, word, false, "the prefill is complete already").await;
             }
             let message = format!("cancelled by the annotation {}", annotations::REQUEST);
             let cancelled = State {
@@ -312,22 +316,34 @@ impl Actor {
                 self.broker.events().marker(&entry.value).await?;
             }
         }
-        self.answer(job, true, format!("{word}: done")).await
+        self.answer(job, word, true, "done").await
     }
 
     /// Takes a request away once it is dealt with, unless another one has taken its place.
-    async fn answer(&self, job: &JobRef, obeyed: bool, note: String) -> Result<Outcome, Error> {
-        let patch = json!({
-            "metadata": {
-                "uid": job.uid,
-                "resourceVersion": job.version,
-                "annotations": { annotations::REQUEST: null },
-            },
-        });
-        self.before("the answer to a request").await;
-        if self.cluster.patch_job(&job.identity.job_name(), &patch).await?.is_some() {
-            let word = if obeyed { "RequestDone" } else { "RequestRefused" };
-            self.note(job, "Answer", word, note);
+    async fn answer(&self, job: &JobRef, asked: &str, obeyed: bool, note: &str) -> Result<Outcome, Error> {
+        let name = job.identity.job_name();
+        let mut version = job.version.clone();
+        for _ in 0..ANSWER_TRIES {
+            let patch = json!({
+                "metadata": {
+                    "uid": job.uid,
+                    "resourceVersion": version,
+                    "annotations": { annotations::REQUEST: null },
+                },
+            });
+            self.before("the answer to a request").await;
+            if self.cluster.patch_job(&name, &patch).await?.is_some() {
+                let word = if obeyed { "RequestDone" } else { "RequestRefused" };
+                self.note(job, "Answer", word, format!("{asked}: {note}"));
+                break;
+            }
+            // Most often only the Job's status has changed meanwhile.
+            let Some(metadata) = self.cluster.job(&name).await?.map(|job| job.metadata) else { break };
+            let request = metadata.annotations.as_ref().and_then(|all| all.get(annotations::REQUEST));
+            if metadata.uid.as_ref() != Some(&job.uid) || request.map(|text| text.trim()) != Some(asked) {
+                break;
+            }
+            version = metadata.resource_version.unwrap_or_default();
         }
         Ok(Outcome::Overtaken)
     }

@@ -11,7 +11,6 @@ use kube::{
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-
 /// Events that wait; more are dropped.
 const WAITING_MAX: usize = 256;
 /// Longest time for one.

@@ -138,7 +138,9 @@ fn api_code(error: &Error) -> Option<(u16, &str)> {
 pub(crate) fn refusal(error: &Error) -> Option<&str> {
     match error {
         Error::Kubernetes { source, .. } => match source.as_ref() {
-            kube::Error::Api(status) if !matches!(status.code, 409 | 410 | 429 | 500..) => Some(&status.message),
+            kube::Error::Api(status) if !matches!(status.code, 409 | 410 | 429 | 500..) => {
+                Some(&status.message)
+            }
             _ => None,
         },
         _ => None,

@@ -107,7 +107,10 @@ mod tests {
     fn one_that_failed_and_is_sealed_after_all_is_done() {
         let s = to(&subscription(), PrefillState::Running, None, 1);
         let s = to(&s, PrefillState::Failed, Some(Reason::DeadlineExceeded), 2);
-        assert_eq!(s.with_prefill_state(PrefillState::Failed, s.prefill.reason, s.prefill.message.clone(), at(9)), None);
+        assert_eq!(
+            s.with_prefill_state(PrefillState::Failed, s.prefill.reason, s.prefill.message.clone(), at(9)),
+            None
+        );
         let s = to(&s, PrefillState::Done, None, 3);
         let [only] = s.prefill.attempts.as_slice() else { panic!("{s:?}") };
         assert_eq!((only.state, only.reason, only.started.clone()), (PrefillState::Done, None, Some(at(1))));
@@ -118,7 +121,9 @@ mod tests {
         let mut s = subscription();
         for second in 1..30 {
             let long = Some("ä".repeat(1000));
-            s = s.with_prefill_state(PrefillState::Failed, Some(Reason::ImagePull), long, at(second)).unwrap();
+            s = s
+                .with_prefill_state(PrefillState::Failed, Some(Reason::ImagePull), long, at(second))
+                .unwrap();
             s = s.with_prefill_again(at(second)).unwrap();
         }
         let numbers: Vec<u32> = s.prefill.attempts.iter().map(|a| a.attempt).collect();

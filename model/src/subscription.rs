@@ -394,7 +394,10 @@ mod tests {
         let later = now("2026-01-02T00:00:00");
         let failed = paused.with_prefill_state(PrefillState::Failed, None, None, later.clone()).unwrap();
         assert_eq!(failed.with_paused(false), None);
-        assert!(!failed.with_prefill_again(later).unwrap().prefill.paused, "who asks again wants it to go on");
+        assert!(
+            !failed.with_prefill_again(later).unwrap().prefill.paused,
+            "who asks again wants it to go on"
+        );
         assert_eq!(subscription(false).with_paused(true), None);
     }
 

@@ -18,9 +18,9 @@ use crate::observed::{FenceSeen, JobRef, Moment, Observed};
 pub mod admission;
 mod cleanup;
 mod job;
-mod request;
 #[cfg(test)]
 mod properties;
+mod request;
 mod show;
 #[cfg(test)]
 mod tests;
@@ -132,8 +132,10 @@ pub enum Action {
     Refuse {
         /// Where it stands.
         job: JobRef,
-        /// What was asked for, and why not.
-        why: String,
+        /// What is asked for.
+        asked: String,
+        /// Why not.
+        why: &'static str,
     },
     /// Somebody else un-suspended the Job: note that it has been admitted, so that a later suspension is respected.
     Adopt(JobRef),

@@ -249,9 +249,7 @@ fn nothing_of_another_subscription_or_incarnation_is_touched() {
                 | Action::Obey { job, .. }
                 | Action::Refuse { job, .. }
                 | Action::Adopt(job)
-                | Action::Show { job, .. } => {
-                    (&job.identity.subscription, Some(job.identity.incarnation))
-                }
+                | Action::Show { job, .. } => (&job.identity.subscription, Some(job.identity.incarnation)),
                 // The Jobs of former incarnations are deleted.
                 Action::Delete { job, .. } => (&job.identity.subscription, None),
                 Action::LookAgain(_) => continue,

@@ -21,7 +21,7 @@ pub enum Request {
 
 impl Request {
     fn parse(text: &str) -> Option<Self> {
-        match text.trim() {
+        match text {
             "retry" => Some(Self::Retry),
             "cancel" => Some(Self::Cancel),
             "pause" => Some(Self::Pause),
@@ -45,11 +45,11 @@ impl Request {
 /// The answer to what is asked for on the Job of the current attempt.
 pub(super) fn answer(observed: &Observed, entry: &Subscription) -> Option<Action> {
     let job = observed.current_job().filter(|job| !job.being_deleted)?;
-    let text = job.request.as_deref()?;
+    let text = job.request.as_deref()?.trim();
     let job = job.job.clone();
     Some(match judge(entry, text) {
         Ok(request) => Action::Obey { job, request },
-        Err(why) => Action::Refuse { job, why: format!("{text}: {why}") },
+        Err(why) => Action::Refuse { job, asked: text.to_owned(), why },
     })
 }
 
@@ -60,7 +60,9 @@ fn judge(entry: &Subscription, text: &str) -> Result<Request, &'static str> {
     let open = entry.awaits_prefill();
     match request {
         Request::Retry if open => Err("the prefill is pending or running: there is nothing to retry"),
-        Request::Cancel if prefill.reason == Some(Reason::Cancelled) => Err("the prefill is cancelled already"),
+        Request::Cancel if prefill.reason == Some(Reason::Cancelled) => {
+            Err("the prefill is cancelled already")
+        }
         Request::Cancel | Request::Pause if !open => Err(match prefill.state {
             PrefillState::Done => "the prefill is done",
             _ => "the prefill has failed",

@@ -19,7 +19,7 @@ fn words(action: &Action) -> String {
         Action::Suspend(_) => "suspend".to_owned(),
         Action::Relabel { .. } => "relabel".to_owned(),
         Action::Obey { request, .. } => format!("obey {}", request.as_str()),
-        Action::Refuse { why, .. } => format!("refuse {why}"),
+        Action::Refuse { asked, why, .. } => format!("refuse {asked}: {why}"),
         Action::Delete { job, why } => format!("delete {} {}", job.uid, why.as_str()),
         other => format!("{other:?}"),
     }
@@ -214,7 +214,11 @@ fn paused_through_the_api_or_by_annotation() {
         ("… and said so", pausing(pending().state(Pending, Some(Reason::Paused)).job()).after(86_400), ""),
         ("before it has a Job", pausing(pending()), "create job 1"),
         ("while it runs", pausing(running().admitted().pod(PodPhase::Running)), "suspend"),
-        ("… its Job is suspended", pausing(running().job().pod(PodPhase::Running).terminating()), "running Paused"),
+        (
+            "… its Job is suspended",
+            pausing(running().job().pod(PodPhase::Running).terminating()),
+            "running Paused",
+        ),
         (
             "it was suspended by somebody else: taken over",
             pausing(running().admitted().with_job(|j| j.suspended = true)),
@@ -255,11 +259,7 @@ fn asked_for_by_annotation() {
         ("pause", asked(running().admitted(), "pause"), "obey pause"),
         ("pause, after it failed", asked(kept(failed()), "pause"), "refuse pause: the prefill has failed"),
         ("resume, not paused", asked(pending().job(), "resume"), "refuse resume: the prefill is not paused"),
-        (
-            "resume",
-            asked(pending().with_entry(|e| e.prefill.paused = true).job(), "resume"),
-            "obey resume",
-        ),
+        ("resume", asked(pending().with_entry(|e| e.prefill.paused = true).job(), "resume"), "obey resume"),
         (
             "something else",
             asked(pending().job(), "dance"),

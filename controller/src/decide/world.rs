@@ -156,7 +156,13 @@ impl World {
     pub fn pod(self, phase: PodPhase) -> Self {
         self.with_job(|job| {
             let name = format!("pod-{}", job.pods.len());
-            job.pods.push(PodSeen { uid: format!("uid-{name}"), name, phase, terminating: false, disrupted: None });
+            job.pods.push(PodSeen {
+                uid: format!("uid-{name}"),
+                name,
+                phase,
+                terminating: false,
+                disrupted: None,
+            });
         })
     }
 

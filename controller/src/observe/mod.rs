@@ -121,7 +121,8 @@ impl Observer {
         let settle = self.rules.settle;
         let silent = |job: &&mut JobSeen| {
             let lasts = job.since(Sight::Unstarted).is_some_and(|since| since + settle <= now);
-            (lasts || (!job.suspended && job.waits_for_quota(&entry))) && !job.living_pods().any(|pod| matches!(pod.phase, PodPhase::Pending(Some(_))))
+            (lasts || (!job.suspended && job.waits_for_quota(&entry)))
+                && !job.living_pods().any(|pod| matches!(pod.phase, PodPhase::Pending(Some(_))))
         };
         let Some(job) = observed.jobs.iter_mut().find(|job| job.is_of(&entry)).filter(silent) else {
             return Ok(());

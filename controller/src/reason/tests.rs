@@ -131,9 +131,18 @@ fn a_pod_that_kubernetes_takes_away_says_so() {
 #[test]
 fn only_a_quota_that_is_used_up_passes() {
     for (message, expected) in [
-        ("pods \"p\" is forbidden: exceeded quota: none, requested: pods=1, used: pods=0, limited: pods=0", Reason::QuotaExceeded),
-        ("pods \"p\" is forbidden: failed quota: cpu: must specify limits.cpu for: prefill", Reason::PodRefused),
-        ("pods \"p\" is forbidden: maximum memory usage per Container is 8Mi, but limit is 32Mi", Reason::PodRefused),
+        (
+            "pods \"p\" is forbidden: exceeded quota: none, requested: pods=1, used: pods=0, limited: pods=0",
+            Reason::QuotaExceeded,
+        ),
+        (
+            "pods \"p\" is forbidden: failed quota: cpu: must specify limits.cpu for: prefill",
+            Reason::PodRefused,
+        ),
+        (
+            "pods \"p\" is forbidden: maximum memory usage per Container is 8Mi, but limit is 32Mi",
+            Reason::PodRefused,
+        ),
         ("pods \"p\" is forbidden: error looking up service account n/none", Reason::PodRefused),
     ] {
         assert_eq!(of_refusal(message), expected, "{message}");

@@ -1,19 +1,22 @@
 //! A controller of the test's own, in this process, with a NATS of its own and a namespace in a real Kubernetes. Its
 //! pods only wait: what a prefill pod does to the queue, the test does.
 
-use std::time::Duration;
+use std::{sync::Mutex, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use broker::{Broker, Claimed, Modified, testing::NatsServer};
-use controller::{Config, LeaseConfig, Metrics, Rules};
+use broker::{Broker, Claimed, Modified, Revised, testing::NatsServer};
+use controller::{Config, LeaseConfig, Metrics, Rules, WriteHook};
 use e2e::{Namespace, eventually};
 use manifests::{JobTemplate, job_name};
 use model::{
-    Counts, Incarnation, Lifecycle, PrefillState, RealmTopic, Reason, Registration, Subscription,
-    SubscriptionName,
+    Counts, Entry, Fence, Incarnation, Lifecycle, PrefillState, RealmTopic, Reason, Registration,
+    Subscription, SubscriptionName,
 };
+use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
+
+use crate::{log, recorder::Recorder};
 
 /// Long enough for a machine that does other things, too.
 pub const SOON: Duration = Duration::from_secs(60);
@@ -23,8 +26,12 @@ pub struct Controlled {
     pub broker: Broker,
     template: Value,
     rules: Rules,
-    max_running: usize,
+    pub max_running: usize,
     stop: CancellationToken,
+    /// What was seen of the Jobs, by a watch of the test's own.
+    pub seen: Recorder,
+    figures: Mutex<Vec<Registry>>,
+    pub before_write: Option<WriteHook>,
     nats: NatsServer,
 }
 
@@ -42,7 +49,7 @@ pub fn quick() -> Rules {
     }
 }
 
-/// A pod that waits until it is asked to end. The image is the cluster's own, so nothing has to be built.
+/// A pod that waits until it is asked to end, and then is not complete. The image is the cluster's own, so nothing has to be built.
 pub fn waiting_pod() -> Value {
     json!({
         "apiVersion": "batch/v1", "kind": "Job",
@@ -52,10 +59,34 @@ pub fn waiting_pod() -> Value {
             "securityContext": {"runAsUser": 1000, "runAsGroup": 1000},
             "containers": [{
                 "name": "prefill", "image": "localhost/pause:dev", "imagePullPolicy": "IfNotPresent",
+                "env": [{"name": "DO", "value": "work"}],
                 "resources": {"requests": {"cpu": "1m", "memory": "8Mi"}, "limits": {"memory": "32Mi"}},
             }],
         }}},
     })
+}
+
+/// The pod of a template.
+pub fn pod(template: &mut Value) -> &mut Value {
+    &mut template["spec"]["template"]["spec"]
+}
+
+/// Its container.
+pub fn container(template: &mut Value) -> &mut Value {
+    &mut pod(template)["containers"][0]
+}
+
+/// Does the Job wait?
+pub fn suspended(job: &Value) -> bool {
+    job["spec"]["suspend"] == true
+}
+
+/// A pod that does what the ConfigMap `do` says when it starts: see `tests/cluster/pause`.
+pub fn obedient_pod() -> Value {
+    let mut template = waiting_pod();
+    container(&mut template)["env"][0] =
+        json!({"name": "DO", "valueFrom": {"configMapKeyRef": {"name": "do", "key": "do"}}});
+    template
 }
 
 impl Controlled {
@@ -64,8 +95,11 @@ impl Controlled {
         let namespace = Namespace::create(test)?;
         let nats = NatsServer::start().await;
         let broker = nats.broker().await;
+        log::listen();
         let stop = CancellationToken::new();
-        Ok(Self { namespace, broker, template, rules, max_running, stop, nats })
+        let seen = Recorder::start(&namespace.name, &stop).await?;
+        let (figures, before_write) = (Mutex::default(), None);
+        Ok(Self { namespace, broker, template, rules, max_running, stop, seen, figures, before_write, nats })
     }
 
     /// The same with a controller.
@@ -77,8 +111,17 @@ impl Controlled {
 
     /// Starts a (further) controller.
     pub async fn run_controller(&self, stop: &CancellationToken) -> Result<Metrics> {
-        let client = kube::Client::try_default().await?;
-        let metrics = Metrics::default();
+        let client = controller::client(kube::Config::infer().await?)?;
+        let metrics = self.run_controller_with(client, stop)?;
+        Self::await_ready(&metrics).await?;
+        Ok(metrics)
+    }
+
+    /// Starts one that talks to the API server in a way of its own, and does not wait until it is ready.
+    pub fn run_controller_with(&self, client: kube::Client, stop: &CancellationToken) -> Result<Metrics> {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        self.figures.lock().unwrap().push(registry);
         let config = self.config()?;
         tokio::spawn(controller::run(
             config,
@@ -87,7 +130,6 @@ impl Controlled {
             metrics.clone(),
             stop.child_token(),
         ));
-        Self::await_ready(&metrics).await?;
         Ok(metrics)
     }
 
@@ -116,10 +158,29 @@ impl Controlled {
             max_running: self.max_running,
             rules: self.rules.clone(),
             reporter: "test".to_owned(),
+            before_write: self.before_write.clone(),
         })
     }
 
-    async fn await_ready(metrics: &Metrics) -> Result<()> {
+    /// Tells pods of [`obedient_pod`] what to do from now on.
+    pub fn tell_pods(&self, what: &str) -> Result<()> {
+        self.namespace.apply(&json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "do"},
+                                     "data": {"do": what}}))
+    }
+
+    /// How often controllers of this test have counted that change.
+    pub fn counted(&self, state: PrefillState, reason: Option<Reason>) -> u64 {
+        let word = reason.map_or("", Reason::as_str);
+        let line =
+            format!("headstart_prefill_changes_total{{state=\"{}\",reason=\"{word}\"}} ", state.as_str());
+        let mut text = String::new();
+        for registry in self.figures.lock().unwrap().iter() {
+            prometheus_client::encoding::text::encode(&mut text, registry).unwrap();
+        }
+        text.lines().filter_map(|l| l.strip_prefix(&line)?.parse::<u64>().ok()).sum()
+    }
+
+    pub async fn await_ready(metrics: &Metrics) -> Result<()> {
         eventually("the controller to be ready", SOON, async || {
             ensure!(metrics.is_ready());
             Ok(())
@@ -135,10 +196,17 @@ impl Controlled {
             request_prefill: true,
         };
         let incarnation = Incarnation(uuid::Uuid::new_v4());
-        let mut entry = Subscription::reserve(registration, incarnation, 1, "2026-01-01T00:00:00".parse()?);
+        let registry = self.broker.registry();
+        let (revision, first) = match registry.get(&registration.name).await? {
+            Some(Revised { value: Entry::Tombstone(former), revision }) => (revision, former.next_sequence),
+            Some(taken) => anyhow::bail!("the name is taken: {taken:?}"),
+            None => (0, 1),
+        };
+        let mut entry =
+            Subscription::reserve(registration, incarnation, first, "2026-01-01T00:00:00".parse()?);
         entry.lifecycle = Lifecycle::Ready;
         self.broker.queue(&entry.name, incarnation).create(&entry).await?;
-        self.broker.registry().create(&entry).await?;
+        registry.update(&entry.name, &Entry::Subscription(entry.clone()), revision).await?;
         Ok(Subject { world: self, name: entry.name, incarnation })
     }
 
@@ -160,6 +228,11 @@ impl Controlled {
 
     pub async fn restart_nats(&mut self) {
         self.nats.restart().await;
+    }
+
+    /// A controller that is told to stop by this ends with the test.
+    pub fn stop(&self) -> CancellationToken {
+        self.stop.child_token()
     }
 
     /// Jobs of the test's namespace.
@@ -202,6 +275,27 @@ impl Subject<'_> {
         Ok(self.world.broker.registry().subscription(&self.name).await?.context("no entry")?.value)
     }
 
+    /// Is it in that state, with that reason, now?
+    pub async fn expect_now(&self, state: PrefillState, reason: Option<Reason>) -> Result<()> {
+        let prefill = self.entry().await?.prefill;
+        ensure!((prefill.state, prefill.reason) == (state, reason), "{prefill:?}");
+        Ok(())
+    }
+
+    /// Asks by annotation.
+    pub fn request(&self, attempt: u32, what: &str) -> Result<()> {
+        let (name, annotation) = (self.job_name(attempt), format!("headstart/request={what}"));
+        self.world.namespace.kubectl(&["annotate", "--overwrite", "job", &name, &annotation]).map(drop)
+    }
+
+    /// Changes a label.
+    pub fn label_job(&self, attempt: u32, label: &str) -> Result<()> {
+        self.world
+            .namespace
+            .kubectl(&["label", "--overwrite", "job", &self.job_name(attempt), label])
+            .map(drop)
+    }
+
     /// Waits for a state with that reason.
     pub async fn expect(&self, state: PrefillState, reason: Option<Reason>) -> Result<Subscription> {
         let what = format!("{} to be {} {reason:?}", self.name, state.as_str());
@@ -213,14 +307,25 @@ impl Subject<'_> {
         .await
     }
 
+    /// What a pod does first.
+    pub async fn claim(&self, attempt: u32) -> Result<broker::FenceHolder> {
+        let round = self.entry().await?.prefill.round;
+        let queue = self.world.broker.queue(&self.name, self.incarnation);
+        match queue.claim_fence(round, attempt, "test").await? {
+            Claimed::Holder(holder) => Ok(*holder),
+            other => anyhow::bail!("no fence: {other:?}"),
+        }
+    }
+
     /// What a pod does that has written everything.
     pub async fn seal(&self) -> Result<()> {
-        let attempt = self.entry().await?.prefill.attempt;
+        let mut holder = self.claim(self.entry().await?.prefill.attempt).await?;
+        holder.seal(Counts { messages: 7, skipped: 0 }).await.map_err(Into::into)
+    }
+
+    pub async fn fence(&self) -> Result<Fence> {
         let queue = self.world.broker.queue(&self.name, self.incarnation);
-        let Claimed::Holder(mut holder) = queue.claim_fence(1, attempt, "test").await? else {
-            anyhow::bail!("no fence")
-        };
-        holder.seal(Counts::default()).await.map_err(Into::into)
+        Ok(queue.fence().await?.context("no fence")?.value)
     }
 
     pub fn job_name(&self, attempt: u32) -> String {
@@ -256,6 +361,73 @@ impl Subject<'_> {
         self.world.namespace.kubectl(&["patch", "job", &name, "--type=merge", "-p", &patch]).map(drop)
     }
 
+    /// The Job's pods.
+    pub fn pods(&self, attempt: u32) -> Result<Vec<Value>> {
+        let selector = format!("job-name={}", self.job_name(attempt));
+        Ok(self.world.namespace.get(&["pods", "-l", &selector])?["items"]
+            .as_array()
+            .context("no list")?
+            .clone())
+    }
+
+    /// Waits until one of its pods runs that is not asked to end, and is not `other`; answers its name.
+    pub async fn await_pod(&self, attempt: u32, other: Option<&str>) -> Result<String> {
+        eventually("a pod that runs", SOON, async || {
+            let pods = self.pods(attempt)?;
+            let runs = |pod: &&Value| {
+                pod["status"]["phase"] == "Running" && pod["metadata"]["deletionTimestamp"].is_null()
+            };
+            let names = pods.iter().filter(runs).filter_map(|pod| pod["metadata"]["name"].as_str());
+            let found = names.into_iter().find(|name| Some(*name) != other);
+            found.map(ToOwned::to_owned).with_context(|| format!("{pods:?}"))
+        })
+        .await
+    }
+
+    /// Waits for the state, and until it is shown everywhere by the same word: in the entry (which the API shows), as an
+    /// Event on the Job, as its annotation, as a metric, and in the log.
+    pub async fn expect_shown(
+        &self,
+        attempt: u32,
+        state: PrefillState,
+        reason: Option<Reason>,
+    ) -> Result<Subscription> {
+        let entry = self.expect_told(attempt, state, reason).await?;
+        let shown =
+            (self.job_name(attempt), state.as_str().to_owned(), reason.map(|r| r.as_str().to_owned()));
+        eventually("the annotation", SOON, async || {
+            let seen = self.world.seen.annotations();
+            ensure!(seen.contains(&shown), "{shown:?} is not in {seen:?}");
+            Ok(())
+        })
+        .await?;
+        Ok(entry)
+    }
+
+    /// The same where there is no Job that could have an annotation.
+    pub async fn expect_told(
+        &self,
+        attempt: u32,
+        state: PrefillState,
+        reason: Option<Reason>,
+    ) -> Result<Subscription> {
+        let entry = self.expect(state, reason).await?;
+        let word = reason.map_or_else(|| state_word(state), Reason::as_str);
+        self.expect_event(attempt, word).await?;
+        eventually("the metric and the line in the log", SOON, async || {
+            ensure!(self.world.counted(state, reason) > 0, "not counted");
+            let lines = log::lines_about(&self.incarnation.to_string());
+            let word = reason.map_or("", Reason::as_str);
+            let tells = |line: &&Value| {
+                line["attempt"] == attempt && line["state"] == state.as_str() && line["reason"] == word
+            };
+            ensure!(lines.iter().filter(tells).count() >= 1, "{lines:#?}");
+            Ok(())
+        })
+        .await?;
+        Ok(entry)
+    }
+
     /// Waits for an Event on the Job with that word.
     pub async fn expect_event(&self, attempt: u32, word: &str) -> Result<()> {
         let selector = format!("involvedObject.name={},reason={word}", self.job_name(attempt));
@@ -265,5 +437,14 @@ impl Subject<'_> {
             Ok(())
         })
         .await
+    }
+}
+
+fn state_word(state: PrefillState) -> &'static str {
+    match state {
+        PrefillState::Pending => "Pending",
+        PrefillState::Running => "Running",
+        PrefillState::Failed => "Failed",
+        PrefillState::Done => "Done",
     }
 }
