@@ -14,6 +14,7 @@ use model::{
 };
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio_util::sync::CancellationToken;
 
 use crate::{log, recorder::Recorder};
@@ -33,6 +34,16 @@ pub struct Controlled {
     figures: Mutex<Vec<Registry>>,
     pub before_write: Option<WriteHook>,
     nats: NatsServer,
+    _node: Node,
+}
+
+/// There is one node: most tests share it, a few want it for themselves. Each begins by taking this.
+static NODE: RwLock<()> = RwLock::const_new(());
+
+/// Our part of the node.
+enum Node {
+    Shared(#[expect(dead_code, reason = "held")] RwLockReadGuard<'static, ()>),
+    Own(#[expect(dead_code, reason = "held")] RwLockWriteGuard<'static, ()>),
 }
 
 /// Deadlines that a test can wait for.
@@ -92,6 +103,19 @@ pub fn obedient_pod() -> Value {
 impl Controlled {
     /// A namespace and a NATS, without a controller yet.
     pub async fn new(test: &str, template: Value, rules: Rules, max_running: usize) -> Result<Self> {
+        let node = Node::Shared(NODE.read().await);
+        Self::on(node, test, template, rules, max_running).await
+    }
+
+    /// The same with a controller, while no other test uses the node.
+    pub async fn start_alone(test: &str, template: Value, rules: Rules, max_running: usize) -> Result<Self> {
+        let node = Node::Own(NODE.write().await);
+        let controlled = Self::on(node, test, template, rules, max_running).await?;
+        controlled.run_controller(&controlled.stop).await?;
+        Ok(controlled)
+    }
+
+    async fn on(node: Node, test: &str, template: Value, rules: Rules, max_running: usize) -> Result<Self> {
         let namespace = Namespace::create(test)?;
         let nats = NatsServer::start().await;
         let broker = nats.broker().await;
@@ -99,7 +123,19 @@ impl Controlled {
         let stop = CancellationToken::new();
         let seen = Recorder::start(&namespace.name, &stop).await?;
         let (figures, before_write) = (Mutex::default(), None);
-        Ok(Self { namespace, broker, template, rules, max_running, stop, seen, figures, before_write, nats })
+        Ok(Self {
+            namespace,
+            broker,
+            template,
+            rules,
+            max_running,
+            stop,
+            seen,
+            figures,
+            before_write,
+            nats,
+            _node: node,
+        })
     }
 
     /// The same with a controller.

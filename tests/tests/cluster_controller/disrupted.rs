@@ -18,19 +18,19 @@ use serde_json::{Value, json};
 use crate::controlled::{Controlled, SOON, Subject, container, obedient_pod, pod, quick, waiting_pod};
 
 /// A pod that takes two seconds to end, so that there is something to be seen.
-fn slow_to_end() -> Value {
+pub fn slow_to_end() -> Value {
     let mut template = waiting_pod();
     pod(&mut template)["terminationGracePeriodSeconds"] = json!(10);
     container(&mut template)["lifecycle"] = json!({"preStop": {"sleep": {"seconds": 2}}});
     template
 }
 
-fn patient() -> Rules {
+pub fn patient() -> Rules {
     Rules { stuck_after: Duration::from_secs(30), start_deadline: Duration::from_secs(40), ..quick() }
 }
 
 /// It ends well in its first attempt, after so many tries that failed and count.
-async fn ends_well(mail: &Subject<'_>, former_pod: &str, counted: u64) -> Result<()> {
+pub async fn ends_well(mail: &Subject<'_>, former_pod: &str, counted: u64) -> Result<()> {
     mail.await_pod(1, Some(former_pod)).await?;
     mail.expect(Running, None).await?;
     let failed = mail.job(1)?["status"]["failed"].as_u64().unwrap_or(0);

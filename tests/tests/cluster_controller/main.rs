@@ -4,7 +4,7 @@
 //! * [`controlled`]: a controller of the test's own, with a NATS and a namespace; [`recorder`], [`log`]: what was to be
 //!   seen of it; [`faults`]: what goes wrong between it and the API server;
 //! * [`way`]: without trouble; [`start`]: pods that don't come up; [`tries`]: pods that fail; [`disrupted`]: pods that
-//!   are taken away; [`by_hand`]: what people do with kubectl; [`many`]: many at once; [`gone`]: subscriptions that are
+//!   are taken away, [`node`]: with their node; [`by_hand`]: what people do with kubectl; [`many`]: many at once; [`gone`]: subscriptions that are
 //!   removed; [`crashes`]: controllers that die, an API server that is away, answers that go wrong.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -16,6 +16,7 @@ mod faults;
 mod gone;
 mod log;
 mod many;
+mod node;
 mod recorder;
 mod start;
 mod tries;
