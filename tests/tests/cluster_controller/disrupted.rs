@@ -15,7 +15,10 @@ use model::{
 };
 use serde_json::{Value, json};
 
-use crate::controlled::{Controlled, SOON, Subject, container, obedient_pod, pod, quick, waiting_pod};
+use crate::{
+    controlled::{Controlled, SOON, container, obedient_pod, pod, quick, waiting_pod},
+    subject::Subject,
+};
 
 /// A pod that takes two seconds to end, so that there is something to be seen.
 pub fn slow_to_end() -> Value {

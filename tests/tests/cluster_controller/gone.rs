@@ -11,7 +11,10 @@ use model::{
     Reason,
 };
 
-use crate::controlled::{Controlled, SOON, Subject, obedient_pod, quick, waiting_pod};
+use crate::{
+    controlled::{Controlled, SOON, obedient_pod, quick, waiting_pod},
+    subject::Subject,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_go_with_their_subscription_and_its_incarnation() -> Result<()> {

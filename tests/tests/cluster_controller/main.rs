@@ -1,7 +1,8 @@
 //! The controller against a real Kubernetes: what its decisions are made of really looks like that, and what it does
 //! really works.
 //!
-//! * [`controlled`]: a controller of the test's own, with a NATS and a namespace; [`recorder`], [`log`]: what was to be
+//! * [`controlled`]: a controller of the test's own, with a NATS and a namespace; [`subject`]: one subscription there;
+//!   [`recorder`], [`log`]: what was to be
 //!   seen of it; [`faults`]: what goes wrong between it and the API server;
 //! * [`way`]: without trouble; [`start`]: pods that don't come up; [`tries`]: pods that fail; [`disrupted`]: pods that
 //!   are taken away, [`node`]: with their node; [`by_hand`]: what people do with kubectl; [`many`]: many at once; [`gone`]: subscriptions that are
@@ -19,5 +20,6 @@ mod many;
 mod node;
 mod recorder;
 mod start;
+mod subject;
 mod tries;
 mod way;
