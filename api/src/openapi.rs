@@ -85,6 +85,23 @@ pub fn document(root_path: &str) -> Value {
                     &[NAME], Some(json!({"type": "object", "required": ["status"], "properties": {"status": states()}})),
                     &[(200, "Set", NULL), UNAUTHORIZED, NOT_FOUND, TOO_SLOW, TOO_LARGE, INVALID, INTERNAL, UNAVAILABLE]),
             },
+            "/v1/subscriptions/{name}/prefill/pause": {
+                "post": operation("Pause the prefill",
+                    "Role: admin, or the subscription itself. It waits, and its pod ends, until somebody resumes it; \
+                     then it takes its turn and begins anew. Live events are kept meanwhile.",
+                    &[NAME], None, &[
+                    (200, "It is paused already", Some(schema("Prefill"))),
+                    (202, "Paused", Some(schema("Prefill"))),
+                    UNAUTHORIZED, NOT_FOUND, NOT_PAUSABLE, INTERNAL, UNAVAILABLE,
+                ]),
+            },
+            "/v1/subscriptions/{name}/prefill/resume": {
+                "post": operation("Resume the prefill", "Role: admin, or the subscription itself.", &[NAME], None, &[
+                    (200, "It is not paused", Some(schema("Prefill"))),
+                    (202, "Resumed", Some(schema("Prefill"))),
+                    UNAUTHORIZED, NOT_FOUND, NOT_PAUSABLE, INTERNAL, UNAVAILABLE,
+                ]),
+            },
             "/v1/subscriptions/{name}/messages": {
                 "get": operation("Read many messages",
                     "Role: the subscription itself. Waits for the first message, then answers what is there: at most \
@@ -183,6 +200,7 @@ const NULL: Option<Value> = Some(Value::Null);
 const DETAIL: Option<Value> = None;
 const UNAUTHORIZED: Answer = (401, "No or wrong credentials, or not one's own subscription", DETAIL);
 const NOT_FOUND: Answer = (404, "There is no such subscription", DETAIL);
+const NOT_PAUSABLE: Answer = (409, "It has ended, or prefills are no Jobs here", DETAIL);
 const TOO_SLOW: Answer = (408, "The body took too long to arrive", DETAIL);
 const TOO_LARGE: Answer = (413, "The body is too large; the detail names the limit", DETAIL);
 const TOO_MANY: Answer = (
@@ -387,6 +405,15 @@ fn schemas() -> Value {
                 "eta": {"type": ["number", "null"], "description": "Seconds until it is done, at that rate"},
                 "error": {"type": ["string", "null"], "description": "What is being tried again"},
             }))]},
+            "paused": {"type": "boolean", "description": "It waits until somebody resumes it"},
+            "attempts": {"type": "array", "description": "The last ten attempts that have ended, oldest first",
+                "items": object(&["attempt", "round", "state", "ended"], json!({
+                    "attempt": count, "round": count, "state": {"enum": ["failed", "done"]},
+                    "reason": text, "message": text,
+                    "started": {"type": "string", "format": "date-time", "description": "When it was first seen to run"},
+                    "ended": {"type": "string", "format": "date-time"},
+                    "objects": {"type": "integer", "description": "Messages that it wrote"},
+                }))},
         })),
         "DeadLetter": object(&["id", "kept", "origin", "reason", "topic", "size", "limit", "at"], json!({
             "id": count, "kept": {"type": "boolean", "description": "Can it be sent again?"},

@@ -7,7 +7,7 @@ use axum::{
     response::Response,
 };
 use broker::{Modified, Revised};
-use model::{PrefillState, Reason, Subscription, Timestamp};
+use model::{PastAttempt, PrefillState, Reason, Subscription, Timestamp};
 use serde::Serialize;
 
 use crate::{
@@ -39,6 +39,9 @@ pub(crate) struct PrefillView<'a> {
     /// Name of the attempt's Job, where prefills are Jobs.
     job: Option<String>,
     progress: Option<ProgressView<'a>>,
+    paused: bool,
+    /// The last attempts that have ended, oldest first.
+    attempts: &'a [PastAttempt],
 }
 
 #[derive(Serialize)]
@@ -85,6 +88,8 @@ impl<'a> PrefillView<'a> {
                 eta: p.eta(),
                 error: p.error.as_deref(),
             }),
+            paused: prefill.paused,
+            attempts: &prefill.attempts,
         }
     }
 }
@@ -150,6 +155,48 @@ pub(crate) async fn cancel(
         }
         Modified::Gone => Err(gone(&name, caller)),
     }
+}
+
+/// Lets the prefill wait: its pod, if it has one, ends, and begins anew when it is resumed.
+pub(crate) async fn pause(
+    State(app): Shared,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    set_paused(&app, &name, &headers, true).await
+}
+
+/// Lets a paused prefill go on.
+pub(crate) async fn resume(
+    State(app): Shared,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    set_paused(&app, &name, &headers, false).await
+}
+
+/// Only the entry changes: the controller suspends the Job, and admits it again.
+async fn set_paused(app: &App, name: &str, headers: &HeaderMap, paused: bool) -> Result<Response, ApiError> {
+    let caller = app.auth.admin_or_subscriber(headers, name).await?;
+    let entry = existing(app, name, caller).await?;
+    let Subscription { name: known, incarnation, .. } = &entry.value;
+    if !app.launcher.can_pause() {
+        let detail = "Prefills are tasks of a worker here, which can't be paused: cancel it, and ask for it again later";
+        return Err(ApiError::Conflict(detail.to_owned()));
+    }
+    let change = |s: &Subscription| s.with_paused(paused);
+    let (status, entry) = match app.broker.registry().modify(known, *incarnation, change).await? {
+        Modified::Changed(entry) => (StatusCode::ACCEPTED, entry),
+        Modified::Unchanged(entry) => (StatusCode::OK, entry),
+        Modified::Gone => return Err(gone(name, caller)),
+    };
+    if !entry.value.awaits_prefill() {
+        let word = if paused { "pause" } else { "resume" };
+        let detail = format!("The prefill of {known} has ended: there is nothing to {word}");
+        return Err(ApiError::Conflict(detail));
+    }
+    tracing::info!(subscription = %known, %incarnation, paused, "the prefill is paused or resumed");
+    shown(app, status, &entry, caller).await
 }
 
 async fn shown(

@@ -38,7 +38,7 @@ use crate::{
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Every route. Each operation stands in the description, too; tests compare them.
-fn routes() -> [(&'static str, MethodRouter<Arc<App>>); 17] {
+fn routes() -> [(&'static str, MethodRouter<Arc<App>>); 19] {
     [
         ("/v1/subscriptions", get(subscriptions::list).post(subscriptions::create)),
         (
@@ -49,6 +49,8 @@ fn routes() -> [(&'static str, MethodRouter<Arc<App>>); 17] {
             "/v1/subscriptions/{name}/prefill",
             get(prefill::get).post(prefill::ask).patch(prefill::set).delete(prefill::cancel),
         ),
+        ("/v1/subscriptions/{name}/prefill/pause", post(prefill::pause)),
+        ("/v1/subscriptions/{name}/prefill/resume", post(prefill::resume)),
         ("/v1/subscriptions/{name}/messages", get(messages::batch)),
         ("/v1/subscriptions/{name}/messages/next", get(messages::next)),
         ("/v1/subscriptions/{name}/messages/stream", get(stream::open)),

@@ -267,3 +267,37 @@ async fn what_can_not_be_changed_is_refused_by_its_field() {
     let nobody = server.send(Method::PATCH, "/v1/subscriptions/nobody", ADMIN, Some(&own)).await;
     assert_eq!(nobody.status, StatusCode::NOT_FOUND);
 }
+
+#[tokio::test]
+async fn the_history_of_attempts_is_kept_and_shown() {
+    let server = Server::start().await;
+    server.register("mail", &["users/user"], true).await;
+    let running = holder(&server).await;
+    set(&server, "running").await;
+    assert_eq!(server.send(Method::DELETE, ASK, MAIL, None).await.status, StatusCode::OK);
+    drop(running);
+    assert_eq!(ask(&server, MAIL).await.status, StatusCode::ACCEPTED);
+    fill(&server, &["whole"]).await;
+    let shown = server.send(Method::GET, ASK, MAIL, None).await.json();
+    let attempts = shown["attempts"].as_array().unwrap();
+    let ends: Vec<_> = attempts.iter().map(|a| (&a["attempt"], &a["state"], &a["reason"])).collect();
+    let (null, cancelled) = (Value::Null, json!("Cancelled"));
+    assert_eq!(
+        ends,
+        [(&json!(1), &json!("failed"), &cancelled), (&json!(2), &json!("done"), &null)],
+        "{shown}"
+    );
+    assert!(attempts[0]["started"].is_string() && attempts[0]["ended"].is_string(), "{shown}");
+}
+
+#[tokio::test]
+async fn tasks_of_a_worker_are_not_paused() {
+    let server = Server::start().await;
+    server.register("mail", &["users/user"], true).await;
+    for path in ["pause", "resume"] {
+        let answer = server.send(Method::POST, &format!("{ASK}/{path}"), MAIL, None).await;
+        assert_eq!(answer.status, StatusCode::CONFLICT, "{path}");
+        assert!(answer.json()["detail"].as_str().unwrap().contains("worker"));
+    }
+    assert!(!entry(&server).await.prefill.paused);
+}

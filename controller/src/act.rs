@@ -1,19 +1,25 @@
 //! Does what was decided: a function per action, each idempotent or conditional, so that doing it twice, late, or from
 //! two controllers at once is harmless.
 
+use std::collections::BTreeMap;
+
 use broker::{Broker, Modified, Registry};
-use manifests::{Identity, JobTemplate, subscription_of};
+use manifests::{Identity, JobTemplate, is_job_of};
 use model::{Lifecycle, PrefillState, PrefillTask, Reason, Subscription, Timestamp};
 use serde_json::{Value, json};
 
 use crate::{
     Error, annotations,
     announce::{Announcement, Announcer},
-    cluster::{Cluster, Created},
+    cluster::{Cluster, Created, refusal},
+    config::WriteHook,
     decide::{Action, Deletion, deletion_is_justified, may_record},
     metrics::Metrics,
     observed::JobRef,
+    reason,
 };
+
+mod request;
 
 /// What it takes to act.
 #[derive(Clone)]
@@ -23,6 +29,15 @@ pub(crate) struct Actor {
     pub(crate) template: JobTemplate,
     pub(crate) announcer: Announcer,
     pub(crate) metrics: Metrics,
+    pub(crate) before_write: Option<WriteHook>,
+}
+
+/// A state to be written or told.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct State<'a> {
+    pub(crate) state: PrefillState,
+    pub(crate) reason: Option<Reason>,
+    pub(crate) message: Option<&'a str>,
 }
 
 /// What an action came to.
@@ -41,8 +56,9 @@ impl Actor {
 
     pub(crate) async fn act(&self, action: &Action) -> Result<Outcome, Error> {
         match action {
-            Action::Record { identity, state, reason, message, job } => {
-                self.record(identity, *state, *reason, message.as_deref(), job.as_ref()).await
+            Action::Record { identity, state, reason, message, objects, job } => {
+                let end = State { state: *state, reason: *reason, message: message.as_deref() };
+                self.record(identity, end, *objects, job.as_ref()).await
             }
             Action::NextAttempt { identity, job, reason, message } => {
                 self.next_attempt(identity, job, *reason, message).await
@@ -50,8 +66,12 @@ impl Actor {
             Action::CreateJob(task) => self.create_job(task).await,
             Action::CreateInput { task, job } => self.create_input(task, &job.uid).await,
             Action::Admit(job) => self.admit(job).await,
+            Action::Suspend(job) => self.suspend(job).await,
+            Action::Relabel { job, labels } => self.relabel(job, labels).await,
+            Action::Obey { job, request } => self.obey(job, *request).await,
+            Action::Refuse { job, asked, why } => self.answer(job, asked, false, why).await,
             Action::Adopt(job) => self.adopt(job).await,
-            Action::Show { job, state, reason, progress } => {
+            Action::Show { job, state, reason, message: _, progress } => {
                 self.show(job, *state, *reason, progress.as_deref()).await
             }
             Action::Delete { job, why } => self.delete(job, *why).await,
@@ -62,24 +82,30 @@ impl Actor {
     async fn record(
         &self,
         identity: &Identity,
-        state: PrefillState,
-        reason: Option<Reason>,
-        message: Option<&str>,
+        to: State<'_>,
+        objects: Option<u64>,
         job: Option<&JobRef>,
     ) -> Result<Outcome, Error> {
         let change = |current: &Subscription| {
-            let may = may_record(current, identity, state);
-            let message = message.map(ToOwned::to_owned);
-            if may { current.with_prefill_state(state, reason, message, now()) } else { None }
+            let may = may_record(current, identity, to.state);
+            let message = to.message.map(ToOwned::to_owned);
+            let next =
+                may.then(|| current.with_prefill_state(to.state, to.reason, message, now())).flatten()?;
+            Some(match objects {
+                Some(objects) => next.with_objects(objects),
+                None => next,
+            })
         };
-        if state == PrefillState::Done {
+        if to.state == PrefillState::Done {
             // Before anybody sees the queue: events that the prefill holds already are not to be seen.
             let queue = self.broker.queue(&identity.subscription, identity.incarnation);
+            self.before("what the prefill holds already").await;
             queue.remove_contained(identity.attempt).await?;
         }
+        self.before("the entry's state").await;
         match self.registry().modify(&identity.subscription, identity.incarnation, change).await? {
             Modified::Changed(_) => {
-                self.tell(identity, state, reason, message, job);
+                self.tell(identity, to, job.map(|job| job.uid.as_str()));
                 Ok(Outcome::Done)
             }
             Modified::Unchanged(_) | Modified::Gone => Ok(Outcome::Overtaken),
@@ -95,28 +121,29 @@ impl Actor {
     ) -> Result<Outcome, Error> {
         let change = |current: &Subscription| {
             may_record(current, identity, PrefillState::Failed)
-                .then(|| current.with_prefill_state(PrefillState::Failed, Some(reason), None, now()))
+                .then(|| {
+                    let message = Some(message.to_owned());
+                    current.with_prefill_state(PrefillState::Failed, Some(reason), message, now())
+                })
                 .flatten()?
                 .with_prefill_again(now())
         };
+        self.before("the next attempt").await;
         match self.registry().modify(&identity.subscription, identity.incarnation, change).await? {
             Modified::Changed(_) => {
-                self.tell(identity, PrefillState::Failed, Some(reason), Some(message), Some(job));
+                let failed =
+                    State { state: PrefillState::Failed, reason: Some(reason), message: Some(message) };
+                self.tell(identity, failed, Some(&job.uid));
                 Ok(Outcome::Done)
             }
             Modified::Unchanged(_) | Modified::Gone => Ok(Outcome::Overtaken),
         }
     }
 
-    /// The same word in log, metric and Event.
-    fn tell(
-        &self,
-        identity: &Identity,
-        state: PrefillState,
-        reason: Option<Reason>,
-        message: Option<&str>,
-        job: Option<&JobRef>,
-    ) {
+    /// The same word in log, metric and Event. Without a UID the Event is about the name of the attempt's Job, which is
+    /// gone, or is still to come.
+    pub(crate) fn tell(&self, identity: &Identity, to: State<'_>, uid: Option<&str>) {
+        let State { state, reason, message } = to;
         let Identity { subscription, incarnation, attempt, round: _ } = identity;
         let word = reason.map_or("", Reason::as_str);
         let text = message.unwrap_or_default();
@@ -128,13 +155,13 @@ impl Actor {
             tracing::info!(%subscription, %incarnation, attempt, state = name, reason = word, "the prefill of {subscription} is {name} {text}");
         }
         self.metrics.changed(state, reason);
-        let Some(job) = job else { return };
         let note = match message {
             Some(text) => format!("prefill of {subscription} is {name}: {text}"),
             None => format!("prefill of {subscription} is {name}"),
         };
         self.announcer.announce(Announcement {
-            job: job.clone(),
+            job: identity.job_name(),
+            uid: uid.map(ToOwned::to_owned),
             warning: failed,
             reason: reason.map_or_else(|| state_word(state).to_owned(), |reason| reason.as_str().to_owned()),
             note,
@@ -142,8 +169,23 @@ impl Actor {
         });
     }
 
-    /// The same two objects that the API makes, so a 409 is success.
+    /// A Job that can't be made is no reason to give up, but one that is shown: it is tried again.
     async fn create_job(&self, task: &PrefillTask) -> Result<Outcome, Error> {
+        let created = self.make_job(task).await;
+        let Err(error) = &created else { return created };
+        let why = match error {
+            Error::NameTaken { .. } => Some((Reason::NameTaken, error.to_string())),
+            error => refusal(error).map(|text| (reason::of_refusal(text), text.to_owned())),
+        };
+        if let Some((reason, message)) = why {
+            let waits = State { state: PrefillState::Pending, reason: Some(reason), message: Some(&message) };
+            self.record(&Identity::from(task), waits, None, None).await?;
+        }
+        created
+    }
+
+    /// The same two objects that the API makes, so a 409 is success.
+    async fn make_job(&self, task: &PrefillTask) -> Result<Outcome, Error> {
         let entry = self.registry().subscription(&task.subscription).await?;
         let wanted = entry.as_ref().is_some_and(|entry| {
             let entry = &entry.value;
@@ -154,8 +196,10 @@ impl Actor {
         if !wanted {
             return Ok(Outcome::Overtaken);
         }
-        let job = manifests::job(&self.template, task);
+        let mut job = manifests::job(&self.template, task);
+        job.metadata.owner_references = self.cluster.owner().await?.map(|owner| vec![owner]);
         let name = Identity::from(task).job_name();
+        self.before("a Job").await;
         let job = match self.cluster.create_job(&job).await? {
             Created::New(job) => {
                 tracing::info!(subscription = %task.subscription, attempt = task.attempt, job = name, "the Job {name} was missing and is made");
@@ -166,7 +210,7 @@ impl Actor {
                 None => return Ok(Outcome::Overtaken),
             },
         };
-        if subscription_of(&job).as_ref() != Some(&Identity::from(task)) {
+        if !is_job_of(&job, &Identity::from(task)) {
             return Err(Error::NameTaken { name });
         }
         self.create_input(task, job.metadata.uid.as_deref().unwrap_or_default()).await
@@ -174,6 +218,7 @@ impl Actor {
 
     async fn create_input(&self, task: &PrefillTask, owner_uid: &str) -> Result<Outcome, Error> {
         let map = manifests::config_map(&self.template, task, owner_uid);
+        self.before("a ConfigMap").await;
         self.cluster.create_config_map(&map).await?;
         // Whoever made it: the next look tells whether it is the right one.
         Ok(Outcome::Overtaken)
@@ -189,20 +234,68 @@ impl Actor {
             },
             "spec": { "suspend": false },
         });
+        self.before("an admission").await;
         if self.cluster.patch_job(&name, &patch).await?.is_none() {
             return Ok(Outcome::Overtaken);
         }
         let Identity { subscription, incarnation, attempt, round: _ } = &job.identity;
         tracing::info!(%subscription, %incarnation, attempt, job = name, "the Job {name} is admitted");
         self.metrics.jobs_admitted.inc();
-        self.announcer.announce(Announcement {
-            job: job.clone(),
-            warning: false,
-            reason: "Admitted".to_owned(),
-            note: format!("prefill of {subscription} may start"),
-            action: "Admit",
-        });
+        self.note(job, "Admit", "Admitted", format!("prefill of {subscription} may start"));
         Ok(Outcome::Done)
+    }
+
+    /// It is not admitted any more: it takes its turn again when it is resumed.
+    async fn suspend(&self, job: &JobRef) -> Result<Outcome, Error> {
+        let patch = json!({
+            "metadata": {
+                "uid": job.uid,
+                "resourceVersion": job.version,
+                "annotations": { annotations::ADMITTED_AT: null },
+            },
+            "spec": { "suspend": true },
+        });
+        let name = job.identity.job_name();
+        self.before("a suspension").await;
+        if self.cluster.patch_job(&name, &patch).await?.is_none() {
+            return Ok(Outcome::Overtaken);
+        }
+        let Identity { subscription, incarnation, attempt, round: _ } = &job.identity;
+        tracing::info!(%subscription, %incarnation, attempt, job = name, "the Job {name} is suspended: its prefill is paused");
+        // Its state is written down when it is seen to be suspended.
+        Ok(Outcome::Overtaken)
+    }
+
+    async fn relabel(&self, job: &JobRef, labels: &BTreeMap<String, String>) -> Result<Outcome, Error> {
+        let patch = json!({ "metadata": { "uid": job.uid, "labels": labels } });
+        let name = job.identity.job_name();
+        self.before("labels").await;
+        if self.cluster.patch_job(&name, &patch).await?.is_none() {
+            return Ok(Outcome::Overtaken);
+        }
+        let Identity { subscription, incarnation, attempt, round: _ } = &job.identity;
+        tracing::warn!(%subscription, %incarnation, attempt, job = name, "somebody had changed labels of the Job {name}; they are put right");
+        self.note(job, "Relabel", "Relabelled", "labels that it is found by are put right".to_owned());
+        Ok(Outcome::Overtaken)
+    }
+
+    /// An Event on a Job that is about something else than a state.
+    fn note(&self, job: &JobRef, action: &'static str, word: &str, note: String) {
+        self.announcer.announce(Announcement {
+            job: job.identity.job_name(),
+            uid: Some(job.uid.clone()),
+            warning: false,
+            reason: word.to_owned(),
+            note,
+            action,
+        });
+    }
+
+    /// For tests of crashes: stops here for ever if the test wants so.
+    async fn before(&self, write: &str) {
+        if self.before_write.as_ref().is_some_and(|hook| (hook.0)(write)) {
+            std::future::pending::<()>().await;
+        }
     }
 
     async fn adopt(&self, job: &JobRef) -> Result<Outcome, Error> {
@@ -229,6 +322,7 @@ impl Actor {
     /// is condition enough.
     async fn annotate(&self, job: &JobRef, shown: Value) -> Result<Outcome, Error> {
         let patch = json!({ "metadata": { "uid": job.uid, "annotations": shown } });
+        self.before("annotations").await;
         let patched = self.cluster.patch_job(&job.identity.job_name(), &patch).await?;
         Ok(if patched.is_some() { Outcome::Done } else { Outcome::Overtaken })
     }
@@ -239,6 +333,7 @@ impl Actor {
             return Ok(Outcome::Overtaken);
         }
         let name = job.identity.job_name();
+        self.before("a deletion").await;
         if self.cluster.delete_job(&name, &job.uid).await? {
             let Identity { subscription, incarnation, attempt, round: _ } = &job.identity;
             tracing::info!(%subscription, %incarnation, attempt, job = name, reason = why.as_str(), "the Job {name} is deleted");

@@ -1,4 +1,4 @@
-//! The annotations that we write on Jobs: `kubectl get jobs -o custom-columns=…` shows them.
+//! The annotations on Jobs. All but the last are written by us: `kubectl get jobs -o custom-columns=…` shows them.
 
 /// When the Job was admitted: whoever suspends it later is not us.
 pub const ADMITTED_AT: &str = "headstart/admitted-at";
@@ -8,3 +8,5 @@ pub const STATE: &str = "headstart/state";
 pub const REASON: &str = "headstart/reason";
 /// How far it is.
 pub const PROGRESS: &str = "headstart/progress";
+/// Written by people: `retry`, `cancel`, `pause` or `resume`. It is removed once it is answered, by an Event.
+pub const REQUEST: &str = "headstart/request";

@@ -11,8 +11,6 @@ use kube::{
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::observed::JobRef;
-
 /// Events that wait; more are dropped.
 const WAITING_MAX: usize = 256;
 /// Longest time for one.
@@ -21,7 +19,9 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// Something that happened to a Job.
 #[derive(Clone, Debug)]
 pub(crate) struct Announcement {
-    pub(crate) job: JobRef,
+    /// Name of the Job, which may be gone.
+    pub(crate) job: String,
+    pub(crate) uid: Option<String>,
     /// Is it worth a look?
     pub(crate) warning: bool,
     /// The word: that of the reason, or the new state.
@@ -57,7 +57,7 @@ impl Announcer {
                     next = waiting.recv() => next,
                 };
                 let Some(announcement) = next else { return };
-                let job = announcement.job.identity.job_name();
+                let job = announcement.job.clone();
                 let (event, about) = event(announcement, &namespace);
                 match tokio::time::timeout(LIMIT, recorder.publish(&event, &about)).await {
                     Ok(Ok(())) => {}
@@ -79,13 +79,13 @@ impl Announcer {
 }
 
 fn event(announcement: Announcement, namespace: &str) -> (Event, ObjectReference) {
-    let Announcement { job, warning, reason, note, action } = announcement;
+    let Announcement { job, uid, warning, reason, note, action } = announcement;
     let about = ObjectReference {
         api_version: Some("batch/v1".to_owned()),
         kind: Some("Job".to_owned()),
-        name: Some(job.identity.job_name()),
+        name: Some(job),
         namespace: Some(namespace.to_owned()),
-        uid: Some(job.uid),
+        uid,
         ..ObjectReference::default()
     };
     let type_ = if warning { EventType::Warning } else { EventType::Normal };

@@ -2,9 +2,12 @@
 
 use std::{future::Future, time::Duration};
 
-use k8s_openapi::api::{
-    batch::v1::Job,
-    core::v1::{ConfigMap, Event, Pod},
+use k8s_openapi::{
+    api::{
+        batch::v1::Job,
+        core::v1::{ConfigMap, Event, Pod},
+    },
+    apimachinery::pkg::apis::meta::v1::OwnerReference,
 };
 use kube::{
     Api, Client,
@@ -29,6 +32,7 @@ pub(crate) struct Cluster {
     config_maps: Api<ConfigMap>,
     events: Api<Event>,
     instance: String,
+    owner: Option<String>,
     limit: Duration,
 }
 
@@ -49,13 +53,24 @@ impl Cluster {
             config_maps: Api::namespaced(client.clone(), namespace),
             events: Api::namespaced(client, namespace),
             instance: template.instance().to_owned(),
+            owner: None,
             limit: LIMIT,
         }
+    }
+
+    /// Jobs go away with this ConfigMap.
+    pub(crate) fn with_owner(self, owner: Option<String>) -> Self {
+        Self { owner, ..self }
     }
 
     #[cfg(test)]
     pub(crate) fn with_limit(self, limit: Duration) -> Self {
         Self { limit, ..self }
+    }
+
+    /// The instance whose Jobs these are.
+    pub(crate) fn instance(&self) -> &str {
+        &self.instance
     }
 
     async fn call<T>(
@@ -91,6 +106,12 @@ impl Cluster {
         Ok(self.call(|| format!("listing the Events about {uid}"), self.events.list(&params)).await?.items)
     }
 
+    /// What Jobs belong to, as it is now; `None` where it is not there, or nothing was said.
+    pub(crate) async fn owner(&self) -> Result<Option<OwnerReference>, Error> {
+        let Some(name) = &self.owner else { return Ok(None) };
+        Ok(self.config_map(name).await?.as_ref().and_then(manifests::owner))
+    }
+
     pub(crate) async fn create_job(&self, job: &Job) -> Result<Created<Job>, Error> {
         let action = || format!("creating the Job {}", job.metadata.name.as_deref().unwrap_or_default());
         created(self.call(action, self.jobs.create(&PostParams::default(), job)).await)
@@ -123,6 +144,19 @@ fn api_code(error: &Error) -> Option<(u16, &str)> {
     match error {
         Error::Kubernetes { source, .. } => match source.as_ref() {
             kube::Error::Api(status) => Some((status.code, &status.reason)),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// What the API server says if it refused for good, as things are: quota, admission, rights.
+pub(crate) fn refusal(error: &Error) -> Option<&str> {
+    match error {
+        Error::Kubernetes { source, .. } => match source.as_ref() {
+            kube::Error::Api(status) if !matches!(status.code, 409 | 410 | 429 | 500..) => {
+                Some(&status.message)
+            }
             _ => None,
         },
         _ => None,

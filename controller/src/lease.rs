@@ -7,8 +7,11 @@
 use std::{future::Future, time::Duration};
 
 use k8s_openapi::{
-    api::coordination::v1::{Lease, LeaseSpec},
-    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
+    api::{
+        coordination::v1::{Lease, LeaseSpec},
+        core::v1::ConfigMap,
+    },
+    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference},
 };
 use kube::{Api, Client, api::PostParams};
 use model::chain;
@@ -35,6 +38,8 @@ pub struct LeaseConfig {
     pub name: String,
     /// Name of this process, for people; a suffix makes it unique.
     pub holder: String,
+    /// Name of the ConfigMap with which the Lease goes away.
+    pub owner: Option<String>,
 }
 
 /// Waits for the lease, then does `work` while it is held. `work` gets a token that says when to stop.
@@ -130,7 +135,9 @@ fn held(me: &str, found: Option<&LeaseSpec>, now: jiff::Timestamp) -> LeaseSpec 
 
 struct Candidate {
     leases: Api<Lease>,
+    config_maps: Api<ConfigMap>,
     name: String,
+    owner: Option<String>,
     identity: String,
     /// The record as we last saw it change, and when.
     seen: Option<(LeaseSpec, Instant)>,
@@ -138,12 +145,14 @@ struct Candidate {
 
 impl Candidate {
     fn new(client: Client, config: &LeaseConfig) -> Self {
-        let LeaseConfig { namespace, name, holder } = config;
+        let LeaseConfig { namespace, name, holder, owner } = config;
         // A container that was started again has the pod's name, too.
         let unique = uuid::Uuid::new_v4().simple();
         Self {
-            leases: Api::namespaced(client, namespace),
+            leases: Api::namespaced(client.clone(), namespace),
+            config_maps: Api::namespaced(client, namespace),
             name: name.clone(),
+            owner: owner.clone(),
             identity: format!("{holder}_{unique}"),
             seen: None,
         }
@@ -188,15 +197,25 @@ impl Candidate {
         let spec = found.as_ref().map(|lease| lease.spec.clone().unwrap_or_default());
         let unchanged_for = self.note(spec.as_ref());
         let next = held(&self.identity, spec.as_ref(), jiff::Timestamp::now());
-        let written = match (step(&self.identity, spec.as_ref(), unchanged_for), found) {
+        let step = step(&self.identity, spec.as_ref(), unchanged_for);
+        let taken = step == Step::Take;
+        let written = match (step, found) {
             (Step::Wait, _) => return Ok(false),
             (Step::Take | Step::Renew, Some(lease)) => {
                 // With the resourceVersion that was read: whoever is slower gets 409.
-                let lease = Lease { spec: Some(next.clone()), ..lease };
+                let mut lease = Lease { spec: Some(next.clone()), ..lease };
+                // One of a former version, which had none; and what it belonged to may have been made anew.
+                if taken {
+                    lease.metadata.owner_references = self.owner().await?.map(|owner| vec![owner]);
+                }
                 self.leases.replace(&self.name, &PostParams::default(), &lease).await
             }
             _ => {
-                let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
+                let metadata = ObjectMeta {
+                    name: Some(self.name.clone()),
+                    owner_references: self.owner().await?.map(|owner| vec![owner]),
+                    ..ObjectMeta::default()
+                };
                 let lease = Lease { metadata, spec: Some(next.clone()) };
                 self.leases.create(&PostParams::default(), &lease).await
             }
@@ -209,6 +228,11 @@ impl Candidate {
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    async fn owner(&self) -> Result<Option<OwnerReference>, kube::Error> {
+        let Some(name) = &self.owner else { return Ok(None) };
+        Ok(self.config_maps.get_opt(name).await?.as_ref().and_then(manifests::owner))
     }
 
     /// Notes what was seen, and answers for how long it has not changed.

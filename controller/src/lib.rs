@@ -13,9 +13,13 @@
 //! * What is absent or overdue in a cache is looked up at the API server before anything is given up for it.
 //! * Deadlines count on the monotonic clock from our first sight.
 //!
+//! * A state is told of (Event, annotation, metric, log) by whoever writes it into the entry, and where that was
+//!   somebody else, by whoever writes it on the Job.
+//!
 //! The modules:
 //! * [`observed`]: the picture of one subscription, free of Kubernetes' types; [`decide()`]: from it to actions;
 //! * [`lead`]: one controller at a time, by a Lease;
+//! * [`annotations`]: what Jobs show, and what people ask for there;
 //! * [`reason`]: pod status, events and exit codes as one word;
 //! * [`sweep`]: what needs no Kubernetes: markers, removals and registrations that died half-way.
 
@@ -38,9 +42,10 @@ pub mod sweep;
 mod testing;
 mod work;
 
-pub use config::Config;
+pub use config::{Config, WriteHook};
 pub use decide::{Action, Rules, decide};
 pub use error::Error;
 pub use lease::{LeaseConfig, lead};
 pub use metrics::Metrics;
+pub use observe::watch::client;
 pub use run::run;

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use model::Subscription;
+use model::{PrefillState, Reason, Subscription};
 
 use crate::observed::{JobSeen, Moment, Sight};
 
@@ -15,6 +15,8 @@ pub(crate) struct Memory {
     unfit: HashSet<String>,
     /// UID of a Job that we admitted, and the version that it had before.
     admitted: HashMap<String, String>,
+    /// What was told of a Job last, by its UID.
+    told: HashMap<String, (PrefillState, Option<Reason>)>,
 }
 
 impl Memory {
@@ -46,6 +48,11 @@ impl Memory {
         self.progress_at.insert(uid.to_owned(), now);
     }
 
+    /// Notes what is told of a Job; false: it was told before.
+    pub(crate) fn tells(&mut self, uid: &str, state: PrefillState, reason: Option<Reason>) -> bool {
+        self.told.insert(uid.to_owned(), (state, reason)) != Some((state, reason))
+    }
+
     /// Whether the Job's ConfigMap was right at the last look.
     pub(crate) fn set_unfit(&mut self, uid: &str, unfit: bool) {
         if unfit {
@@ -75,5 +82,6 @@ impl Memory {
         self.progress_at.retain(|uid, _| uids.contains(uid.as_str()));
         self.unfit.retain(|uid| uids.contains(uid.as_str()));
         self.admitted.retain(|uid, _| uids.contains(uid.as_str()));
+        self.told.retain(|uid, _| uids.contains(uid.as_str()));
     }
 }

@@ -24,6 +24,8 @@ pub struct Observed {
     pub place: Place,
     /// Progress of the current attempt, in a line for people.
     pub progress: Option<String>,
+    /// The labels that the current attempt's Job is found by; empty without one.
+    pub index: BTreeMap<String, String>,
 }
 
 /// The fence, as far as it was looked at.
@@ -78,6 +80,10 @@ pub struct JobSeen {
     pub pods: Vec<PodSeen>,
     /// Its ConfigMap.
     pub input: InputSeen,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// What somebody asks for in its annotation `headstart/request`.
+    pub request: Option<String>,
     /// What events say about a pod that does not come up.
     pub evidence: Option<(Reason, String)>,
     /// What its annotations show already.
@@ -114,6 +120,8 @@ pub struct PodSeen {
     pub phase: PodPhase,
     /// Has its deletion been asked for?
     pub terminating: bool,
+    /// Who takes it away, if it is Kubernetes: eviction, drain, preemption.
+    pub disrupted: Option<String>,
 }
 
 /// Where a pod is.
@@ -169,7 +177,7 @@ pub struct Shown {
 pub enum Sight {
     /// It waits to be admitted.
     Waiting,
-    /// It is admitted, and no pod runs.
+    /// It is admitted, and no pod runs, for another reason than a quota.
     Unstarted,
     /// All its pods are terminating, and no other comes.
     Stuck,
@@ -197,7 +205,10 @@ impl Sight {
             Self::Recorded => ended && !open,
             Self::Lingering => ended && open,
             Self::Waiting => wanted.is_some() && open && job.suspended && !job.admitted,
-            Self::Unstarted => wanted.is_some() && open && !job.suspended && !job.runs(),
+            Self::Unstarted => {
+                let waits_for_quota = wanted.is_some_and(|entry| job.waits_for_quota(entry));
+                wanted.is_some() && open && !job.suspended && !job.runs() && !waits_for_quota
+            }
             Self::Stuck => wanted.is_some() && open && !job.suspended && job.is_stuck(),
         }
     }
@@ -228,6 +239,16 @@ impl JobSeen {
     #[must_use]
     pub fn takes_a_place(&self) -> bool {
         !self.suspended && self.fate == Fate::Open
+    }
+
+    /// Is there no pod because a quota is used up? Events get lost and expire, so what they said holds until they say
+    /// otherwise or a pod comes.
+    #[must_use]
+    pub fn waits_for_quota(&self, entry: &Subscription) -> bool {
+        let told = self.evidence.as_ref().map_or(entry.prefill.reason, |(reason, _)| Some(*reason));
+        told == Some(Reason::QuotaExceeded)
+            && entry.prefill.attempt == self.job.identity.attempt
+            && self.living_pods().next().is_none()
     }
 
     /// Its pods that have not ended.

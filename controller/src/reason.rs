@@ -28,7 +28,15 @@ pub fn of_pod(pod: &Pod) -> PodSeen {
         uid: pod.metadata.uid.clone().unwrap_or_default(),
         phase: phase(pod),
         terminating: pod.metadata.deletion_timestamp.is_some(),
+        disrupted: disrupted(pod),
     }
+}
+
+/// KEP-3329: set by whoever takes a pod away: eviction, drain, preemption, taints, a kubelet that is short of memory.
+fn disrupted(pod: &Pod) -> Option<String> {
+    let conditions = pod.status.as_ref()?.conditions.iter().flatten();
+    let target = conditions.into_iter().find(|c| c.type_ == "DisruptionTarget" && c.status == "True")?;
+    Some(sentence(target.reason.as_deref().unwrap_or("DisruptionTarget"), target.message.as_deref()))
 }
 
 fn phase(pod: &Pod) -> PodPhase {
@@ -43,7 +51,13 @@ fn phase(pod: &Pod) -> PodPhase {
                     status.message.as_deref().unwrap_or("the pod was ended by Kubernetes")
                 )
             });
-            PodPhase::Ended(end(container.and_then(|c| c.state.as_ref()), evicted))
+            let end = end(container.and_then(|c| c.state.as_ref()), evicted);
+            PodPhase::Ended(match disrupted(pod) {
+                Some(why) if end.exit_code != Some(0) => {
+                    PodEnd { reason: Some(Reason::Disrupted), message: Some(why), ..end }
+                }
+                _ => end,
+            })
         }
         Some("Running") if container.is_some_and(|c| is_running(c.state.as_ref())) => PodPhase::Running,
         _ => PodPhase::Pending(waiting(pod)),
@@ -182,29 +196,39 @@ pub fn of_retry(end: &PodEnd) -> (Reason, String) {
     (end.reason.unwrap_or(Reason::Internal), format!("Kubernetes will try again: {said}"))
 }
 
-/// What the events about a Job or a pod say of a pod that does not come up: the last one that explains it. Events are
-/// for people and may get lost: they only name the reason of a deadline that passes anyhow.
+/// What the events about a Job or a pod say of a pod that does not come up: the last one that explains it, unless a pod
+/// was made since. Events are for people and may get lost: they only name the reason of a deadline that passes anyhow,
+/// or put it off while a quota is used up.
 #[must_use]
 pub fn of_events(events: &[Event]) -> Option<(Reason, String)> {
-    let when = |event: &&Event| {
+    let when = |event: &Event| {
         let series =
             event.series.as_ref().and_then(|series| series.last_observed_time.as_ref()).map(|at| at.0);
         let last = event.last_timestamp.as_ref().map(|at| at.0);
         series.max(last).max(event.event_time.as_ref().map(|at| at.0))
     };
-    let last = events.iter().filter(|event| reason_of_event(event).is_some()).max_by_key(when)?;
+    let made = |event: &Event| event.reason.as_deref() == Some("SuccessfulCreate");
+    let telling = events.iter().filter(|event| made(event) || reason_of_event(event).is_some());
+    let last = telling.max_by_key(|event| (when(event), made(event)))?;
     let word = last.reason.as_deref().unwrap_or_default();
     Some((reason_of_event(last)?, sentence(word, last.message.as_deref())))
 }
 
 fn reason_of_event(event: &Event) -> Option<Reason> {
     match event.reason.as_deref()? {
-        // Of a Job: quota, LimitRange, Pod Security, a webhook, no ServiceAccount.
-        "FailedCreate" => Some(Reason::PodRefused),
+        // Of a Job.
+        "FailedCreate" => Some(of_refusal(event.message.as_deref().unwrap_or_default())),
         // Of a pod: a ConfigMap, Secret or volume that is not there.
         "FailedMount" | "FailedAttachVolume" | "FailedCreatePodSandBox" => Some(Reason::PodConfig),
         _ => None,
     }
+}
+
+/// Why the API server refuses to make an object: a quota that is used up passes; LimitRange, Pod Security, a webhook, a
+/// ServiceAccount that is missing, and a quota that wants something set do not.
+#[must_use]
+pub fn of_refusal(message: &str) -> Reason {
+    if message.contains("exceeded quota") { Reason::QuotaExceeded } else { Reason::PodRefused }
 }
 
 fn sentence(word: &str, message: Option<&str>) -> String {

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Config, Error,
-    act::{Actor, Outcome},
+    act::{Actor, Outcome, State},
     announce::Announcer,
     cluster::Cluster,
     decide::{Action, decide},
@@ -61,7 +61,8 @@ pub async fn run(
         metrics.clone(),
         stop.clone(),
     ));
-    let cluster = Cluster::new(client.clone(), &config.namespace, &config.template);
+    let cluster =
+        Cluster::new(client.clone(), &config.namespace, &config.template).with_owner(config.owner.clone());
     let watches = watch::start(&cluster, &config.template.selector(), &metrics, &stop);
     let announcer = Announcer::start(client, &config.namespace, config.reporter.clone(), stop.clone());
     metrics.jobs_running_limit.set(gauge(config.max_running));
@@ -79,6 +80,7 @@ pub async fn run(
             template: config.template.clone(),
             announcer,
             metrics: metrics.clone(),
+            before_write: config.before_write.clone(),
         },
         metrics: metrics.clone(),
         began: Instant::now(),
@@ -239,8 +241,9 @@ impl Looker {
                 continue;
             }
             tracing::debug!(subscription = %name, ?action, "acting");
-            if self.actor.act(&action).await? == Outcome::Overtaken {
-                again = again.min(now + SOON);
+            match self.actor.act(&action).await? {
+                Outcome::Overtaken => again = again.min(now + SOON),
+                Outcome::Done => self.tell_once(&action),
             }
             self.remember(&action);
         }
@@ -256,6 +259,25 @@ impl Looker {
                 PrefillState::Done => NEVER,
             },
             _ => NEVER,
+        }
+    }
+
+    /// A state that somebody else has written into the entry (the API, a former controller) is told of when it is shown
+    /// on the Job.
+    fn tell_once(&self, action: &Action) {
+        match action {
+            Action::Record { state, reason, job: Some(job), .. } => {
+                self.observer.memory().tells(&job.uid, *state, *reason);
+            }
+            Action::Show { job, state, reason, message, .. } => {
+                let to = State { state: *state, reason: *reason, message: message.as_deref() };
+                let new = self.observer.memory().tells(&job.uid, *state, *reason);
+                // A Job that is new says nothing new.
+                if new && (*state, *reason) != (PrefillState::Pending, None) {
+                    self.actor.tell(&job.identity, to, Some(&job.uid));
+                }
+            }
+            _ => {}
         }
     }
 

@@ -4,6 +4,7 @@
 //! * A removal that died: it is finished.
 //! * A registration that died: nobody has got a 201 for it, so it is rolled back. A client that sends the request
 //!   again completes it instead.
+//! * Progress of a subscription that is gone: it is removed.
 //! * A prefill whose task is not in the queue (with workers only): it is queued again.
 //!
 //! Ages count from our first sight on the monotonic clock, and several sweeps at once do no harm.
@@ -16,6 +17,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{metrics::Metrics, observed::Moment};
+use leftovers::Leftovers;
+
+mod leftovers;
 
 /// When the sweep steps in.
 #[derive(Clone, Copy, Debug)]
@@ -31,13 +35,15 @@ pub struct SweepConfig {
     pub deleting_grace: Duration,
     /// How long a registration may take before it is rolled back.
     pub registering_grace: Duration,
+    /// How long after a removal its pod may still write progress.
+    pub progress_grace: Duration,
     /// How long a prefill may be without its task in the queue before it is queued again; `None`: prefills are Jobs.
     pub task_after: Option<Duration>,
 }
 
 impl Default for SweepConfig {
     /// A marker after 5 s, at most every 5 min; removals are finished after 30 s, registrations rolled back after
-    /// 10 min; no tasks.
+    /// 10 min; progress goes after twice the grace period of a pod; no tasks.
     fn default() -> Self {
         Self {
             every: Duration::from_secs(2),
@@ -45,6 +51,7 @@ impl Default for SweepConfig {
             marker_every_max: Duration::from_secs(300),
             deleting_grace: Duration::from_secs(30),
             registering_grace: Duration::from_secs(600),
+            progress_grace: Duration::from_secs(60),
             task_after: None,
         }
     }
@@ -131,8 +138,22 @@ pub(crate) async fn run_with_metrics(
     let mut sightings = Sightings::default();
     let sweeping = async {
         view.synced().await;
+        let grace = config.progress_grace;
+        let former = Leftovers::of_former_lives(&broker, grace).await;
+        let mut leftovers = former.unwrap_or_else(|error| {
+            tracing::warn!(error = chain(&error), "progress of former subscriptions is left where it is");
+            Leftovers::default()
+        });
         loop {
             let entries = view.all();
+            let now = began.elapsed();
+            leftovers.note(entries.iter().map(|entry| &entry.value), now, grace);
+            for name in leftovers.take_due(now) {
+                if let Err(error) = leftovers::clear(&broker, &name).await {
+                    tracing::debug!(subscription = %name, error = chain(&error), "progress of a former {name} is left");
+                    leftovers.put_back(name, now + grace);
+                }
+            }
             let entries = entries.iter().map(|entry| &entry.value);
             for (entry, chore) in due(entries, &mut sightings, &config, began.elapsed()) {
                 if let Err(error) = perform(&broker, entry, chore, &metrics).await {

@@ -106,6 +106,7 @@ async fn controller(settings: settings::Controller, shutdown: CancellationToken)
                 namespace: namespace.clone(),
                 name,
                 holder: settings.pod_name.clone(),
+                owner: settings.jobs.job_owner.clone(),
             });
             let config = controller::Config {
                 namespace,
@@ -116,6 +117,8 @@ async fn controller(settings: settings::Controller, shutdown: CancellationToken)
                     ..controller::Rules::default()
                 },
                 reporter: settings.pod_name,
+                owner: settings.jobs.job_owner.clone(),
+                before_write: None,
             };
             let nats = broker.clone();
             let (api_server, figures) = (client.clone(), metrics.clone());
@@ -341,5 +344,5 @@ async fn kubernetes(jobs: &Jobs) -> anyhow::Result<(kube::Client, String)> {
          Kubernetes use --launcher queue (LAUNCHER)",
     )?;
     let namespace = jobs.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
-    Ok((kube::Client::try_from(config).context("connecting to Kubernetes")?, namespace))
+    Ok((controller::client(config).context("connecting to Kubernetes")?, namespace))
 }

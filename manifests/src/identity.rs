@@ -45,6 +45,16 @@ pub fn subscription_of(job: &Job) -> Option<Identity> {
     (job.metadata.name.as_deref() == Some(identity.job_name().as_str())).then_some(identity)
 }
 
+/// Is this the Job of that attempt, whatever has become of its labels? They are an index, which anybody may change; its
+/// name and its annotations are the truth.
+#[must_use]
+pub fn is_job_of(job: &Job, identity: &Identity) -> bool {
+    let annotation = |key: &str| job.metadata.annotations.as_ref().and_then(|all| all.get(key));
+    job.metadata.name.as_deref() == Some(identity.job_name().as_str())
+        && annotation(labels::SUBSCRIPTION_NAME).map(String::as_str) == Some(identity.subscription.as_str())
+        && annotation(labels::INCARNATION_UUID) == Some(&identity.incarnation.to_string())
+}
+
 /// The attempt that a Pod or a ConfigMap says it belongs to. Names are not compared: pods are named by Kubernetes.
 #[must_use]
 pub fn identity_of(metadata: &ObjectMeta) -> Option<Identity> {

@@ -59,6 +59,14 @@ pub fn subscription_value(subscription: &SubscriptionName) -> String {
     if legal { name.to_owned() } else { format!("hash-{:016x}", fnv1a(name.as_bytes())) }
 }
 
+/// The labels that an attempt's objects are found by.
+#[must_use]
+pub fn index(instance: &str, task: &PrefillTask) -> BTreeMap<String, String> {
+    let mut labels = of_task(&BTreeMap::new(), task);
+    labels.insert(INSTANCE.to_owned(), instance.to_owned());
+    labels
+}
+
 /// The labels of an attempt's objects: those of the template, then ours.
 pub(crate) fn of_task(template: &BTreeMap<String, String>, task: &PrefillTask) -> BTreeMap<String, String> {
     let mut labels = template.clone();

@@ -25,7 +25,7 @@ mod rules;
 pub mod template;
 
 pub use config_map::config_map;
-pub use identity::{Identity, identity_of, subscription_of};
+pub use identity::{Identity, identity_of, is_job_of, subscription_of};
 pub use job::{job, owner};
 pub use names::job_name;
 pub use template::{JobTemplate, TemplateError};

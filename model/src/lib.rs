@@ -18,6 +18,7 @@ mod dead_letter;
 mod delivery;
 mod exit;
 mod fence;
+mod history;
 mod limits;
 mod message;
 mod name;
@@ -39,6 +40,7 @@ pub use delivery::{
 };
 pub use exit::ExitCode;
 pub use fence::{Claim, Counts, Fence, FenceState, claim};
+pub use history::{ATTEMPTS_MAX, PastAttempt};
 pub use limits::{GivenUp, Limit, QueueLimits, QueueUse, Room, WhenFull};
 pub use message::{Body, BodyError, Message, Publisher};
 pub use name::{Incarnation, NameError, SubscriptionName};

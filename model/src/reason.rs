@@ -3,18 +3,44 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Why a prefill waits or failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-pub enum Reason {
+/// The enum, its words and the list of all of them, from one list.
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $word:ident,)+) => {
+        /// Why a prefill waits or failed. `docs/operations.md` says what to do about each.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+        pub enum Reason {
+            $($(#[doc = $doc])+ $word,)+
+        }
+
+        impl Reason {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$word,)+];
+
+            /// The word itself, for labels, annotations and metrics.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$word => stringify!($word),)+
+                }
+            }
+        }
+    };
+}
+
+reasons! {
     /// Waits for the dispatcher to reach the marker of this round.
     WaitingForBoundary,
     /// Waits for a free place: the limit of prefills at once is reached.
     Queued,
+    /// Somebody paused the prefill, through the API or by an annotation.
+    Paused,
     /// The Job is suspended by somebody else.
     Suspended,
     /// The pod has been asked for, but does not run yet.
     Starting,
-    /// A quota, limit range, admission rule or service account keeps the pod from being made.
+    /// A quota of the namespace is used up: waits, without a deadline, until there is room.
+    QuotaExceeded,
+    /// A limit range, admission rule or service account keeps the Job or its pod from being made.
     PodRefused,
     /// The image can't be pulled.
     ImagePull,
@@ -30,8 +56,12 @@ pub enum Reason {
     BackoffLimitExceeded,
     /// The container was killed because it needed more memory than its limit.
     OutOfMemory,
+    /// The pod was evicted, drained or preempted; another one follows.
+    Disrupted,
     /// The Job was deleted by somebody else.
     JobDeleted,
+    /// A Job of the attempt's name exists that is not the attempt's.
+    NameTaken,
     /// The Job or the task ended without a seal.
     EndedWithoutSeal,
     /// The pod is terminating and does not end.
@@ -54,38 +84,6 @@ pub enum Reason {
     Internal,
 }
 
-impl Reason {
-    /// The word itself, for labels, annotations and metrics.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::WaitingForBoundary => "WaitingForBoundary",
-            Self::Queued => "Queued",
-            Self::Suspended => "Suspended",
-            Self::Starting => "Starting",
-            Self::PodRefused => "PodRefused",
-            Self::ImagePull => "ImagePull",
-            Self::PodConfig => "PodConfig",
-            Self::Unschedulable => "Unschedulable",
-            Self::StartDeadline => "StartDeadline",
-            Self::DeadlineExceeded => "DeadlineExceeded",
-            Self::BackoffLimitExceeded => "BackoffLimitExceeded",
-            Self::OutOfMemory => "OutOfMemory",
-            Self::JobDeleted => "JobDeleted",
-            Self::EndedWithoutSeal => "EndedWithoutSeal",
-            Self::StuckTerminating => "StuckTerminating",
-            Self::BadRequest => "BadRequest",
-            Self::CredentialsRefused => "CredentialsRefused",
-            Self::SourceUnavailable => "SourceUnavailable",
-            Self::BadData => "BadData",
-            Self::Cancelled => "Cancelled",
-            Self::SetByRequest => "SetByRequest",
-            Self::Broken => "Broken",
-            Self::Internal => "Internal",
-        }
-    }
-}
-
 impl std::fmt::Display for Reason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.as_str())
@@ -98,8 +96,21 @@ mod tests {
 
     #[test]
     fn the_word_is_the_serialised_form() {
-        for reason in [Reason::Queued, Reason::ImagePull, Reason::Internal, Reason::EndedWithoutSeal] {
+        for reason in Reason::ALL {
             assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
         }
+    }
+
+    #[test]
+    fn operators_are_told_about_each_reason_and_about_no_other() {
+        let docs = include_str!("../../docs/operations.md");
+        let table = docs.split("## Prefill reasons").nth(1).and_then(|text| text.split("\n## ").next());
+        let told: Vec<&str> = table
+            .expect("the section of reasons")
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split_once("` |").map(|(word, _)| word))
+            .collect();
+        let words: Vec<&str> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
+        assert_eq!(told, words);
     }
 }

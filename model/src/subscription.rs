@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{GivenUp, Incarnation, RealmTopic, Reason, SubscriptionName, Timestamp};
+use crate::{GivenUp, Incarnation, PastAttempt, RealmTopic, Reason, SubscriptionName, Timestamp, history};
 
 /// What a client asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,6 +133,12 @@ pub struct Prefill {
     /// The reason in a sentence, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// It is to wait, whatever else is so, until somebody resumes it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
+    /// The last attempts that have ended, oldest first; at most [`ATTEMPTS_MAX`](crate::ATTEMPTS_MAX).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attempts: Vec<PastAttempt>,
 }
 
 impl Subscription {
@@ -164,6 +170,8 @@ impl Subscription {
                 since: now,
                 reason: None,
                 message: None,
+                paused: false,
+                attempts: Vec::new(),
             },
             swept: 0,
             given_up: None,
@@ -181,13 +189,38 @@ impl Subscription {
         now: Timestamp,
     ) -> Option<Self> {
         let mut next = self.clone();
-        if state != self.prefill.state {
-            next.prefill.since = now;
-        }
         next.prefill.state = state;
         next.prefill.reason = reason;
         next.prefill.message = message;
-        (next != *self).then_some(next)
+        if next == *self {
+            return None;
+        }
+        next.prefill.attempts = history::after(&self.prefill, &next.prefill, &now);
+        if state != self.prefill.state {
+            next.prefill.since = now;
+        }
+        Some(next)
+    }
+
+    /// The same subscription with what the seal tells of the current attempt, if that has ended.
+    #[must_use]
+    pub fn with_objects(mut self, objects: u64) -> Self {
+        let attempt = self.prefill.attempt;
+        if let Some(last) = self.prefill.attempts.last_mut().filter(|last| last.attempt == attempt) {
+            last.objects = Some(objects);
+        }
+        self
+    }
+
+    /// The same subscription with its prefill paused or resumed, or `None` if it is so already, or if none is pending
+    /// or running.
+    #[must_use]
+    pub fn with_paused(&self, paused: bool) -> Option<Self> {
+        (self.awaits_prefill() && self.prefill.paused != paused).then(|| {
+            let mut next = self.clone();
+            next.prefill.paused = paused;
+            next
+        })
     }
 
     /// The same subscription after its marker was seen at `seq`, or `None` if the marker is of another
@@ -221,6 +254,7 @@ impl Subscription {
         next.prefill.since = now;
         next.prefill.reason = None;
         next.prefill.message = None;
+        next.prefill.paused = false;
         Some(next)
     }
 
@@ -349,6 +383,22 @@ mod tests {
             assert_eq!(again.as_ref().map(|p| (p.round, p.attempt, p.boundary)), expected, "{found:?}");
             assert!(again.is_none_or(|p| p.state == PrefillState::Pending && p.reason.is_none()));
         }
+    }
+
+    #[test]
+    fn only_a_prefill_that_has_not_ended_is_paused() {
+        let s = subscription(true);
+        let paused = s.with_paused(true).unwrap();
+        assert_eq!((paused.with_paused(true), s.with_paused(false)), (None, None));
+        assert_eq!(paused.with_paused(false).as_ref(), Some(&s));
+        let later = now("2026-01-02T00:00:00");
+        let failed = paused.with_prefill_state(PrefillState::Failed, None, None, later.clone()).unwrap();
+        assert_eq!(failed.with_paused(false), None);
+        assert!(
+            !failed.with_prefill_again(later).unwrap().prefill.paused,
+            "who asks again wants it to go on"
+        );
+        assert_eq!(subscription(false).with_paused(true), None);
     }
 
     #[test]

@@ -87,6 +87,26 @@ impl Consumer {
         Ok(answer.json().await?)
     }
 
+    /// The prefill as the API shows it.
+    ///
+    /// # Errors
+    /// The API does not answer with 200.
+    pub async fn prefill(&self) -> Result<Value> {
+        let answer = self.request(Method::GET, "/prefill").send().await?.error_for_status()?;
+        Ok(answer.json().await?)
+    }
+
+    /// Asks for the prefill again (`""`), or that it is paused or resumed (`"/pause"`, `"/resume"`).
+    ///
+    /// # Errors
+    /// The API does not say that it is so from now on.
+    pub async fn ask_for_prefill(&self, what: &str) -> Result<()> {
+        let answer = self.request(Method::POST, &format!("/prefill{what}")).send().await?;
+        let status = answer.status();
+        ensure!(status == StatusCode::ACCEPTED, "{status}: {}", answer.text().await?);
+        Ok(())
+    }
+
     /// Waits until the prefill is in a state.
     ///
     /// # Errors

@@ -133,8 +133,9 @@ impl Drop for Namespace {
             }
             return;
         }
-        // The pods are to be gone before their folders are.
-        let gone = cluster_kubectl(&["delete", "namespace", &self.name, "--timeout=120s"]);
+        // The pods are to be gone before their folders are; what has none need not be waited for.
+        let wait = if self.volumes.is_empty() { "--wait=false" } else { "--timeout=120s" };
+        let gone = cluster_kubectl(&["delete", "namespace", &self.name, wait]);
         let volumes =
             self.volumes.iter().map(|(name, _)| cluster_kubectl(&["delete", "pv", name, "--wait=false"]));
         for failed in std::iter::once(gone).chain(volumes).filter_map(Result::err) {

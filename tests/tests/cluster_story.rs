@@ -127,17 +127,30 @@ async fn a_source_that_refuses_is_shown_everywhere() -> Result<()> {
     assert_eq!(mail.next(0.1).await?, None);
     let job = hs.job("mail", 1)?;
     let name = job["metadata"]["name"].as_str().context("no name")?;
-    eventually("an Event on the Job", SOON, async || {
-        let events = hs.namespace.kubectl(&[
-            "get",
-            "events",
-            "--field-selector",
-            &format!("involvedObject.name={name}"),
-        ])?;
-        ensure!(events.contains("CredentialsRefused"), "{events}");
-        Ok(())
-    })
-    .await?;
+    assert_eq!(mail.prefill().await?["reason"], "CredentialsRefused");
+    let component = "app.kubernetes.io/component=controller";
+    let pods = hs.namespace.get(&["pods", "-l", component])?;
+    let controller = pods["items"][0]["metadata"]["name"].as_str().context("no controller")?;
+    let figures = format!("/api/v1/namespaces/{}/pods/{controller}:8080/proxy/metrics", hs.namespace.name);
+    let events = format!("--field-selector=involvedObject.name={name},type=Warning");
+    let annotation = "-o=jsonpath={.metadata.annotations.headstart/reason}";
+    for (place, arguments, words) in [
+        ("an Event on the Job", &["get", "events", &events][..], "CredentialsRefused"),
+        ("its annotation", &["get", "job", name, annotation], "CredentialsRefused"),
+        (
+            "the controller's metrics",
+            &["get", "--raw", &figures],
+            r#"headstart_prefill_changes_total{state="failed",reason="CredentialsRefused"} 1"#,
+        ),
+        ("the controller's log", &["logs", "-l", component, "--tail=-1"], r#""reason":"CredentialsRefused""#),
+    ] {
+        eventually(place, SOON, async || {
+            let found = hs.namespace.kubectl(arguments)?;
+            ensure!(found.contains(words), "{found}");
+            Ok(())
+        })
+        .await?;
+    }
     let pods = hs.namespace.get(&["pods", "-l", &format!("job-name={name}")])?;
     let message =
         pods["items"][0]["status"]["containerStatuses"][0]["state"]["terminated"]["message"].to_string();
@@ -198,4 +211,158 @@ async fn states_of(consumers: &[e2e::Consumer]) -> Result<Vec<String>> {
         );
     }
     Ok(states)
+}
+
+/// The commands of a section of the documentation for operators.
+fn documented_commands(section: &str) -> Vec<&'static str> {
+    let docs = include_str!("../../docs/operations.md");
+    let text = docs.split(section).nth(1).and_then(|text| text.split("\n## ").next()).unwrap();
+    text.lines().filter_map(|line| line.strip_prefix("$ kubectl ")).collect()
+}
+
+#[tokio::test]
+async fn prefills_are_operated_by_kubectl_as_documented_and_by_the_api() -> Result<()> {
+    let hs = Installation::install("operate", 60, 2, &["controller.config.maxRunningPrefills=1"]).await?;
+    hs.udm_password(Some("another")).await?;
+    let mail = hs.register("mail", &["users/user"], true).await?;
+    mail.await_prefill("failed").await?;
+    hs.udm_password(None).await?;
+    hs.faults(&json!({"get_delay_ms": 4000, "list_delay_ms": 0, "size_limit": null, "link_base": null,
+                      "link_headers": 0, "unloaded_modules": [], "rules": []}))
+        .await?;
+    let wiki = hs.register("wiki", &["users/user"], true).await?;
+    wiki.await_prefill("running").await?;
+    let chat = hs.register("chat", &["users/user"], true).await?;
+    let reason_is = async |consumer: &e2e::Consumer, state: &str, reason: Value| {
+        eventually("the reason", SOON, async || {
+            let prefill = consumer.prefill().await?;
+            ensure!(prefill["state"] == state && prefill["reason"] == reason, "{prefill}");
+            Ok(())
+        })
+        .await
+    };
+    reason_is(&chat, "pending", json!("Queued")).await?;
+
+    let mut shown = String::new();
+    for command in documented_commands("## Prefills with kubectl") {
+        let script = format!("${{HEADSTART_KUBECTL:-kubectl}} --namespace {} {command}", hs.namespace.name);
+        let output = std::process::Command::new("sh").args(["-c", &script]).output()?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        ensure!(
+            output.status.success() && !text.is_empty(),
+            "{command}: {text}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        shown += &format!("$ kubectl {command}\n{text}\n");
+    }
+    println!("{shown}");
+    for words in ["CredentialsRefused", "Queued", "running", "Admitted", "annotated"] {
+        assert!(shown.contains(words), "no {words} in\n{shown}");
+    }
+    // The last of them asks for the failed one again.
+    reason_is(&mail, "pending", json!("Queued")).await?;
+
+    wiki.ask_for_prefill("/pause").await?;
+    reason_is(&wiki, "running", json!("Paused")).await?;
+    assert_eq!(hs.job("wiki", 1)?["spec"]["suspend"], true);
+    hs.faults(&json!({"get_delay_ms": 0, "list_delay_ms": 0, "size_limit": null, "link_base": null,
+                      "link_headers": 0, "unloaded_modules": [], "rules": []}))
+        .await?;
+    chat.await_prefill("done").await?;
+    mail.await_prefill("done").await?;
+    assert_eq!(wiki.prefill().await?["reason"], "Paused");
+    wiki.ask_for_prefill("/resume").await?;
+    wiki.await_prefill("done").await?;
+    assert_eq!(wiki.prefill().await?["attempt"], 1);
+    let past = mail.prefill().await?["attempts"].clone();
+    let ends: Vec<_> = past.as_array().unwrap().iter().map(|a| (&a["state"], &a["reason"])).collect();
+    assert_eq!(ends, [(&json!("failed"), &json!("CredentialsRefused")), (&json!("done"), &Value::Null)]);
+    for consumer in [&mail, &chat, &wiki] {
+        assert_eq!(consumer.read(60).await?.len(), 60);
+        assert_eq!(consumer.next(0.1).await?, None);
+    }
+    Ok(())
+}
+
+/// A process of a pod, as the machine numbers it.
+fn process_of(pod: &Value) -> Result<String> {
+    let uid = pod["metadata"]["uid"].as_str().context("no UID")?;
+    for entry in std::fs::read_dir("/proc")?.flatten() {
+        let read = |file: &str| std::fs::read_to_string(entry.path().join(file)).unwrap_or_default();
+        let cgroup = read("cgroup");
+        if (cgroup.contains(uid) || cgroup.contains(&uid.replace('-', "_")))
+            && read("cmdline").split('\0').nth(1) == Some("prefill")
+        {
+            return Ok(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    anyhow::bail!("no process of the pod {uid}")
+}
+
+fn signal(pid: &str, signal: &str) -> Result<()> {
+    ensure!(
+        std::process::Command::new("kill").args([signal, pid]).status()?.success(),
+        "kill {signal} {pid}"
+    );
+    Ok(())
+}
+
+/// Nobody reaches it, nor it anybody; to Kubernetes it is gone with its Job. Then it comes back.
+#[tokio::test]
+async fn a_pod_that_comes_back_from_behind_a_partition_changes_nothing() -> Result<()> {
+    let hs = Installation::install("partition", 100, 2, &[]).await?;
+    let slow = json!({"get_delay_ms": 200, "list_delay_ms": 0, "size_limit": null, "link_base": null,
+                      "link_headers": 0, "unloaded_modules": [], "rules": []});
+    hs.faults(&slow).await?;
+    let mail = hs.register("mail", &["users/user"], true).await?;
+    mail.await_prefill("running").await?;
+    let job = hs.job("mail", 1)?["metadata"]["name"].as_str().context("no name")?.to_owned();
+    let pods = hs.namespace.get(&["pods", "-l", &format!("job-name={job}")])?;
+    let pod = pods["items"][0]["metadata"]["name"].as_str().context("no pod")?.to_owned();
+    let pid = process_of(&pods["items"][0])?;
+    signal(&pid, "-STOP")?;
+    hs.namespace.kubectl(&["delete", "job", &job, "--cascade=orphan"])?;
+    let failed = mail.await_prefill("failed").await?;
+    assert_eq!(failed["prefill"]["reason"], "JobDeleted");
+    mail.ask_for_prefill("").await?;
+    mail.await_prefill("running").await?;
+    signal(&pid, "-CONT")?;
+    eventually("the pod to give up", SOON, async || {
+        let pod = hs.namespace.get(&["pod", &pod])?;
+        ensure!(matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed")), "{}", pod["status"]);
+        Ok(())
+    })
+    .await?;
+    let done = mail.await_prefill("done").await?;
+    assert_eq!(done["prefill"]["attempt"], 2);
+    let messages = mail.read(100).await?;
+    let mut dns: Vec<&str> = messages.iter().map(|m| m["body"]["new"]["dn"].as_str().unwrap()).collect();
+    dns.sort_unstable();
+    dns.dedup();
+    assert_eq!(dns.len(), 100, "each object once");
+    assert_eq!(mail.next(0.1).await?, None);
+    Ok(())
+}
+
+#[tokio::test]
+async fn removed_in_the_middle_of_its_prefill_leaves_nothing_behind() -> Result<()> {
+    let hs = Installation::install("removed", 100, 2, &[]).await?;
+    hs.faults(&json!({"get_delay_ms": 200, "list_delay_ms": 0, "size_limit": null, "link_base": null,
+                      "link_headers": 0, "unloaded_modules": [], "rules": []}))
+        .await?;
+    let mail = hs.register("mail", &["users/user"], true).await?;
+    mail.await_prefill("running").await?;
+    mail.remove().await?;
+    let again = hs.register("mail", &["groups/group"], true).await?;
+    again.await_prefill("done").await?;
+    assert_eq!(again.read(3).await?.len(), 3);
+    assert_eq!(again.next(0.1).await?, None);
+    eventually("one Job and one ConfigMap", SOON, async || {
+        for kind in ["jobs", "configmaps"] {
+            let left = hs.namespace.kubectl(&["get", kind, "-l", MANAGED, "-o", "name"])?;
+            ensure!(left.lines().count() == 1, "{left}");
+        }
+        Ok(())
+    })
+    .await
 }

@@ -32,7 +32,35 @@ pub fn run() -> Result<()> {
     for image in build_all()? {
         println!("{} {}", image.tag, image.archive.display());
     }
+    println!("components: {}", bill_of_materials()?.display());
     Ok(())
+}
+
+/// Writes the list of all components that the binary is made of, in the format CycloneDX (ECMA-424), and says where.
+///
+/// # Errors
+/// The tool can't be had or fails.
+fn bill_of_materials() -> Result<PathBuf> {
+    const NAME: &str = "headstart.cdx";
+    let tool = tools::cargo_cyclonedx()?;
+    let list = workspace::target().join("image").join(NAME).with_extension("cdx.json");
+    let mut cyclonedx = Command::new(tool);
+    cyclonedx.args(["cyclonedx", "--quiet", "--format", "json", "--spec-version", "1.5"]);
+    cyclonedx.args(["--describe", "binaries", "--target", &host()?, "--manifest-path"]);
+    commands::output(cyclonedx.arg(workspace::root().join("headstart/Cargo.toml")))?;
+    // It writes one beside each Cargo.toml that has a binary, whichever was asked for.
+    for folder in ["headstart", "bench", "xtask", "tests/campaign", "tests/stand-in-udm"] {
+        for entry in fs::read_dir(workspace::root().join(folder))? {
+            let path = entry?.path();
+            if path.to_string_lossy().ends_with(".cdx.json") {
+                match folder {
+                    "headstart" => fs::rename(&path, &list)?,
+                    _ => fs::remove_file(&path)?,
+                }
+            }
+        }
+    }
+    Ok(list)
 }
 
 /// Builds what has changed of the images: `headstart`, and for the tests `stand-in-udm` and `nats`.

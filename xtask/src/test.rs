@@ -26,6 +26,9 @@ use report::Report;
 /// The names of the end-to-end tests' targets that need a Kubernetes begin with this.
 const NEEDS_CLUSTER: &str = "cluster_";
 
+/// Tests that run at once in the cluster: they mostly wait for it.
+const CLUSTER_TESTS_AT_ONCE: &str = "8";
+
 /// The images of [`image::build_all`], as the tests know them.
 const IMAGES: [(&str, &str); 3] = [
     ("HEADSTART_IMAGE", "headstart:dev"),
@@ -98,6 +101,7 @@ fn run_all(args: &Args, interrupt: &Interrupt, report: &mut Report) -> Result<()
     let in_cluster = |runner: Option<&str>, registry: &str| {
         let mut cargo = cargo_test(&["--no-fail-fast", "--test", &format!("{NEEDS_CLUSTER}*")]);
         cargo.args(runner.iter().flat_map(|runner| ["--config", runner]));
+        cargo.env("RUST_TEST_THREADS", CLUSTER_TESTS_AT_ONCE);
         cargo.envs(IMAGES.map(|(variable, name)| (variable, format!("{registry}/{name}"))));
         cargo.arg("--").args(&args.filters);
         cargo

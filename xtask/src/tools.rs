@@ -19,12 +19,15 @@ const HELM: &str = "v3.21.4";
 /// Checks licences, duplicates, sources and advisories of dependencies.
 const CARGO_DENY: &str = "0.20.2";
 
+/// Writes the list of all components of a binary.
+const CARGO_CYCLONEDX: &str = "0.5.9";
+
 /// Gets all tools that are missing.
 ///
 /// # Errors
 /// One can't be had.
 pub fn run() -> Result<()> {
-    for tool in [nats_server()?, helm()?, cargo_deny()?] {
+    for tool in [nats_server()?, helm()?, cargo_deny()?, cargo_cyclonedx()?] {
         println!("{}", tool.display());
     }
     Ok(())
@@ -86,12 +89,24 @@ pub fn helm() -> Result<PathBuf> {
 /// # Errors
 /// cargo fails.
 pub fn cargo_deny() -> Result<PathBuf> {
-    let version = format!("cargo-deny {CARGO_DENY}");
-    install("cargo-deny", &["--version"], &version, |unfinished| {
+    cargo_install("cargo-deny", &["--version"], &format!("cargo-deny {CARGO_DENY}"), CARGO_DENY)
+}
+
+/// Gets cargo-cyclonedx, built by cargo.
+///
+/// # Errors
+/// cargo fails.
+pub fn cargo_cyclonedx() -> Result<PathBuf> {
+    let version = format!("cargo-cyclonedx-cyclonedx {CARGO_CYCLONEDX}");
+    cargo_install("cargo-cyclonedx", &["cyclonedx", "--version"], &version, CARGO_CYCLONEDX)
+}
+
+fn cargo_install(name: &str, ask: &[&str], told: &str, version: &str) -> Result<PathBuf> {
+    install(name, ask, told, |unfinished| {
         let mut cargo = commands::cargo();
-        cargo.args(["install", "cargo-deny", "--quiet", "--locked", "--version", CARGO_DENY, "--root"]);
+        cargo.args(["install", name, "--quiet", "--locked", "--version", version, "--root"]);
         commands::output(cargo.arg(unfinished).current_dir(unfinished))?;
-        Ok(unfinished.join("bin/cargo-deny"))
+        Ok(unfinished.join("bin").join(name))
     })
 }
 

@@ -41,6 +41,11 @@ impl Launcher {
         matches!(self, Self::Kubernetes(_)).then(|| Identity::from(task).job_name())
     }
 
+    /// Can an attempt be suspended, and go on later?
+    pub(crate) fn can_pause(&self) -> bool {
+        matches!(self, Self::Kubernetes(_))
+    }
+
     /// Makes what the attempt needs. Doing it again is harmless.
     pub(crate) async fn launch(&self, task: &PrefillTask) -> Result<(), ApiError> {
         match self {

@@ -47,6 +47,7 @@ impl Scene {
             announcer: Announcer::start(client, "test", "pod".into(), stop.clone()),
             template,
             metrics: Metrics::default(),
+            before_write: None,
         };
         Self { actor, broker, entry, asked, _stop: stop.drop_guard(), _nats: nats }
     }
@@ -70,7 +71,7 @@ impl Scene {
 
     fn record(&self, state: PrefillState, reason: Option<Reason>) -> Action {
         let identity = Identity::from(&self.task());
-        Action::Record { identity, state, reason, message: None, job: None }
+        Action::Record { identity, state, reason, message: None, objects: None, job: None }
     }
 
     /// What the API server was asked, but for Events.

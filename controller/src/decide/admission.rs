@@ -49,7 +49,8 @@ impl Applicant {
 
 fn waits(entry: &Subscription, job: &JobSeen) -> bool {
     entry.lifecycle == Lifecycle::Ready
-        && entry.prefill.state == PrefillState::Pending
+        && matches!(entry.prefill.state, PrefillState::Pending | PrefillState::Running)
+        && !entry.prefill.paused
         && entry.prefill.boundary.is_some()
         && job.is_of(entry)
         && job.suspended

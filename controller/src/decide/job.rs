@@ -112,9 +112,19 @@ fn existing_job(
                 Some((Reason::JobDeleted, Some("the Job is being deleted; another one follows".into()))),
             ),
         },
+        Fate::Open if entry.prefill.paused => paused(entry, job),
         Fate::Open if job.suspended => suspended(observed, entry, job, rules, now),
         Fate::Open => started(entry, job, rules, now),
     }
+}
+
+/// A Job that somebody else has suspended is taken over, so that whoever resumes the prefill resumes it.
+fn paused(entry: &Subscription, job: &JobSeen) -> Verdict {
+    if !job.suspended || job.admitted {
+        return Verdict::act(Action::Suspend(job.job.clone()));
+    }
+    let message = "the prefill is paused; it goes on when somebody resumes it".to_owned();
+    Verdict::Is(entry.prefill.state, Some((Reason::Paused, Some(message))))
 }
 
 fn suspended(
@@ -124,7 +134,7 @@ fn suspended(
     rules: &Rules,
     now: Moment,
 ) -> Verdict {
-    if job.admitted || entry.prefill.state == PrefillState::Running {
+    if job.admitted {
         let message = format!(
             "the Job was suspended by somebody else; `kubectl patch job {} --type=merge -p \
              '{{\"spec\":{{\"suspend\":false}}}}'` lets it go on",
@@ -134,7 +144,7 @@ fn suspended(
     }
     let wait = |reason, message: &str| {
         let seen = job.since(Sight::Waiting).unwrap_or(now);
-        settled(entry, PrefillState::Pending, reason, Some(message.to_owned()), seen, rules, now)
+        settled(entry, entry.prefill.state, reason, Some(message.to_owned()), seen, rules, now)
     };
     if entry.prefill.boundary.is_none() {
         return wait(
@@ -165,6 +175,13 @@ fn started(entry: &Subscription, job: &JobSeen, rules: &Rules, now: Moment) -> V
     if let Some(since) = job.since(Sight::Stuck) {
         return stuck(entry, job, since, rules, now);
     }
+    // A pod has run already: the attempt is under way, whatever we saw of it.
+    let tried = job.failures > 0 || job.last_end().is_some();
+    let state = if tried { PrefillState::Running } else { entry.prefill.state };
+    if job.waits_for_quota(entry) {
+        let message = job.evidence.as_ref().map(|(_, text)| text).or(entry.prefill.message.as_ref()).cloned();
+        return Verdict::Is(state, Some((Reason::QuotaExceeded, message)));
+    }
     let since = job.since(Sight::Unstarted).unwrap_or(now);
     let deadline = since + rules.start_deadline + retry_delay(job);
     let hindrance = hindrance(job);
@@ -174,9 +191,6 @@ fn started(entry: &Subscription, job: &JobSeen, rules: &Rules, now: Moment) -> V
             .unwrap_or_else(|| (Reason::StartDeadline, "neither the pod nor its events say why".to_owned()));
         return Verdict::failed(reason, format!("no pod ran within {waited} s: {text}"));
     }
-    // A pod has run already: the attempt is under way, whatever we saw of it.
-    let tried = job.failures > 0 || job.last_end().is_some();
-    let state = if tried { PrefillState::Running } else { entry.prefill.state };
     match hindrance {
         Some((reason, text)) => Verdict::IsUntil(state, Some((reason, Some(text))), deadline),
         None if job.last_end().is_some_and(|end| end.exit_code == Some(0)) => Verdict::Soon(deadline),
@@ -234,20 +248,22 @@ fn retry_delay(job: &JobSeen) -> Duration {
 
 fn stuck(entry: &Subscription, job: &JobSeen, since: Moment, rules: &Rules, now: Moment) -> Verdict {
     let deadline = since + rules.stuck_after;
-    let message = format!(
-        "the pod was asked to end and does not, most often because its node is lost; another attempt begins after {} s",
-        rules.stuck_after.as_secs()
-    );
-    if deadline > now {
-        return match settled(
-            entry,
-            entry.prefill.state,
+    let after = rules.stuck_after.as_secs();
+    let (reason, message) = match job.living_pods().find_map(|pod| pod.disrupted.as_ref()) {
+        Some(why) => (
+            Reason::Disrupted,
+            format!("another pod follows when this one has ended, another attempt after {after} s: {why}"),
+        ),
+        None => (
             Reason::StuckTerminating,
-            Some(message),
-            since,
-            rules,
-            now,
-        ) {
+            format!(
+                "the pod was asked to end and does not, most often because its node is lost; another attempt begins \
+                 after {after} s"
+            ),
+        ),
+    };
+    if deadline > now {
+        return match settled(entry, entry.prefill.state, reason, Some(message), since, rules, now) {
             Verdict::Is(state, because) => Verdict::IsUntil(state, because, deadline),
             soon => soon,
         };

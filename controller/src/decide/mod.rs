@@ -9,15 +9,18 @@
 use std::time::Duration;
 
 use manifests::Identity;
+use std::collections::BTreeMap;
+
 use model::{Lifecycle, PrefillState, PrefillTask, Reason, Subscription};
 
-use crate::observed::{JobRef, Moment, Observed};
+use crate::observed::{FenceSeen, JobRef, Moment, Observed};
 
 pub mod admission;
 mod cleanup;
 mod job;
 #[cfg(test)]
 mod properties;
+mod request;
 mod show;
 #[cfg(test)]
 mod tests;
@@ -26,6 +29,7 @@ mod world;
 
 pub use cleanup::deletion_is_justified;
 use job::Verdict;
+pub use request::Request;
 
 /// The times that decisions go by.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,7 +85,9 @@ pub enum Action {
         reason: Option<Reason>,
         /// The reason in a sentence.
         message: Option<String>,
-        /// The Job that the Event is about.
+        /// Messages that a sealed attempt wrote.
+        objects: Option<u64>,
+        /// The Job that the Event is about; without one, it is about the name of the attempt's Job.
         job: Option<JobRef>,
     },
     /// The pod does not end: begin the next attempt of the same round, under a new name.
@@ -106,6 +112,31 @@ pub enum Action {
     },
     /// It is this Job's turn: un-suspend it.
     Admit(JobRef),
+    /// The prefill is paused: suspend the Job, and let it wait to be admitted again.
+    Suspend(JobRef),
+    /// Somebody has changed the labels that the Job is found by: put them right.
+    Relabel {
+        /// Where.
+        job: JobRef,
+        /// All of them.
+        labels: BTreeMap<String, String>,
+    },
+    /// Do what somebody asks for by an annotation.
+    Obey {
+        /// Where it stands.
+        job: JobRef,
+        /// What is asked for.
+        request: Request,
+    },
+    /// What somebody asks for by an annotation can't be done: say so.
+    Refuse {
+        /// Where it stands.
+        job: JobRef,
+        /// What is asked for.
+        asked: String,
+        /// Why not.
+        why: &'static str,
+    },
     /// Somebody else un-suspended the Job: note that it has been admitted, so that a later suspension is respected.
     Adopt(JobRef),
     /// Show state, reason and progress in the Job's annotations.
@@ -116,6 +147,8 @@ pub enum Action {
         state: PrefillState,
         /// `headstart/reason`.
         reason: Option<Reason>,
+        /// The reason in a sentence, for the Event if nobody has told it yet.
+        message: Option<String>,
         /// `headstart/progress`.
         progress: Option<String>,
     },
@@ -168,6 +201,13 @@ pub fn decide(observed: &Observed, rules: &Rules, now: Moment) -> Vec<Action> {
             }
             Verdict::Do(action) => actions.push(*action),
         }
+        let done = |action: &Action| matches!(action, Action::Record { state: PrefillState::Done, .. });
+        if !actions.iter().any(done)
+            && let Some(answer) = request::answer(observed, entry)
+        {
+            // It changes what is to be decided.
+            return vec![answer];
+        }
         actions.extend(show::show(observed, entry, rules, now));
     }
     actions.extend(cleanup::cleanup(observed, rules, now));
@@ -210,11 +250,16 @@ fn record(
     if (entry.prefill.state, entry.prefill.reason) == (state, reason) {
         return None;
     }
+    let objects = match &observed.fence {
+        FenceSeen::Found(fence) if state == PrefillState::Done => fence.counts.map(|counts| counts.messages),
+        _ => None,
+    };
     Some(Action::Record {
         identity: Identity::from(&PrefillTask::of(entry)),
         state,
         reason,
         message,
+        objects,
         job: observed.current_job().map(|job| job.job.clone()),
     })
 }

@@ -43,7 +43,8 @@ fn entries() -> Vec<World> {
     ] {
         for attempt in [1, 2] {
             let world = World::new().state(state, reason).attempt(attempt);
-            entries.extend([world.clone(), world.clone().no_boundary(), world.no_place()]);
+            let paused = world.clone().with_entry(|entry| entry.prefill.paused = true);
+            entries.extend([world.clone(), world.clone().no_boundary(), world.no_place(), paused]);
         }
     }
     entries
@@ -85,6 +86,22 @@ fn jobs() -> Vec<Change> {
         }
         jobs.push(Box::new(move |world| {
             world.job_of(incarnation, attempt).with_job(|job| job.being_deleted = true)
+        }));
+        for request in ["retry", "cancel", "pause", "resume", "dance"] {
+            jobs.push(Box::new(move |world| {
+                world.job_of(incarnation, attempt).with_job(|job| job.request = Some(request.to_owned()))
+            }));
+        }
+        jobs.push(Box::new(move |world| {
+            let mut world = world.job_of(incarnation, attempt);
+            world.observed.index.insert("headstart/attempt".to_owned(), "1".to_owned());
+            world
+        }));
+        jobs.push(Box::new(move |world| {
+            let refused = Some((Reason::QuotaExceeded, "exceeded quota: q".to_owned()));
+            world.job_of(incarnation, attempt).with_job(|job| {
+                (job.suspended, job.admitted, job.evidence) = (false, true, refused.clone());
+            })
         }));
     }
     jobs
@@ -132,6 +149,10 @@ fn an_attempt_never_falls_and_a_round_never_changes() {
         }
         let after = world.entry();
         assert!(after.prefill.attempt >= before.prefill.attempt);
+        if actions.iter().any(|action| matches!(action, Action::Obey { .. })) {
+            // After one that is done, another round is what is asked for.
+            return;
+        }
         assert_eq!(
             (after.prefill.round, after.prefill.boundary, after.incarnation, after.lifecycle),
             (before.prefill.round, before.prefill.boundary, before.incarnation, before.lifecycle)
@@ -183,6 +204,10 @@ fn a_sealed_prefill_becomes_done_whatever_else_is_seen() {
             }
             assert!(!matches!(action, Action::Admit(_) | Action::CreateJob(_) | Action::NextAttempt { .. }));
         }
+        if actions.iter().any(|action| matches!(action, Action::Obey { .. })) {
+            assert_eq!(entry.prefill.state, PrefillState::Done, "only then may another round be asked for");
+            return;
+        }
         let mut world = world.clone();
         for action in actions {
             world.apply(action);
@@ -218,9 +243,13 @@ fn nothing_of_another_subscription_or_incarnation_is_touched() {
                 Action::CreateJob(task) | Action::CreateInput { task, .. } => {
                     (&task.subscription, Some(task.incarnation))
                 }
-                Action::Admit(job) | Action::Adopt(job) | Action::Show { job, .. } => {
-                    (&job.identity.subscription, Some(job.identity.incarnation))
-                }
+                Action::Admit(job)
+                | Action::Suspend(job)
+                | Action::Relabel { job, .. }
+                | Action::Obey { job, .. }
+                | Action::Refuse { job, .. }
+                | Action::Adopt(job)
+                | Action::Show { job, .. } => (&job.identity.subscription, Some(job.identity.incarnation)),
                 // The Jobs of former incarnations are deleted.
                 Action::Delete { job, .. } => (&job.identity.subscription, None),
                 Action::LookAgain(_) => continue,
@@ -243,6 +272,7 @@ fn a_job_starts_only_at_its_turn_with_its_boundary_and_its_input() {
                 assert_eq!(job.input, InputSeen::Ours);
                 assert_eq!(world.observed.place, crate::observed::Place::Free);
                 assert!(world.entry().prefill.boundary.is_some());
+                assert!(!world.entry().prefill.paused);
                 assert!(!job.admitted, "what somebody else suspended stays suspended");
             }
         }

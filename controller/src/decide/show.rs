@@ -8,7 +8,10 @@ use crate::observed::{Moment, Observed};
 pub(super) fn show(observed: &Observed, entry: &Subscription, rules: &Rules, now: Moment) -> Vec<Action> {
     let mut actions = Vec::new();
     let Some(job) = observed.current_job().filter(|job| !job.being_deleted) else { return actions };
-    if !job.suspended && !job.admitted {
+    if observed.index.iter().any(|(key, value)| job.labels.get(key) != Some(value)) {
+        actions.push(Action::Relabel { job: job.job.clone(), labels: observed.index.clone() });
+    }
+    if !job.suspended && !job.admitted && !entry.prefill.paused {
         actions.push(Action::Adopt(job.job.clone()));
     }
     let shown = &job.shown;
@@ -22,6 +25,7 @@ pub(super) fn show(observed: &Observed, entry: &Subscription, rules: &Rules, now
             job: job.job.clone(),
             state: prefill.state,
             reason: prefill.reason,
+            message: prefill.message.clone(),
             progress,
         });
     } else if progress != shown.progress {

@@ -8,6 +8,8 @@ use super::{
 };
 use crate::observed::{Fate, FenceSeen, InputSeen, PodPhase};
 
+mod people;
+
 fn words(action: &Action) -> String {
     match action {
         Action::Record { state, reason: Some(reason), .. } => format!("{} {reason}", state.as_str()),
@@ -16,6 +18,10 @@ fn words(action: &Action) -> String {
         Action::CreateJob(task) => format!("create job {}", task.attempt),
         Action::CreateInput { .. } => "create input".to_owned(),
         Action::Admit(_) => "admit".to_owned(),
+        Action::Suspend(_) => "suspend".to_owned(),
+        Action::Relabel { .. } => "relabel".to_owned(),
+        Action::Obey { request, .. } => format!("obey {}", request.as_str()),
+        Action::Refuse { asked, why, .. } => format!("refuse {asked}: {why}"),
         Action::Delete { job, why } => format!("delete {} {}", job.uid, why.as_str()),
         other => format!("{other:?}"),
     }
@@ -173,30 +179,27 @@ fn what_is_missing() {
 }
 
 #[test]
-fn suspended_by_somebody_else() {
-    let paused = || running().admitted().with_job(|j| j.suspended = true);
+fn a_quota_is_waited_for() {
+    let refused = || (Reason::QuotaExceeded, "FailedCreate: exceeded quota: none".to_owned());
+    let waiting = || pending().admitted().with_job(|job| job.evidence = Some(refused()));
+    let said = || pending().state(Pending, Some(Reason::QuotaExceeded)).admitted();
+    // The Event about the Job is not looked at while there is a pod.
+    let room = |seconds| {
+        let came = waiting().after(86_400).with_job(|job| job.evidence = None).pod(PodPhase::Pending(None));
+        came.state(Pending, Some(Reason::Starting)).after(seconds)
+    };
+    let with_pod = || said().pod(PodPhase::Pending(None));
     table(vec![
-        ("paused while it ran", paused(), "running Suspended"),
-        ("paused for a day", paused().state(Running, Some(Reason::Suspended)).after(86_400), ""),
+        ("the word at once", waiting(), "pending QuotaExceeded"),
+        ("… and no deadline", waiting().after(86_400), "pending QuotaExceeded"),
+        ("the Event is gone: what it said holds", said().after(86_400), ""),
+        ("there is room", with_pod(), "pending Starting"),
+        ("… the deadline counts from here", room(299), ""),
+        ("… and passes", room(300), "failed StartDeadline"),
         (
-            "paused before its pod ran",
-            pending().admitted().with_job(|j| j.suspended = true),
-            "pending Suspended",
-        ),
-        (
-            "resumed",
-            running().state(Running, Some(Reason::Suspended)).admitted().pod(PodPhase::Running),
-            "running",
-        ),
-        (
-            "resumed by hand before its turn",
-            pending().no_boundary().no_place().job().with_job(|j| j.suspended = false).pod(PodPhase::Running),
-            "running",
-        ),
-        (
-            "paused, and its pod does not end",
-            paused().pod(PodPhase::Running).terminating().after(9999),
-            "running Suspended",
+            "something else refuses it meanwhile",
+            said().with_job(|job| job.evidence = Some((Reason::PodRefused, "no".into()))).after(300),
+            "failed PodRefused",
         ),
     ]);
 }
@@ -317,6 +320,11 @@ fn a_node_is_lost() {
         ("the pod is asked to end", lost(), ""),
         ("… and does not", lost().after(2), "running StuckTerminating"),
         ("… for too long", lost().after(120), "next attempt StuckTerminating"),
+        (
+            "it was evicted: another pod follows",
+            lost().with_job(|j| j.pods[0].disrupted = Some("EvictionByEvictionAPI".into())).after(2),
+            "running Disrupted",
+        ),
         ("another pod took over", lost().pod(PodPhase::Running).after(120), ""),
         (
             "the next attempt: a new Job, the old one goes",

@@ -10,7 +10,7 @@ use model::{
 };
 use uuid::Uuid;
 
-use super::{Action, Rules, decide, deletion_is_justified, may_record};
+use super::{Action, Request, Rules, decide, deletion_is_justified, may_record};
 use crate::observed::{
     Fate, FenceSeen, InputSeen, JobRef, JobSeen, Moment, Observed, Place, PodEnd, PodPhase, PodSeen, Shown,
     Sight,
@@ -50,6 +50,7 @@ impl World {
             jobs: vec![],
             place: Place::Free,
             progress: None,
+            index: BTreeMap::new(),
         };
         Self { observed, now: NOW, rules: Rules::default(), made: 0, first_seen: BTreeMap::new() }
             .fence(0, FenceState::Open)
@@ -130,6 +131,8 @@ impl World {
             failures: 0,
             pods: vec![],
             input: InputSeen::Ours,
+            labels: BTreeMap::new(),
+            request: None,
             evidence: None,
             shown: Shown::default(),
             since: BTreeMap::new(),
@@ -153,7 +156,13 @@ impl World {
     pub fn pod(self, phase: PodPhase) -> Self {
         self.with_job(|job| {
             let name = format!("pod-{}", job.pods.len());
-            job.pods.push(PodSeen { uid: format!("uid-{name}"), name, phase, terminating: false });
+            job.pods.push(PodSeen {
+                uid: format!("uid-{name}"),
+                name,
+                phase,
+                terminating: false,
+                disrupted: None,
+            });
         })
     }
 
@@ -248,8 +257,28 @@ impl World {
                 let job = self.job_mut(job);
                 (job.suspended, job.admitted) = (false, true);
             }
+            Action::Suspend(job) => {
+                let job = self.job_mut(job);
+                (job.suspended, job.admitted) = (true, false);
+            }
+            Action::Relabel { job, labels } => self.job_mut(job).labels.extend(labels.clone()),
+            Action::Refuse { job, .. } => self.job_mut(job).request = None,
+            Action::Obey { job, request } => {
+                self.job_mut(job).request = None;
+                let entry = self.entry().clone();
+                let next = match request {
+                    Request::Retry => entry.with_prefill_again(time()),
+                    Request::Pause => entry.with_paused(true),
+                    Request::Resume => entry.with_paused(false),
+                    Request::Cancel => {
+                        let reason = Some(Reason::Cancelled);
+                        entry.with_prefill_state(PrefillState::Failed, reason, None, time())
+                    }
+                };
+                self.observed.entry = next.or(Some(entry));
+            }
             Action::Adopt(job) => self.job_mut(job).admitted = true,
-            Action::Show { job, state, reason, progress } => {
+            Action::Show { job, state, reason, message: _, progress } => {
                 let now = self.now;
                 self.job_mut(job).shown = Shown {
                     state: Some(state.as_str().to_owned()),

@@ -96,8 +96,12 @@ struct One {
 impl One {
     fn start(server: &Server, holder: &str) -> Self {
         let (metrics, stop) = (Metrics::default(), CancellationToken::new());
-        let config =
-            LeaseConfig { namespace: "test".to_owned(), name: "lease".to_owned(), holder: holder.to_owned() };
+        let config = LeaseConfig {
+            namespace: "test".to_owned(),
+            name: "lease".to_owned(),
+            holder: holder.to_owned(),
+            owner: None,
+        };
         let (client, figures, shutdown) = (server.client(), metrics.clone(), stop.clone());
         let running = tokio::spawn(async move {
             lead(client, &config, &figures, &shutdown, async |stop: CancellationToken| {

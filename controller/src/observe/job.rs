@@ -4,7 +4,7 @@ use k8s_openapi::api::{
     batch::v1::{Job, JobCondition},
     core::v1::{ConfigMap, Pod},
 };
-use manifests::{Identity, identity_of, subscription_of};
+use manifests::{Identity, identity_of, is_job_of, subscription_of};
 use model::PrefillTask;
 
 use crate::{
@@ -16,7 +16,20 @@ use crate::{
 /// A Job with its pods; `None` if it is not one of ours.
 #[must_use]
 pub(crate) fn job_seen<'a>(job: &Job, pods: impl Iterator<Item = &'a Pod>) -> Option<JobSeen> {
-    let identity = subscription_of(job)?;
+    seen_as(subscription_of(job)?, job, pods)
+}
+
+/// The Job of an attempt, found by its name, also if somebody has changed its labels.
+#[must_use]
+pub(crate) fn job_found<'a>(
+    attempt: &Identity,
+    job: &Job,
+    pods: impl Iterator<Item = &'a Pod>,
+) -> Option<JobSeen> {
+    if is_job_of(job, attempt) { seen_as(attempt.clone(), job, pods) } else { None }
+}
+
+fn seen_as<'a>(identity: Identity, job: &Job, pods: impl Iterator<Item = &'a Pod>) -> Option<JobSeen> {
     let metadata = &job.metadata;
     let status = job.status.as_ref();
     let annotation = |key: &str| metadata.annotations.as_ref().and_then(|all| all.get(key)).cloned();
@@ -34,6 +47,8 @@ pub(crate) fn job_seen<'a>(job: &Job, pods: impl Iterator<Item = &'a Pod>) -> Op
         failures: status.and_then(|status| status.failed).unwrap_or(0).unsigned_abs(),
         pods: oldest_first(pods),
         input: InputSeen::NotRead,
+        labels: metadata.labels.clone().unwrap_or_default(),
+        request: annotation(annotations::REQUEST),
         evidence: None,
         shown: Shown {
             state: annotation(annotations::STATE),

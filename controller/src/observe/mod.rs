@@ -11,7 +11,7 @@ pub(crate) mod watch;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use broker::{Broker, RegistryView};
-use manifests::Identity;
+use manifests::{Identity, labels};
 use model::{Lifecycle, PrefillState, PrefillTask, Progress, Subscription, SubscriptionName};
 
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
     observed::{FenceSeen, InputSeen, JobSeen, Moment, Observed, Place, PodPhase, Sight},
     reason,
 };
-use job::{input_seen, is_owned_by, job_seen};
+use job::{input_seen, is_owned_by, job_found, job_seen};
 pub(crate) use snapshot::Snapshot;
 
 /// What it takes to look.
@@ -57,7 +57,11 @@ impl Observer {
             jobs: snapshot.jobs_of(name),
             place: Place::Taken,
             progress: None,
+            index: Default::default(),
         };
+        if let Some(entry) = observed.entry.as_ref().filter(|entry| entry.prefill.attempt > 0) {
+            observed.index = labels::index(self.cluster.instance(), &PrefillTask::of(entry));
+        }
         self.see(&mut observed, now);
         let Some(entry) = observed.entry.clone().filter(has_open_prefill) else { return Ok(observed) };
         if entry.prefill.state != PrefillState::Failed {
@@ -66,6 +70,7 @@ impl Observer {
                 self.see(&mut observed, now);
             }
             self.look_for_evidence(&mut observed, now).await?;
+            self.see(&mut observed, now);
             self.look_for_a_place(&mut observed, &entry, snapshot).await?;
         }
         if depends_on_fence(&observed, &entry) {
@@ -94,8 +99,8 @@ impl Observer {
     }
 
     async fn look_at_kubernetes(&self, observed: &mut Observed, entry: &Subscription) -> Result<(), Error> {
-        let name = Identity::from(&PrefillTask::of(entry)).job_name();
-        let found = self.cluster.job(&name).await?;
+        let attempt = Identity::from(&PrefillTask::of(entry));
+        let found = self.cluster.job(&attempt.job_name()).await?;
         let pods = match &found {
             Some(_) => self.cluster.pods_of(&entry.name).await?,
             None => vec![],
@@ -103,7 +108,7 @@ impl Observer {
         observed.jobs.retain(|job| !job.is_of(entry));
         let seen = found.as_ref().and_then(|job| {
             let uid = job.metadata.uid.as_deref().unwrap_or_default();
-            job_seen(job, pods.iter().filter(|pod| is_owned_by(pod, uid)))
+            job_found(&attempt, job, pods.iter().filter(|pod| is_owned_by(pod, uid)))
         });
         observed.jobs.extend(seen);
         Ok(())
@@ -116,7 +121,8 @@ impl Observer {
         let settle = self.rules.settle;
         let silent = |job: &&mut JobSeen| {
             let lasts = job.since(Sight::Unstarted).is_some_and(|since| since + settle <= now);
-            lasts && !job.living_pods().any(|pod| matches!(pod.phase, PodPhase::Pending(Some(_))))
+            (lasts || (!job.suspended && job.waits_for_quota(&entry)))
+                && !job.living_pods().any(|pod| matches!(pod.phase, PodPhase::Pending(Some(_))))
         };
         let Some(job) = observed.jobs.iter_mut().find(|job| job.is_of(&entry)).filter(silent) else {
             return Ok(());

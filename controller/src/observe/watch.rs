@@ -42,6 +42,23 @@ pub(crate) struct Watches {
 const PAUSE_MIN: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
+/// How long the API server keeps a watch open, in seconds. One that says nothing for 5 s longer is taken for dead (a
+/// router that forgot the connection tells nobody), so this is how long we may be blind without knowing. kube's 290 s
+/// are made for controllers that don't mind.
+const WATCH_S: u32 = 30;
+/// A connection on which an answer is awaited for longer is given up: more than a watch may be silent.
+const SILENCE: Duration = Duration::from_secs(45);
+
+/// A client that gives up connections that have died without a word. kube's own waits for ever.
+///
+/// # Errors
+/// The configuration can't be used.
+pub fn client(mut config: kube::Config) -> kube::Result<kube::Client> {
+    config.read_timeout = Some(SILENCE);
+    config.reset_reader_on_write = true;
+    kube::Client::try_from(config)
+}
+
 /// Starts the watches. They end with `shutdown`.
 pub(crate) fn start(
     cluster: &Cluster,
@@ -68,7 +85,7 @@ where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
     let (reader, writer) = reflector::store();
-    let config = watcher::Config::default().labels(selector);
+    let config = watcher::Config::default().labels(selector).timeout(WATCH_S);
     let kind = K::kind(&()).into_owned();
     tokio::spawn(async move {
         #[allow(deprecated)] // the watcher of the whole object is what is wanted

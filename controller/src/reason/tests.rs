@@ -112,6 +112,44 @@ fn an_evicted_pod_says_so() {
 }
 
 #[test]
+fn a_pod_that_kubernetes_takes_away_says_so() {
+    let status = |state: Value| {
+        json!({"phase": "Failed", "containerStatuses": container(state), "conditions": [{
+            "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
+            "message": "preempting to accommodate a higher priority pod"}]})
+    };
+    let seen = pod(status(json!({"terminated": {"exitCode": 1, "reason": "Error"}})));
+    assert!(seen.disrupted.is_some_and(|why| why.starts_with("PreemptionByScheduler: preempting")));
+    let PodPhase::Ended(end) = seen.phase else { panic!("{:?}", seen.phase) };
+    assert_eq!((end.exit_code, end.reason), (Some(1), Some(Reason::Disrupted)));
+    // It had ended well before.
+    let seen = pod(status(json!({"terminated": {"exitCode": 0, "reason": "Completed"}})));
+    let PodPhase::Ended(end) = seen.phase else { panic!("{:?}", seen.phase) };
+    assert_eq!((end.exit_code, end.reason), (Some(0), None));
+}
+
+#[test]
+fn only_a_quota_that_is_used_up_passes() {
+    for (message, expected) in [
+        (
+            "pods \"p\" is forbidden: exceeded quota: none, requested: pods=1, used: pods=0, limited: pods=0",
+            Reason::QuotaExceeded,
+        ),
+        (
+            "pods \"p\" is forbidden: failed quota: cpu: must specify limits.cpu for: prefill",
+            Reason::PodRefused,
+        ),
+        (
+            "pods \"p\" is forbidden: maximum memory usage per Container is 8Mi, but limit is 32Mi",
+            Reason::PodRefused,
+        ),
+        ("pods \"p\" is forbidden: error looking up service account n/none", Reason::PodRefused),
+    ] {
+        assert_eq!(of_refusal(message), expected, "{message}");
+    }
+}
+
+#[test]
 fn failed_jobs() {
     let end = |reason| PodEnd { exit_code: Some(1), reason, message: Some("said".into()) };
     let transient = end(Some(Reason::SourceUnavailable));
@@ -148,6 +186,8 @@ fn the_last_event_that_explains_is_taken() {
             vec![event("FailedCreate", late), event("SuccessfulCreate", early)],
             Some((Reason::PodRefused, late)),
         ),
+        (vec![event("SuccessfulCreate", late), event("FailedCreate", early)], None),
+        (vec![event("SuccessfulCreate", late), event("FailedCreate", late)], None),
         (vec![event("FailedMount", late), event("FailedCreate", early)], Some((Reason::PodConfig, late))),
         (vec![event("FailedMount", early), event("FailedCreate", late)], Some((Reason::PodRefused, late))),
     ] {

@@ -101,6 +101,7 @@ fn quick() -> SweepConfig {
         marker_every_max: Duration::from_millis(100),
         deleting_grace: at_once,
         registering_grace: at_once,
+        progress_grace: at_once,
         task_after: Some(at_once),
     }
 }
@@ -170,6 +171,54 @@ async fn a_removal_that_died_is_finished_with_all_that_belonged_to_it() {
     let tombstone = |entry: &Option<Entry>| matches!(entry, Some(Entry::Tombstone(_)));
     eventually("the tombstone", SOON, || swept.entry("mail"), tombstone).await;
     assert!(!swept.broker.queue(&mail.name, mail.incarnation).exists().await.unwrap());
+}
+
+#[tokio::test]
+async fn progress_that_comes_after_the_removal_is_removed_but_not_that_of_the_next_one() {
+    let progress = |incarnation| model::Progress {
+        incarnation,
+        attempt: 1,
+        topic: None,
+        done: 1,
+        total: None,
+        skipped: 0,
+        rate: 0.0,
+        error: None,
+    };
+    let swept = Swept::start().await;
+    let board = swept.broker.progress();
+    let mail = with_boundary(entry("mail", Lifecycle::Ready));
+    swept.broker.queue(&mail.name, mail.incarnation).create(&mail).await.unwrap();
+    swept.put(&mail).await;
+    swept.broker.remove_subscription(&mail.name, mail.incarnation).await.unwrap();
+    board.put(&mail.name, &progress(mail.incarnation)).await.unwrap();
+    // A sweep that begins later finds the tombstone.
+    let stop = CancellationToken::new();
+    let _stop = stop.clone().drop_guard();
+    let view = swept.broker.registry().view(stop.clone());
+    tokio::spawn(run(swept.broker.clone(), view, quick(), stop));
+    eventually("it to be gone", SOON, async || board.get(&mail.name).await.unwrap(), Option::is_none).await;
+
+    let chat = with_boundary(entry("chat", Lifecycle::Ready));
+    swept.put(&chat).await;
+    board.put(&chat.name, &progress(chat.incarnation)).await.unwrap();
+    leftovers::clear(&swept.broker, &chat.name).await.unwrap();
+    assert!(board.get(&chat.name).await.unwrap().is_some());
+}
+
+#[test]
+fn what_is_gone_or_another_one_is_looked_at_after_the_grace() {
+    let (first, second) = (entry("mail", Lifecycle::Ready), entry("mail", Lifecycle::Ready));
+    let (at, grace) = (Duration::from_secs, Duration::from_secs(60));
+    let mut leftovers = Leftovers::default();
+    leftovers.note(std::iter::once(&first), at(0), grace);
+    leftovers.note(std::iter::once(&first), at(1), grace);
+    leftovers.note(std::iter::once(&second), at(2), grace);
+    assert!(leftovers.take_due(at(61)).is_empty());
+    assert_eq!(leftovers.take_due(at(62)), [first.name.clone()]);
+    assert!(leftovers.take_due(at(99)).is_empty());
+    leftovers.note(std::iter::empty(), at(100), grace);
+    assert_eq!(leftovers.take_due(at(160)), [first.name]);
 }
 
 #[tokio::test]

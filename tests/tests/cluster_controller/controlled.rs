@@ -1,19 +1,23 @@
 //! A controller of the test's own, in this process, with a NATS of its own and a namespace in a real Kubernetes. Its
 //! pods only wait: what a prefill pod does to the queue, the test does.
 
-use std::time::Duration;
+use std::{sync::Mutex, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use broker::{Broker, Claimed, Modified, testing::NatsServer};
-use controller::{Config, LeaseConfig, Metrics, Rules};
+use broker::{Broker, Revised, testing::NatsServer};
+use controller::{Config, LeaseConfig, Metrics, Rules, WriteHook};
 use e2e::{Namespace, eventually};
-use manifests::{JobTemplate, job_name};
+use manifests::JobTemplate;
 use model::{
-    Counts, Incarnation, Lifecycle, PrefillState, RealmTopic, Reason, Registration, Subscription,
+    Entry, Incarnation, Lifecycle, PrefillState, RealmTopic, Reason, Registration, Subscription,
     SubscriptionName,
 };
+use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio_util::sync::CancellationToken;
+
+use crate::{log, recorder::Recorder, subject::Subject};
 
 /// Long enough for a machine that does other things, too.
 pub const SOON: Duration = Duration::from_secs(60);
@@ -23,9 +27,23 @@ pub struct Controlled {
     pub broker: Broker,
     template: Value,
     rules: Rules,
-    max_running: usize,
+    pub max_running: usize,
     stop: CancellationToken,
+    /// What was seen of the Jobs, by a watch of the test's own.
+    pub seen: Recorder,
+    figures: Mutex<Vec<Registry>>,
+    pub before_write: Option<WriteHook>,
     nats: NatsServer,
+    _node: Node,
+}
+
+/// There is one node: most tests share it, a few want it for themselves. Each begins by taking this.
+static NODE: RwLock<()> = RwLock::const_new(());
+
+/// Our part of the node.
+enum Node {
+    Shared(#[expect(dead_code, reason = "held")] RwLockReadGuard<'static, ()>),
+    Own(#[expect(dead_code, reason = "held")] RwLockWriteGuard<'static, ()>),
 }
 
 /// Deadlines that a test can wait for.
@@ -42,7 +60,7 @@ pub fn quick() -> Rules {
     }
 }
 
-/// A pod that waits until it is asked to end. The image is the cluster's own, so nothing has to be built.
+/// A pod that waits until it is asked to end, and then is not complete. The image is the cluster's own, so nothing has to be built.
 pub fn waiting_pod() -> Value {
     json!({
         "apiVersion": "batch/v1", "kind": "Job",
@@ -52,20 +70,72 @@ pub fn waiting_pod() -> Value {
             "securityContext": {"runAsUser": 1000, "runAsGroup": 1000},
             "containers": [{
                 "name": "prefill", "image": "localhost/pause:dev", "imagePullPolicy": "IfNotPresent",
+                "env": [{"name": "DO", "value": "work"}],
                 "resources": {"requests": {"cpu": "1m", "memory": "8Mi"}, "limits": {"memory": "32Mi"}},
             }],
         }}},
     })
 }
 
+/// The pod of a template.
+pub fn pod(template: &mut Value) -> &mut Value {
+    &mut template["spec"]["template"]["spec"]
+}
+
+/// Its container.
+pub fn container(template: &mut Value) -> &mut Value {
+    &mut pod(template)["containers"][0]
+}
+
+/// Does the Job wait?
+pub fn suspended(job: &Value) -> bool {
+    job["spec"]["suspend"] == true
+}
+
+/// A pod that does what the ConfigMap `do` says when it starts: see `tests/cluster/pause`.
+pub fn obedient_pod() -> Value {
+    let mut template = waiting_pod();
+    container(&mut template)["env"][0] =
+        json!({"name": "DO", "valueFrom": {"configMapKeyRef": {"name": "do", "key": "do"}}});
+    template
+}
+
 impl Controlled {
     /// A namespace and a NATS, without a controller yet.
     pub async fn new(test: &str, template: Value, rules: Rules, max_running: usize) -> Result<Self> {
+        let node = Node::Shared(NODE.read().await);
+        Self::on(node, test, template, rules, max_running).await
+    }
+
+    /// The same with a controller, while no other test uses the node.
+    pub async fn start_alone(test: &str, template: Value, rules: Rules, max_running: usize) -> Result<Self> {
+        let node = Node::Own(NODE.write().await);
+        let controlled = Self::on(node, test, template, rules, max_running).await?;
+        controlled.run_controller(&controlled.stop).await?;
+        Ok(controlled)
+    }
+
+    async fn on(node: Node, test: &str, template: Value, rules: Rules, max_running: usize) -> Result<Self> {
         let namespace = Namespace::create(test)?;
         let nats = NatsServer::start().await;
         let broker = nats.broker().await;
+        log::listen();
         let stop = CancellationToken::new();
-        Ok(Self { namespace, broker, template, rules, max_running, stop, nats })
+        let seen = Recorder::start(&namespace.name, &stop).await?;
+        let (figures, before_write) = (Mutex::default(), None);
+        Ok(Self {
+            namespace,
+            broker,
+            template,
+            rules,
+            max_running,
+            stop,
+            seen,
+            figures,
+            before_write,
+            nats,
+            _node: node,
+        })
     }
 
     /// The same with a controller.
@@ -77,8 +147,17 @@ impl Controlled {
 
     /// Starts a (further) controller.
     pub async fn run_controller(&self, stop: &CancellationToken) -> Result<Metrics> {
-        let client = kube::Client::try_default().await?;
-        let metrics = Metrics::default();
+        let client = controller::client(kube::Config::infer().await?)?;
+        let metrics = self.run_controller_with(client, stop)?;
+        Self::await_ready(&metrics).await?;
+        Ok(metrics)
+    }
+
+    /// Starts one that talks to the API server in a way of its own, and does not wait until it is ready.
+    pub fn run_controller_with(&self, client: kube::Client, stop: &CancellationToken) -> Result<Metrics> {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        self.figures.lock().unwrap().push(registry);
         let config = self.config()?;
         tokio::spawn(controller::run(
             config,
@@ -87,7 +166,6 @@ impl Controlled {
             metrics.clone(),
             stop.child_token(),
         ));
-        Self::await_ready(&metrics).await?;
         Ok(metrics)
     }
 
@@ -99,6 +177,7 @@ impl Controlled {
             namespace: config.namespace.clone(),
             name: "controller".to_owned(),
             holder: holder.to_owned(),
+            owner: None,
         };
         let (broker, figures, stop) = (self.broker.clone(), metrics.clone(), stop.child_token());
         tokio::spawn(async move {
@@ -116,10 +195,30 @@ impl Controlled {
             max_running: self.max_running,
             rules: self.rules.clone(),
             reporter: "test".to_owned(),
+            owner: None,
+            before_write: self.before_write.clone(),
         })
     }
 
-    async fn await_ready(metrics: &Metrics) -> Result<()> {
+    /// Tells pods of [`obedient_pod`] what to do from now on.
+    pub fn tell_pods(&self, what: &str) -> Result<()> {
+        self.namespace.apply(&json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "do"},
+                                     "data": {"do": what}}))
+    }
+
+    /// How often controllers of this test have counted that change.
+    pub fn counted(&self, state: PrefillState, reason: Option<Reason>) -> u64 {
+        let word = reason.map_or("", Reason::as_str);
+        let line =
+            format!("headstart_prefill_changes_total{{state=\"{}\",reason=\"{word}\"}} ", state.as_str());
+        let mut text = String::new();
+        for registry in self.figures.lock().unwrap().iter() {
+            prometheus_client::encoding::text::encode(&mut text, registry).unwrap();
+        }
+        text.lines().filter_map(|l| l.strip_prefix(&line)?.parse::<u64>().ok()).sum()
+    }
+
+    pub async fn await_ready(metrics: &Metrics) -> Result<()> {
         eventually("the controller to be ready", SOON, async || {
             ensure!(metrics.is_ready());
             Ok(())
@@ -135,10 +234,17 @@ impl Controlled {
             request_prefill: true,
         };
         let incarnation = Incarnation(uuid::Uuid::new_v4());
-        let mut entry = Subscription::reserve(registration, incarnation, 1, "2026-01-01T00:00:00".parse()?);
+        let registry = self.broker.registry();
+        let (revision, first) = match registry.get(&registration.name).await? {
+            Some(Revised { value: Entry::Tombstone(former), revision }) => (revision, former.next_sequence),
+            Some(taken) => anyhow::bail!("the name is taken: {taken:?}"),
+            None => (0, 1),
+        };
+        let mut entry =
+            Subscription::reserve(registration, incarnation, first, "2026-01-01T00:00:00".parse()?);
         entry.lifecycle = Lifecycle::Ready;
         self.broker.queue(&entry.name, incarnation).create(&entry).await?;
-        self.broker.registry().create(&entry).await?;
+        registry.update(&entry.name, &Entry::Subscription(entry.clone()), revision).await?;
         Ok(Subject { world: self, name: entry.name, incarnation })
     }
 
@@ -162,6 +268,11 @@ impl Controlled {
         self.nats.restart().await;
     }
 
+    /// A controller that is told to stop by this ends with the test.
+    pub fn stop(&self) -> CancellationToken {
+        self.stop.child_token()
+    }
+
     /// Jobs of the test's namespace.
     pub fn jobs(&self) -> Result<Vec<Value>> {
         Ok(self.namespace.get(&["jobs"])?["items"].as_array().context("no list")?.clone())
@@ -171,99 +282,5 @@ impl Controlled {
 impl Drop for Controlled {
     fn drop(&mut self) {
         self.stop.cancel();
-    }
-}
-
-/// One subscription.
-pub struct Subject<'a> {
-    pub world: &'a Controlled,
-    pub name: SubscriptionName,
-    pub incarnation: Incarnation,
-}
-
-impl Subject<'_> {
-    pub async fn modify(&self, change: impl FnMut(&Subscription) -> Option<Subscription>) -> Result<()> {
-        let modified = self.world.broker.registry().modify(&self.name, self.incarnation, change).await?;
-        ensure!(matches!(modified, Modified::Changed(_)), "{modified:?}");
-        Ok(())
-    }
-
-    /// What the dispatcher does at the marker.
-    pub async fn activate(&self) -> Result<()> {
-        self.modify(|s| s.with_boundary(s.incarnation, s.prefill.round, 1)).await
-    }
-
-    /// Asked again after a failure, by an API that died before it made the Job.
-    pub async fn retry(&self) -> Result<()> {
-        self.modify(|s| s.with_prefill_again("2026-01-02T00:00:00".parse().ok()?)).await
-    }
-
-    pub async fn entry(&self) -> Result<Subscription> {
-        Ok(self.world.broker.registry().subscription(&self.name).await?.context("no entry")?.value)
-    }
-
-    /// Waits for a state with that reason.
-    pub async fn expect(&self, state: PrefillState, reason: Option<Reason>) -> Result<Subscription> {
-        let what = format!("{} to be {} {reason:?}", self.name, state.as_str());
-        eventually(&what, SOON, async || {
-            let entry = self.entry().await?;
-            ensure!((entry.prefill.state, entry.prefill.reason) == (state, reason), "{:?}", entry.prefill);
-            Ok(entry)
-        })
-        .await
-    }
-
-    /// What a pod does that has written everything.
-    pub async fn seal(&self) -> Result<()> {
-        let attempt = self.entry().await?.prefill.attempt;
-        let queue = self.world.broker.queue(&self.name, self.incarnation);
-        let Claimed::Holder(mut holder) = queue.claim_fence(1, attempt, "test").await? else {
-            anyhow::bail!("no fence")
-        };
-        holder.seal(Counts::default()).await.map_err(Into::into)
-    }
-
-    pub fn job_name(&self, attempt: u32) -> String {
-        job_name(&self.name, self.incarnation, attempt)
-    }
-
-    pub fn job(&self, attempt: u32) -> Result<Value> {
-        self.world.namespace.get(&["job", &self.job_name(attempt)])
-    }
-
-    /// Waits until the Job satisfies a condition.
-    pub async fn await_job(&self, what: &str, attempt: u32, good: impl Fn(&Value) -> bool) -> Result<Value> {
-        eventually(what, SOON, async || {
-            let job = self.job(attempt)?;
-            ensure!(good(&job), "{job:#}");
-            Ok(job)
-        })
-        .await
-    }
-
-    pub async fn await_job_gone(&self, attempt: u32) -> Result<()> {
-        let name = self.job_name(attempt);
-        eventually("the Job to be gone", SOON, async || {
-            let left = self.world.namespace.kubectl(&["get", "jobs,configmaps", "-o", "name"])?;
-            ensure!(!left.contains(&name), "{left}");
-            Ok(())
-        })
-        .await
-    }
-
-    pub fn patch_job(&self, attempt: u32, patch: &Value) -> Result<()> {
-        let (name, patch) = (self.job_name(attempt), patch.to_string());
-        self.world.namespace.kubectl(&["patch", "job", &name, "--type=merge", "-p", &patch]).map(drop)
-    }
-
-    /// Waits for an Event on the Job with that word.
-    pub async fn expect_event(&self, attempt: u32, word: &str) -> Result<()> {
-        let selector = format!("involvedObject.name={},reason={word}", self.job_name(attempt));
-        eventually(&format!("an Event {word}"), SOON, async || {
-            let events = self.world.namespace.get(&["events", "--field-selector", &selector])?;
-            ensure!(events["items"].as_array().is_some_and(|items| !items.is_empty()), "none");
-            Ok(())
-        })
-        .await
     }
 }
