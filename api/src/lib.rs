@@ -14,6 +14,7 @@
 //!   told by `/openapi.json`.
 //! * No replica keeps state that another one needs: any replica answers any request.
 //! * An answer never holds a password, nor what the client sent.
+//! * What clients may take is bounded, known or not: connections, time, memory, streams, polls, failed logins.
 //! * Bad input is 422 and names the field; trouble behind us is 503 with `Retry-After`.
 
 mod app;
@@ -49,3 +50,4 @@ pub use config::{Bounds, Config, RoleCredentials, Roles, Step, StepHook, TlsFile
 pub use error::Error;
 pub use launcher::Launcher;
 pub use openapi::document as openapi_document;
+pub use server::serve;

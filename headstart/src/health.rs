@@ -1,8 +1,9 @@
 //! `/healthz`, `/readyz` and `/metrics` of the components that have no API of their own.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
+use api::Bounds;
 use axum::{
     Router,
     extract::State,
@@ -12,6 +13,11 @@ use axum::{
 };
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use tokio_util::sync::CancellationToken;
+
+/// Most connections at once: a few probes, and those who read the figures.
+const CONNECTIONS: usize = 64;
+/// How long the head of a request may take, and a connection may be idle: longer than the pauses between two probes.
+const HEAD_WITHIN: Duration = Duration::from_secs(60);
 
 /// Answers "is it ready?".
 pub type Ready = Box<dyn Fn() -> bool + Send + Sync>;
@@ -38,7 +44,8 @@ pub async fn serve(
         .route("/metrics", get(metrics))
         .with_state(Arc::new(Probes { ready, registry }));
     tokio::spawn(async move {
-        let served = axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await;
+        let bounds = Bounds { connections: CONNECTIONS, head_within: HEAD_WITHIN, ..Bounds::default() };
+        let served = api::serve(listener, router, &bounds, None, shutdown).await;
         if let Err(error) = served {
             tracing::error!(%error, "the probes have stopped");
         }

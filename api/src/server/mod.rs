@@ -62,8 +62,11 @@ struct Server {
     shutdown: CancellationToken,
 }
 
-/// Serves until `shutdown`; then nothing is accepted any more, and what is under way is answered.
-pub(crate) async fn serve(
+/// Serves any routes until `shutdown`; then nothing is accepted any more, and what is under way is answered.
+///
+/// # Errors
+/// [`Error::Certificate`] if the certificate or its key is no good at the start.
+pub async fn serve(
     listener: TcpListener,
     router: Router,
     bounds: &Bounds,
@@ -89,7 +92,7 @@ pub(crate) async fn serve(
             continue;
         }
         if logged.is_none_or(|at| at.elapsed() > TELL_EVERY) {
-            tracing::warn!(limit = bounds.connections, "too many connections (MAX_CONNECTIONS)");
+            tracing::warn!(limit = bounds.connections, "there are as many connections as there may be");
             logged = Some(Instant::now());
         }
         if let Ok(place) = told.clone().try_acquire_owned() {

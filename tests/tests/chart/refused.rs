@@ -112,8 +112,16 @@ fn for_role(role: &str, queue: &str) -> Vec<String> {
             "$JS.API.STREAM.CREATE.incoming",
             "$JS.API.STREAM.UPDATE.incoming",
             "$JS.API.STREAM.UPDATE.KV_CREDENTIALS",
+            // NATS does not look at the subject that an answer shall go to, and a direct get answers what is stored as it
+            // is: whoever may write one bucket could put words of their own into all others by it, such as a password.
             "$JS.API.DIRECT.GET.KV_CREDENTIALS",
             "$JS.API.DIRECT.GET.KV_CREDENTIALS.$KV.CREDENTIALS.mail",
+            "$JS.API.DIRECT.GET.KV_PREFILL",
+            "$JS.API.DIRECT.GET.KV_PREFILL.$KV.PREFILL.mail",
+            "$JS.API.DIRECT.GET.KV_SUBSCRIPTIONS",
+            "$JS.API.DIRECT.GET.KV_SUBSCRIPTIONS.$KV.SUBSCRIPTIONS.mail",
+            "$JS.API.DIRECT.GET.KV_DISPATCHER",
+            "$JS.API.DIRECT.GET.incoming",
             "$JS.API.CONSUMER.CREATE.KV_CREDENTIALS",
             "$JS.API.CONSUMER.CREATE.KV_CREDENTIALS.mine.$KV.CREDENTIALS.mail",
             "$JS.API.CONSUMER.DURABLE.CREATE.KV_CREDENTIALS.mine",
@@ -158,7 +166,6 @@ fn for_role(role: &str, queue: &str) -> Vec<String> {
         add(&[
             "$KV.SUBSCRIPTIONS.mail",
             "$JS.API.STREAM.MSG.GET.KV_SUBSCRIPTIONS",
-            "$JS.API.DIRECT.GET.KV_SUBSCRIPTIONS.$KV.SUBSCRIPTIONS.mail",
             "$JS.API.CONSUMER.CREATE.KV_SUBSCRIPTIONS",
             "$JS.API.STREAM.MSG.GET.tasks",
             "$JS.API.CONSUMER.CREATE.tasks",
