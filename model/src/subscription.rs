@@ -192,6 +192,7 @@ impl Subscription {
         next.prefill.state = state;
         next.prefill.reason = reason;
         next.prefill.message = message;
+        next.prefill.paused &= !matches!(state, PrefillState::Done | PrefillState::Failed);
         if next == *self {
             return None;
         }
@@ -254,7 +255,6 @@ impl Subscription {
         next.prefill.since = now;
         next.prefill.reason = None;
         next.prefill.message = None;
-        next.prefill.paused = false;
         Some(next)
     }
 
@@ -393,11 +393,7 @@ mod tests {
         assert_eq!(paused.with_paused(false).as_ref(), Some(&s));
         let later = now("2026-01-02T00:00:00");
         let failed = paused.with_prefill_state(PrefillState::Failed, None, None, later.clone()).unwrap();
-        assert_eq!(failed.with_paused(false), None);
-        assert!(
-            !failed.with_prefill_again(later).unwrap().prefill.paused,
-            "who asks again wants it to go on"
-        );
+        assert!(!failed.prefill.paused && failed.with_paused(true).is_none());
         assert_eq!(subscription(false).with_paused(true), None);
     }
 

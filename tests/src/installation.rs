@@ -116,12 +116,14 @@ impl Installation {
         Producer::new(&self.client, &self.base, EVENTS)
     }
 
-    /// Sets the stand-in's faults.
+    /// Lets the stand-in take so many milliseconds for each object.
     ///
     /// # Errors
     /// It refuses.
-    pub async fn faults(&self, faults: &Value) -> Result<()> {
-        self.control("faults", faults).await
+    pub async fn slow_down(&self, get_delay_ms: u32) -> Result<()> {
+        let faults = json!({"get_delay_ms": get_delay_ms, "list_delay_ms": 0, "size_limit": null,
+                            "link_base": null, "link_headers": 0, "unloaded_modules": [], "rules": []});
+        self.control("faults", &faults).await
     }
 
     /// Lets the stand-in accept another password than the one that was installed.

@@ -87,9 +87,7 @@ async fn any_component_may_be_killed_at_any_time() -> Result<()> {
     let values = ["replicaCount.api=2", "replicaCount.dispatcher=2"];
     let hs = Installation::install("kills", 150, 4, &values).await?;
     // Slow enough that the prefill is killed in its middle.
-    hs.faults(&json!({"get_delay_ms": 150, "list_delay_ms": 0, "size_limit": null, "link_base": null,
-                      "link_headers": 0, "unloaded_modules": [], "rules": []}))
-        .await?;
+    hs.slow_down(150).await?;
     let mail = hs.register("mail", &["groups/group", "users/user"], true).await?;
     let producer = hs.producer();
     mail.await_prefill("running").await?;
@@ -173,9 +171,7 @@ async fn without_jobs_a_worker_fills_the_queue() -> Result<()> {
 #[tokio::test]
 async fn no_more_jobs_run_at_once_than_are_admitted() -> Result<()> {
     let hs = Installation::install("admission", 40, 2, &["controller.config.maxRunningPrefills=1"]).await?;
-    hs.faults(&json!({"get_delay_ms": 100, "list_delay_ms": 0, "size_limit": null, "link_base": null,
-                      "link_headers": 0, "unloaded_modules": [], "rules": []}))
-        .await?;
+    hs.slow_down(100).await?;
     let mut consumers = Vec::new();
     for n in 0..3 {
         consumers.push(hs.register(&format!("app{n}"), &["users/user"], true).await?);
@@ -227,9 +223,7 @@ async fn prefills_are_operated_by_kubectl_as_documented_and_by_the_api() -> Resu
     let mail = hs.register("mail", &["users/user"], true).await?;
     mail.await_prefill("failed").await?;
     hs.udm_password(None).await?;
-    hs.faults(&json!({"get_delay_ms": 4000, "list_delay_ms": 0, "size_limit": null, "link_base": null,
-                      "link_headers": 0, "unloaded_modules": [], "rules": []}))
-        .await?;
+    hs.slow_down(10000).await?;
     let wiki = hs.register("wiki", &["users/user"], true).await?;
     wiki.await_prefill("running").await?;
     let chat = hs.register("chat", &["users/user"], true).await?;
@@ -265,9 +259,7 @@ async fn prefills_are_operated_by_kubectl_as_documented_and_by_the_api() -> Resu
     wiki.ask_for_prefill("/pause").await?;
     reason_is(&wiki, "running", json!("Paused")).await?;
     assert_eq!(hs.job("wiki", 1)?["spec"]["suspend"], true);
-    hs.faults(&json!({"get_delay_ms": 0, "list_delay_ms": 0, "size_limit": null, "link_base": null,
-                      "link_headers": 0, "unloaded_modules": [], "rules": []}))
-        .await?;
+    hs.slow_down(0).await?;
     chat.await_prefill("done").await?;
     mail.await_prefill("done").await?;
     assert_eq!(wiki.prefill().await?["reason"], "Paused");
@@ -311,9 +303,7 @@ fn signal(pid: &str, signal: &str) -> Result<()> {
 #[tokio::test]
 async fn a_pod_that_comes_back_from_behind_a_partition_changes_nothing() -> Result<()> {
     let hs = Installation::install("partition", 100, 2, &[]).await?;
-    let slow = json!({"get_delay_ms": 200, "list_delay_ms": 0, "size_limit": null, "link_base": null,
-                      "link_headers": 0, "unloaded_modules": [], "rules": []});
-    hs.faults(&slow).await?;
+    hs.slow_down(2000).await?;
     let mail = hs.register("mail", &["users/user"], true).await?;
     mail.await_prefill("running").await?;
     let job = hs.job("mail", 1)?["metadata"]["name"].as_str().context("no name")?.to_owned();
@@ -347,9 +337,7 @@ async fn a_pod_that_comes_back_from_behind_a_partition_changes_nothing() -> Resu
 #[tokio::test]
 async fn removed_in_the_middle_of_its_prefill_leaves_nothing_behind() -> Result<()> {
     let hs = Installation::install("removed", 100, 2, &[]).await?;
-    hs.faults(&json!({"get_delay_ms": 200, "list_delay_ms": 0, "size_limit": null, "link_base": null,
-                      "link_headers": 0, "unloaded_modules": [], "rules": []}))
-        .await?;
+    hs.slow_down(1000).await?;
     let mail = hs.register("mail", &["users/user"], true).await?;
     mail.await_prefill("running").await?;
     mail.remove().await?;

@@ -199,3 +199,72 @@ async fn a_job_is_admitted_only_as_it_was_looked_at() {
     assert_eq!(asked.body["spec"], json!({"suspend": false}));
     assert!(asked.body["metadata"]["annotations"][annotations::ADMITTED_AT].is_string());
 }
+
+#[tokio::test]
+async fn a_job_that_cant_be_made_says_why_and_is_tried_again() {
+    for (message, expected) in [
+        ("jobs.batch is forbidden: exceeded quota: q", Reason::QuotaExceeded),
+        ("admission webhook denied the request", Reason::PodRefused),
+    ] {
+        let refusal = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 403,
+                             "reason": "Forbidden", "message": message});
+        let scene = Scene::new(move |_| Answer::Json(403, refusal.clone())).await;
+        let error = scene.actor.act(&Action::CreateJob(scene.task())).await.unwrap_err();
+        assert!(!error.is_transient(), "{error:?}");
+        let prefill = scene.current().await.prefill;
+        assert_eq!((prefill.state, prefill.reason), (PrefillState::Pending, Some(expected)));
+        assert_eq!(prefill.message.as_deref(), Some(message));
+    }
+    // What may pass in a moment is no reason.
+    let scene = Scene::new(|_| status(429, "TooManyRequests")).await;
+    assert!(scene.actor.act(&Action::CreateJob(scene.task())).await.is_err());
+    assert_eq!(scene.current().await.prefill.reason, None);
+}
+
+/// The API server has the Job in version 9, with that request.
+async fn with_request(asked: &'static str) -> Scene {
+    Scene::new(move |request: &Asked| match request.method.as_str() {
+        "PATCH" if request.body["metadata"]["resourceVersion"] != "9" => status(409, "Conflict"),
+        "PATCH" => Answer::Json(200, json!({"metadata": {}})),
+        _ => Answer::Json(
+            200,
+            json!({"metadata": {"uid": "u", "resourceVersion": "9",
+                                "annotations": {annotations::REQUEST: asked}}}),
+        ),
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_request_is_dealt_with_although_its_job_has_changed_meanwhile() {
+    let scene = with_request("pause").await;
+    let pause = Action::Obey { job: scene.job(), request: crate::decide::Request::Pause };
+    scene.actor.act(&pause).await.unwrap();
+    assert!(scene.current().await.prefill.paused);
+    let name = scene.job().identity.job_name();
+    let job = format!("/apis/batch/v1/namespaces/test/jobs/{name}");
+    assert_eq!(scene.asked(), [format!("PATCH {job}"), format!("GET {job}"), format!("PATCH {job}")]);
+}
+
+#[tokio::test]
+async fn a_request_that_has_taken_the_place_of_another_is_not_taken_away() {
+    let scene = with_request("resume").await;
+    let pause = Action::Obey { job: scene.job(), request: crate::decide::Request::Pause };
+    scene.actor.act(&pause).await.unwrap();
+    assert_eq!(scene.asked().len(), 2, "no second PATCH: {:?}", scene.asked());
+}
+
+#[tokio::test]
+async fn a_cancelled_attempt_can_not_seal_any_more() {
+    let scene = with_request("cancel").await;
+    let queue = scene.broker.queue(&scene.entry.name, scene.entry.incarnation);
+    queue.create(&scene.entry).await.unwrap();
+    let broker::Claimed::Holder(mut holder) = queue.claim_fence(1, 1, "pod").await.unwrap() else {
+        panic!("the fence is free")
+    };
+    let cancel = Action::Obey { job: scene.job(), request: crate::decide::Request::Cancel };
+    scene.actor.act(&cancel).await.unwrap();
+    assert!(holder.seal(model::Counts::default()).await.is_err());
+    let prefill = scene.current().await.prefill;
+    assert_eq!((prefill.state, prefill.reason), (PrefillState::Failed, Some(Reason::Cancelled)));
+}

@@ -65,7 +65,9 @@ fn jobs() -> Vec<Change> {
     let mut jobs: Vec<Change> = vec![Box::new(|world| world)];
     for (incarnation, attempt) in [(MINE, 1), (MINE, 2), (OTHER, 1)] {
         for (suspended, admitted) in [(true, false), (true, true), (false, true), (false, false)] {
-            for (name, pods) in pods() {
+            // One of another incarnation is unwanted, whatever it does.
+            let pods_that_matter = if incarnation == OTHER { 1 } else { usize::MAX };
+            for (name, pods) in pods().into_iter().take(pods_that_matter) {
                 for fate in
                     [Fate::Open, Fate::Complete, Fate::Failed { reason: name.into(), message: name.into() }]
                 {

@@ -49,6 +49,21 @@ async fn a_job_suspended_by_hand_stays_suspended_until_it_is_resumed_by_hand() -
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_job_resumed_by_hand_runs_before_its_turn_and_is_suspended_by_hand_only() -> Result<()> {
+    let world = Controlled::start("ctl-resumed", waiting_pod(), quick(), 0).await?;
+    let mail = world.subscribe_and_activate("mail").await?;
+    mail.expect_shown(1, Pending, Some(Reason::Queued)).await?;
+    mail.patch_job(1, &json!({"spec": {"suspend": false}}))?;
+    mail.expect_shown(1, Running, None).await?;
+    mail.await_job("it counts as admitted", 1, |job| {
+        job["metadata"]["annotations"]["headstart/admitted-at"].is_string()
+    })
+    .await?;
+    mail.patch_job(1, &json!({"spec": {"suspend": true}}))?;
+    mail.expect_shown(1, Running, Some(Reason::Suspended)).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn labels_changed_by_hand_are_put_right_and_nothing_is_lost_or_made_twice() -> Result<()> {
     let world = Controlled::start("ctl-labels", waiting_pod(), quick(), 2).await?;
     let mail = world.subscribe("mail").await?;
