@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::{self, kv, stream};
+use async_nats::jetstream::{self, stream};
 use broker::testing::NatsServer;
 use futures::StreamExt;
 
@@ -48,11 +48,18 @@ async fn listener_and_transformer_can_do_their_work() {
         assert_eq!(message.payload, change);
         message.double_ack().await.unwrap();
     }
-    let bucket = kv::Config { bucket: "CACHE".to_owned(), ..kv::Config::default() };
-    let cache = transformer.create_key_value(bucket).await.unwrap();
-    cache.put("3f1d", "{}".into()).await.unwrap();
-    assert_eq!(cache.get("3f1d").await.unwrap().unwrap(), "{}");
-    cache.delete("3f1d").await.unwrap();
+    // As the Python client makes a bucket: without direct gets.
+    let bucket = stream::Config {
+        name: "KV_CACHE".to_owned(),
+        subjects: vec!["$KV.CACHE.>".to_owned()],
+        max_messages_per_subject: 1,
+        allow_rollup: true,
+        deny_delete: true,
+        ..stream::Config::default()
+    };
+    let cache = transformer.create_stream(bucket).await.unwrap();
+    transformer.publish("$KV.CACHE.3f1d", "{}".into()).await.unwrap().await.unwrap();
+    assert_eq!(cache.get_last_raw_message_by_subject("$KV.CACHE.3f1d").await.unwrap().payload, "{}");
 }
 
 #[tokio::test]
@@ -70,6 +77,12 @@ async fn listener_and_transformer_reach_nothing_of_ours() {
             assert!(context.get_stream(stream).await.is_err(), "{user} looked at {stream}");
             assert!(context.delete_stream(stream).await.is_err(), "{user} deleted {stream}");
         }
+        // An answer goes wherever the asker says: nobody else may ask for one that is as it was stored.
+        let direct = context.get_stream_no_info("KV_CACHE").await.unwrap();
+        assert!(
+            direct.direct_get_last_for_subject("$KV.CACHE.3f1d").await.is_err(),
+            "{user} had a direct get"
+        );
         let own = stream::Config {
             name: "mine".to_owned(),
             subjects: vec!["*.main".to_owned()],

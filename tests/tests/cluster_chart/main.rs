@@ -15,12 +15,6 @@ use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(120);
 
-/// Slow enough that much can happen while a prefill runs.
-fn slow(delay_ms: u64) -> Value {
-    json!({"get_delay_ms": delay_ms, "list_delay_ms": 0, "size_limit": null, "link_base": null, "link_headers": 0,
-           "unloaded_modules": [], "rules": []})
-}
-
 /// Names of all that carries the release's label, without what Kubernetes makes by itself.
 fn left(namespace: &Namespace) -> Result<Vec<String>> {
     let kinds = "deployments,statefulsets,jobs,pods,services,configmaps,secrets,serviceaccounts,roles,rolebindings,\
@@ -87,7 +81,7 @@ async fn everything_on_works_and_leaves_only_the_volume() -> Result<()> {
     assert_eq!(portal.read(1).await?[0]["body"]["new"]["id"], "live");
 
     // A prefill that runs, and one that waits: neither outlives the release.
-    hs.faults(&slow(300)).await?;
+    hs.slow_down(300).await?;
     let running = hs.register("running", &["users/user"], true).await?;
     running.await_prefill("running").await?;
     hs.namespace.helm(&["uninstall", "hs", "--wait", "--timeout", "120s"])?;
@@ -113,13 +107,13 @@ async fn upgraded_from_the_former_version_while_a_prefill_runs() -> Result<()> {
     let former = Path::new(env!("CARGO_MANIFEST_DIR")).join("former/headstart-0.1.0.tgz");
     let namespace = Installation::prepare("upgrade", 120, 3)?;
     let hs = Installation::install_into(namespace, &former, None, &[]).await?;
-    hs.faults(&slow(400)).await?;
+    hs.slow_down(400).await?;
     let mail = hs.register("mail", &["groups/group", "users/user"], true).await?;
     mail.await_prefill("running").await?;
     hs.producer().send("users/user", "before").await?;
     Installation::upgrade(&hs.namespace, &chart(), &["replicaCount.api=2"]);
     hs.producer().send("users/user", "after").await?;
-    hs.faults(&slow(0)).await?;
+    hs.slow_down(0).await?;
     mail.await_prefill("done").await?;
     let messages = mail.read(4 + 120 + 2).await?;
     let topics: Vec<&str> = messages.iter().map(|m| m["topic"].as_str().unwrap()).collect();

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use e2e::{Installation, Namespace, eventually};
 use serde_json::{Value, json};
 
-use crate::{SOON, slow};
+use crate::SOON;
 
 /// Who, and what: verb, resource with its group, and the object's name where the Role gives one.
 type Call = (String, String, String);
@@ -100,7 +100,7 @@ async fn tour(hs: &Installation) -> Result<()> {
         other?.remove().await?;
     }
     // A Job that is deleted while it waits is made again, with its ConfigMap; what can't start explains itself by Events.
-    hs.faults(&slow(2000)).await?;
+    hs.slow_down(2000).await?;
     let first = hs.register("first", &["users/user"], true).await?;
     first.await_prefill("running").await?;
     let second = hs.register("second", &["users/user"], true).await?;
@@ -123,7 +123,7 @@ async fn tour(hs: &Installation) -> Result<()> {
             first.await_prefill(state).await?;
         }
     }
-    hs.faults(&slow(0)).await?;
+    hs.slow_down(0).await?;
     second.await_prefill("done").await?;
     let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"},
                        "spec": {"hard": {"count/pods": "1"}}});
