@@ -19,6 +19,7 @@ async fn set_aside(server: &Server, name: &str, origin: Origin, message: &[u8]) 
         incarnation: entry.incarnation,
         origin,
         reason: DeadLetterReason::TooLarge,
+        problem: None,
         topic: "users/user".into(),
         dn: Some("uid=a".into()),
         size: message.len() as u64,

@@ -4,14 +4,12 @@ use std::time::Duration;
 
 use broker::{Broker, Claimed, FenceHolder, Queue};
 use bytes::Bytes;
-use model::{
-    Body, Counts, DeadLetter, DeadLetterReason, ExitCode, Message, Origin, PrefillTask, Publisher, Reason,
-    Timestamp, UDM_REALM,
-};
-use tokio::sync::mpsc;
+use model::{Body, Counts, ExitCode, Message, PrefillTask, Publisher, Reason, Timestamp, UDM_REALM};
+use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    dead_letter,
     outcome::{Failure, Outcome, gone},
     progress::Teller,
     seam::SeamWatch,
@@ -22,7 +20,11 @@ use crate::{
 const BATCH_MESSAGES: usize = 500;
 /// Bytes after which a batch is written although it has room: the server holds it in memory.
 const BATCH_BYTES: usize = 4 << 20;
-/// Objects that wait between source and queue: back-pressure both ways.
+/// How long a batch may wait for more: a batch costs a sync of the disk, however small it is.
+const BATCH_WAITS: Duration = Duration::from_millis(100);
+/// Bytes of a message besides its object, roughly.
+const ENVELOPE: usize = 256;
+/// Objects that wait between source and queue: back-pressure both ways. The source bounds their bytes.
 const CHANNEL: usize = 2 * BATCH_MESSAGES;
 
 /// Runs one attempt to its end. `holder` names the pod or worker, for people. Cancelling `shutdown` ends it cleanly
@@ -111,7 +113,7 @@ async fn fill(
                 let (subscription, events) = (&task.subscription, contained.len());
                 tracing::info!(%subscription, attempt = task.attempt, events, "the prefill holds these live events already");
             }
-            match fence.seal_leaving_out(counts, contained).await {
+            match fence.seal_leaving_out(counts.clone(), contained).await {
                 Ok(()) => Outcome::Done(Some(counts)),
                 Err(error) => error.into(),
             }
@@ -131,15 +133,13 @@ async fn write_all(
 ) -> Result<Counts, Outcome> {
     let mut counts = Counts::default();
     let mut received = Vec::with_capacity(BATCH_MESSAGES);
-    let mut batch = Batch::default();
+    let mut batch = Batch::new();
     loop {
-        let more = tokio::select! {
+        let arrived = tokio::select! {
             () = shutdown.cancelled() => return Err(Outcome::Failed(stopped())),
-            more = events.recv_many(&mut received, BATCH_MESSAGES) => more,
+            arrived = events.recv_many(&mut received, BATCH_MESSAGES - batch.messages.len()) => Some(arrived),
+            () = tokio::time::sleep_until(batch.due), if !batch.is_empty() => None,
         };
-        if more == 0 {
-            return Ok(counts);
-        }
         for event in received.drain(..) {
             match event {
                 SourceEvent::Object(object) => {
@@ -150,13 +150,25 @@ async fn write_all(
                     let as_of = object.as_of;
                     let (topic, payload) = message(object, index)?;
                     if payload.len() > broker.largest_message() {
-                        set_aside(broker, task, topic, &payload).await?;
+                        dead_letter::too_large(broker, task, topic, &payload).await?;
+                        counts.set_aside += 1;
                     } else {
                         seam.wrote(as_of, &payload);
                         batch.push(payload);
                     }
                 }
                 SourceEvent::Skipped { .. } => counts.skipped += 1,
+                SourceEvent::Broken { topic, dn, problem } => {
+                    dead_letter::unreadable(broker, task, topic, dn, problem).await?;
+                    counts.set_aside += 1;
+                }
+                SourceEvent::NoModule { topic } => {
+                    tracing::warn!(
+                        subscription = %task.subscription, topic,
+                        "no module of the directory matches the topic, which is left out"
+                    );
+                    counts.missing.push(topic);
+                }
                 SourceEvent::TopicStarted { topic, total } => teller.update(|tally| {
                     tally.topic = Some(topic.into());
                     tally.total = total.map(|n| tally.total.unwrap_or(0) + n).or(tally.total);
@@ -165,31 +177,56 @@ async fn write_all(
                 SourceEvent::Retrying { error } => teller.update(|tally| tally.error = Some(error.into())),
             }
         }
-        batch.write(fence, &mut counts).await?;
+        let ended = arrived == Some(0);
+        if ended || arrived.is_none() || batch.is_full() {
+            batch.write(fence, &mut counts).await?;
+        }
         teller.update(|tally| {
             if tally.done < counts.messages {
                 tally.error = None;
             }
             tally.done = counts.messages;
             tally.skipped = counts.skipped;
+            tally.set_aside = counts.set_aside;
+            tally.missing.clone_from(&counts.missing);
         });
+        if ended {
+            return Ok(counts);
+        }
     }
 }
 
-#[derive(Default)]
+/// Messages that are written together, sooner or later.
 struct Batch {
     messages: Vec<Bytes>,
     bytes: usize,
+    /// When it is written although there is room.
+    due: Instant,
 }
 
 impl Batch {
+    fn new() -> Self {
+        Self { messages: Vec::new(), bytes: 0, due: Instant::now() }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    fn is_full(&self) -> bool {
+        self.messages.len() >= BATCH_MESSAGES || self.bytes >= BATCH_BYTES
+    }
+
     fn push(&mut self, message: Bytes) {
+        if self.is_empty() {
+            self.due = Instant::now() + BATCH_WAITS;
+        }
         self.bytes += message.len();
         self.messages.push(message);
     }
 
     async fn write(&mut self, fence: &mut FenceHolder, counts: &mut Counts) -> Result<(), Outcome> {
-        if self.messages.is_empty() {
+        if self.is_empty() {
             return Ok(());
         }
         fence.write(counts.messages + 1, &self.messages).await?;
@@ -202,6 +239,7 @@ impl Batch {
 
 /// The message of an object, as consumers know it.
 fn message(object: SnapshotObject, index: u64) -> Result<(String, Bytes), Outcome> {
+    let length = object.object.get().len();
     let message = Message {
         publisher_name: Publisher::UdmPreFill,
         ts: Timestamp::naive_utc(jiff::Timestamp::now()),
@@ -209,37 +247,13 @@ fn message(object: SnapshotObject, index: u64) -> Result<(String, Bytes), Outcom
         topic: object.topic,
         body: Body::snapshot(object.object),
     };
-    match serde_json::to_vec(&message) {
-        Ok(payload) => Ok((message.topic, Bytes::from(payload))),
+    // At once as long as it will be: a group of everybody must not be doubled while it grows.
+    let mut payload = Vec::with_capacity(length + ENVELOPE);
+    match serde_json::to_writer(&mut payload, &message) {
+        Ok(()) => Ok((message.topic, Bytes::from(payload))),
         Err(error) => {
             let text = format!("object {index} ({}) can't be written: {error}", message.topic);
             Err(Outcome::Failed(Failure::permanent(ExitCode::BadData, Reason::BadData, text)))
         }
     }
-}
-
-/// An object that NATS can't carry is set aside: one huge group must not keep everybody from everything.
-async fn set_aside(
-    broker: &Broker,
-    task: &PrefillTask,
-    topic: String,
-    payload: &[u8],
-) -> Result<(), Outcome> {
-    let (size, limit) = (payload.len() as u64, broker.largest_message() as u64);
-    let letter = DeadLetter {
-        incarnation: task.incarnation,
-        origin: Origin::Prefill { attempt: task.attempt },
-        reason: DeadLetterReason::TooLarge,
-        dn: Message::dn(payload),
-        topic,
-        size,
-        limit,
-        at: Timestamp::from_utc(jiff::Timestamp::now()),
-    };
-    tracing::warn!(
-        subscription = %task.subscription, topic = letter.topic, dn = letter.dn, size, limit,
-        "an object is larger than NATS carries and is set aside; raise max_payload and send it again"
-    );
-    let set = broker.dead_letters().set_aside(&task.subscription, &letter, payload).await;
-    set.map_err(|error| Outcome::Failed(Failure::from(error)))
 }

@@ -14,6 +14,7 @@
 //! checkpoint shows the round, so no list can be older than the first live event. The engine needs no Kubernetes API.
 
 pub mod attempt;
+mod dead_letter;
 pub mod job;
 mod outcome;
 mod progress;

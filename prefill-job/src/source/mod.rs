@@ -10,7 +10,7 @@
 //! object's bytes are those of the source, less `_links`. A type is read once, at the first topic that matches it,
 //! and its topic is the object's own `objectType`: the word that live events carry. What vanished between list and
 //! read is skipped, because its deletion is in the queue behind the prefill. Nothing is left out in silence: a
-//! source that can't bring all of it ends with an error.
+//! source that can't bring all of it ends with an error, or says what it left out where it was told to.
 
 pub mod dump;
 mod error;
@@ -73,6 +73,20 @@ pub enum SourceEvent {
     /// One object of the type that was started last is not there any more.
     Skipped {
         /// The type.
+        topic: String,
+    },
+    /// One object of the type that was started last is listed but can't be read, and is left out on request.
+    Broken {
+        /// The type.
+        topic: String,
+        /// Its DN.
+        dn: String,
+        /// What is wrong, without names of people.
+        problem: String,
+    },
+    /// The directory knows no type that a requested topic matches, and the topic is left out on request.
+    NoModule {
+        /// As it was requested.
         topic: String,
     },
     /// That was all of the type.
