@@ -70,7 +70,7 @@ async fn objects_a_second() {
         let credentials =
             Credentials::Basic { username: "cn=admin".to_owned(), password: "univention".into() };
         let mut config = Config::new(udm.base_url(), credentials);
-        config.concurrency = concurrency;
+        config.concurrency_max = concurrency;
         let name = format!("UDM, {delay_ms} ms, {concurrency} at once");
         measure(&name, Source::Udm(Udm::new(config).unwrap())).await;
     }

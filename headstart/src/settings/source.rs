@@ -61,10 +61,10 @@ impl SourceAddress {
                 format!("can't read the certificates {} (--udm-ca-file, UDM_CA_FILE)", path.display())
             })?),
         };
-        let concurrency = usize::from(udm.udm_concurrency);
+        let concurrency_max = usize::from(udm.udm_concurrency);
         let reads_primary = udm.udm_reads_primary;
         let config =
-            udm::Config { concurrency, reads_primary, ca_pem, ..udm::Config::new(address, credentials) };
+            udm::Config { concurrency_max, reads_primary, ca_pem, ..udm::Config::new(address, credentials) };
         Ok(Source::Udm(udm::Udm::new(config)?))
     }
 }

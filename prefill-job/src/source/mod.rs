@@ -12,9 +12,11 @@
 //! read is skipped, because its deletion is in the queue behind the prefill. Nothing is left out in silence: a
 //! source that can't bring all of it ends with an error, or says what it left out where it was told to.
 
+mod cut;
 pub mod dump;
 mod error;
 mod object;
+mod outlet;
 mod plan;
 pub mod udm;
 
