@@ -3,6 +3,7 @@
 use std::{ffi::OsString, time::Duration};
 
 use anyhow::{Context, Result};
+use model::PrefillTask;
 use tokio::time::Instant;
 
 use super::Bench;
@@ -10,6 +11,7 @@ use crate::{
     installation::{Installation, remove},
     measure::{Aim, Row, Run, rate},
     payload,
+    process::Process,
     stand_in::{Directory, StandIn},
 };
 
@@ -28,11 +30,21 @@ struct Took {
 }
 
 pub(super) async fn rows(bench: &Bench) -> Result<Vec<Row>> {
-    let installation = Installation::start(&bench.programs).await?;
+    let mut installation = Installation::start(&bench.programs).await?;
     let mut rows = from_udm(bench, &installation).await?;
-    rows.extend(from_dump(bench, &installation).await?);
-    rows.extend(by_size(bench, &installation).await?);
-    rows.push(memory(bench, &installation).await?);
+    rows.push(after_a_kill(bench, &installation).await?);
+    rows.push(from_dump(bench, &installation, "each write synced", None).await?);
+    // The disk is measured above; here it is what is in front of it.
+    let more = installation
+        .while_filling(async |installation| {
+            let fast = from_dump(bench, installation, "writes not synced one by one", Some(20_000.0)).await?;
+            let mut rows = vec![fast];
+            rows.extend(by_size(bench, installation).await?);
+            rows.push(memory(bench, installation).await?);
+            Ok(rows)
+        })
+        .await?;
+    rows.extend(more);
     Ok(rows)
 }
 
@@ -120,7 +132,7 @@ async fn from_udm(bench: &Bench, installation: &Installation) -> Result<Vec<Row>
 }
 
 /// Beside atomic batches alone.
-async fn from_dump(bench: &Bench, installation: &Installation) -> Result<Vec<Row>> {
+async fn from_dump(bench: &Bench, installation: &Installation, how: &str, least: Option<f64>) -> Result<Row> {
     let directory = Directory {
         users: bench.amount(60_000, 20_000) as u32,
         members: Some(1_000),
@@ -134,12 +146,7 @@ async fn from_dump(bench: &Bench, installation: &Installation) -> Result<Vec<Row
     let variables = [("SOURCE", file.into())];
     let payload = payload::event("users/user", 0, each);
     let raw = installation.raw().await?;
-    let mut peaks = Vec::new();
-    let ours = async || {
-        let took = prefill(installation, USERS, directory.users, &variables).await?;
-        peaks.push(Run::alone(took.peak_mib));
-        Ok(took.rate)
-    };
+    let ours = async || Ok(prefill(installation, USERS, directory.users, &variables).await?.rate);
     let batches = async || {
         let (stream, batch) = ("rawprefill", 499);
         raw.create_stream(stream, &[format!("{stream}.copied"), format!("{stream}.main")]).await?;
@@ -152,13 +159,55 @@ async fn from_dump(bench: &Bench, installation: &Installation) -> Result<Vec<Row
         raw.delete_stream(stream).await?;
         Ok(rate)
     };
-    let runs = bench.pairs("dump", ours, batches).await?;
-    Ok(vec![
-        Row::new(format!("dump, {} users of {each} bytes", directory.users), "objects/s", runs)
-            .aim(Aim::AtLeast(20_000.0))
-            .aim(Aim::OfRaw(0.6)),
-        Row::new("dump: peak memory", "MiB", peaks).aim(Aim::AtMost(PEAK_MIB)),
-    ])
+    let runs = bench.pairs(&format!("dump, {how}"), ours, batches).await?;
+    let name = format!("dump of {} users of {each} bytes, {how}", directory.users);
+    let row = Row::new(name, "objects/s", runs).aim(Aim::OfRaw(0.6));
+    Ok(match least {
+        Some(least) => row.aim(Aim::AtLeast(least)),
+        None => row,
+    })
+}
+
+/// A pod that is killed when nine objects in ten are in the queue, and the next pod, beside one that begins anew.
+async fn after_a_kill(bench: &Bench, installation: &Installation) -> Result<Row> {
+    let directory = Directory { users: bench.amount(100_000, 5_000) as u32, ..Directory::default() };
+    let udm = directory.serve(&bench.programs).await?;
+    let anew = f64::from(directory.users)
+        / prefill(installation, USERS, directory.users, &of_udm(&udm, None)).await?.rate;
+    let task = installation.ask_for_prefill("killed", USERS).await?;
+    let mut process = installation.start_prefill(&task, &of_udm(&udm, None))?;
+    let enough = u64::from(directory.users) / 10 * 9;
+    written(installation, &task, &mut process, enough).await?;
+    process.kill()?;
+    let began = Instant::now();
+    installation.start_prefill(&task, &of_udm(&udm, None))?.ends_well(ENDS_WITHIN).await?;
+    let went_on = began.elapsed().as_secs_f64();
+    remove(&mut installation.admin().await?, "killed").await?;
+    bench.say(&format!(
+        "killed at 90 % of {}: went on in {went_on:.1} s, anew takes {anew:.1} s",
+        directory.users
+    ));
+    let name = format!("after a kill at 90 % of {} users, until the next pod is done", directory.users);
+    let mut row = Row::new(name, "s", vec![Run::pair(went_on, anew)]);
+    row.note = Some("raw is a prefill from the beginning".to_owned());
+    Ok(row)
+}
+
+/// Waits until so many messages are in the queue.
+async fn written(
+    installation: &Installation,
+    task: &PrefillTask,
+    process: &mut Process,
+    messages: u64,
+) -> Result<()> {
+    let queue = installation.broker().await?.queue(&task.subscription, task.incarnation);
+    let began = Instant::now();
+    while queue.pending().await?.is_none_or(|pending| pending.prefill < messages) {
+        process.check()?;
+        anyhow::ensure!(began.elapsed() < ENDS_WITHIN, "no users come");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
 }
 
 /// From a thousand objects to a million: as many times as long, and no more memory.
@@ -198,13 +247,8 @@ async fn memory(bench: &Bench, installation: &Installation) -> Result<Row> {
     let task = installation.ask_for_prefill("large", &["groups/group", "users/user"]).await?;
     let queue = installation.broker().await?.queue(&task.subscription, task.incarnation);
     let mut process = installation.start_prefill(&task, &of_udm(&udm, None))?;
-    let began = Instant::now();
     // The group is in before the list of the users is asked for.
-    while queue.pending().await?.is_none_or(|pending| pending.prefill < 2_000) {
-        process.check()?;
-        anyhow::ensure!(began.elapsed() < ENDS_WITHIN, "no users come");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    written(installation, &task, &mut process, 2_000).await?;
     tokio::time::sleep(reads).await;
     process.check()?;
     let peak = process.peak_mib()?;

@@ -1,7 +1,8 @@
 //! How many objects to ask for at once: found from what the answers take. Decisions only, no clock and no network.
 //!
-//! One more at a time while answers take hardly longer than at few requests; fewer when they take much longer, since
-//! they then only wait for each other; half when UDM, or what stands before it, pushes back. Now and then a few
+//! One more at a time while answers take hardly longer than at few requests, and a quarter more as long as that was
+//! never otherwise; fewer when they take much longer, since they then only wait for each other; half when UDM, or what
+//! stands before it, pushes back. Now and then a few
 //! requests alone tell anew what an answer takes when nobody waits, because that changes with load and type.
 
 use std::time::Duration;
@@ -41,6 +42,8 @@ pub(super) struct Limiter {
     limit_max: usize,
     /// What an answer takes when nobody waits.
     alone: Option<Duration>,
+    /// Did more at once never make answers slower until now?
+    starting: bool,
     /// While looking at lone answers: the limit to return to.
     returning_to: Option<usize>,
     decisions_to_look: u32,
@@ -60,6 +63,7 @@ impl Limiter {
             limit: START.min(limit_max),
             limit_max,
             alone: None,
+            starting: true,
             returning_to: None,
             decisions_to_look: FIRST_LOOK,
             changed_at: Duration::ZERO,
@@ -95,6 +99,7 @@ impl Limiter {
             Seen::PushedBack if asked >= self.pushed_at => {
                 let limit = self.returning_to.take().unwrap_or(self.limit);
                 self.pushed_at = now;
+                self.starting = false;
                 self.set((limit / 2).max(1), now);
             }
             Seen::Answered { .. } | Seen::PushedBack => {}
@@ -115,13 +120,16 @@ impl Limiter {
             _ => median,
         };
         self.alone = Some(alone);
+        let hardly_longer = median * 8 <= alone * MORE_UP_TO;
+        self.starting &= hardly_longer;
         self.decisions_to_look = self.decisions_to_look.saturating_sub(1);
-        let limit = match median * 8 {
-            eighths if eighths > alone * FEWER_ABOVE => {
-                self.limit - (self.limit / 8).max(1).min(self.limit - 1)
-            }
-            eighths if eighths <= alone * MORE_UP_TO && busy => (self.limit + 1).min(self.limit_max),
-            _ => self.limit,
+        let limit = if median * 8 > alone * FEWER_ABOVE {
+            self.limit - (self.limit / 8).max(1).min(self.limit - 1)
+        } else if hardly_longer && busy {
+            let more = if self.starting { self.limit / 4 } else { 1 };
+            (self.limit + more.max(1)).min(self.limit_max)
+        } else {
+            self.limit
         };
         self.set(limit, now);
         if self.decisions_to_look == 0 {
@@ -174,10 +182,22 @@ mod tests {
             ("much longer: an eighth less", 10_001, true, 7),
             ("nobody asks for more: as it is", 5_000, false, 8),
         ] {
-            let mut limiter = Limiter { limit: 8, alone: Some(us(5_000)), ..Limiter::new(64) };
+            let starting = false;
+            let mut limiter = Limiter { limit: 8, alone: Some(us(5_000)), starting, ..Limiter::new(64) };
             answers(&mut limiter, us(took_us), full, us(1));
             assert_eq!(limiter.limit(), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn a_quarter_more_until_that_makes_answers_slower_for_the_first_time() {
+        let mut limiter = Limiter { decisions_to_look: 1000, ..Limiter::new(64) };
+        let mut limits = Vec::new();
+        for (n, took_us) in [5_000, 5_000, 5_000, 5_000, 5_000, 5_000, 8_000, 5_000].into_iter().enumerate() {
+            answers(&mut limiter, us(took_us), true, us(n as u64 + 1));
+            limits.push(limiter.limit());
+        }
+        assert_eq!(limits, [5, 6, 7, 8, 10, 12, 12, 13]);
     }
 
     #[test]
@@ -207,7 +227,8 @@ mod tests {
 
     #[test]
     fn what_was_asked_under_another_limit_does_not_count() {
-        let mut limiter = Limiter { limit: 8, alone: Some(us(5_000)), ..Limiter::new(64) };
+        let starting = false;
+        let mut limiter = Limiter { limit: 8, alone: Some(us(5_000)), starting, ..Limiter::new(64) };
         answers(&mut limiter, us(5_000), true, us(10));
         assert_eq!((limiter.limit(), limiter.changed_at), (9, us(10)));
         for _ in 0..100 {
@@ -224,7 +245,7 @@ mod tests {
         answers(&mut limiter, us(30_000), true, us(2));
         assert_eq!((limiter.limit(), limiter.alone), (20, Some(us(30_000))));
         answers(&mut limiter, us(31_000), true, us(3));
-        assert_eq!(limiter.limit(), 21);
+        assert_eq!(limiter.limit(), 25);
     }
 
     /// A UDM: an answer takes `alone_us`, of which `serial_us` for one request at a time in each of `pods`; the serial
