@@ -6,7 +6,7 @@ use axum::{
     response::Response,
 };
 use broker::StoredDeadLetter;
-use model::{DeadLetter, Lifecycle, Subscription};
+use model::{DeadLetter, DeadLetterReason, Lifecycle, Subscription};
 use serde::Serialize;
 
 use crate::{
@@ -65,8 +65,14 @@ pub(crate) async fn redeliver(
         return Err(ApiError::Conflict(format!("The subscription {name} is not ready")));
     }
     let Some(message) = app.broker.dead_letters().message(&stored).await? else {
+        let when = match stored.letter.reason {
+            DeadLetterReason::TooLarge => "when NATS carries more",
+            DeadLetterReason::Unreadable => {
+                "when the directory can show the object; a change of it comes by itself"
+            }
+        };
         return Err(ApiError::Conflict(format!(
-            "Only the record of dead letter {id} was kept: ask for the prefill again when NATS carries more"
+            "Only the record of dead letter {id} was kept: ask for the prefill again {when}"
         )));
     };
     let limit = app.broker.largest_message();

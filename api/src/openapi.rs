@@ -399,9 +399,13 @@ fn schemas() -> Value {
             "reason": {"type": ["string", "null"]}, "message": {"type": ["string", "null"]},
             "boundary_known": {"type": "boolean"},
             "job": {"type": ["string", "null"], "description": "Name of its Job in Kubernetes"},
-            "progress": {"anyOf": [{"type": "null"}, object(&["done", "skipped", "rate"], json!({
+            "progress": {"anyOf": [{"type": "null"}, object(&["done", "skipped", "set_aside", "missing", "rate"], json!({
                 "topic": {"type": ["string", "null"]}, "done": count, "total": {"type": ["integer", "null"]},
-                "skipped": count, "rate": {"type": "number", "description": "Objects a second"},
+                "skipped": count,
+                "set_aside": {"type": "integer", "description": "Objects that are dead letters now"},
+                "missing": {"type": "array", "items": text, "description": "Topics that are left out: the directory \
+                    knows no such object type"},
+                "rate": {"type": "number", "description": "Objects a second"},
                 "eta": {"type": ["number", "null"], "description": "Seconds until it is done, at that rate"},
                 "error": {"type": ["string", "null"], "description": "What is being tried again"},
             }))]},
@@ -417,7 +421,8 @@ fn schemas() -> Value {
         })),
         "DeadLetter": object(&["id", "kept", "origin", "reason", "topic", "size", "limit", "at"], json!({
             "id": count, "kept": {"type": "boolean", "description": "Can it be sent again?"},
-            "origin": {"type": "object"}, "reason": {"enum": ["TooLarge"]}, "topic": text, "dn": text,
+            "origin": {"type": "object"}, "reason": {"enum": ["TooLarge", "Unreadable"]}, "topic": text, "dn": text,
+            "problem": {"type": "string", "description": "What was wrong, where the reason alone does not tell"},
             "size": {"type": "integer", "description": "Bytes"},
             "limit": {"type": "integer", "description": "Bytes that NATS carried then"},
             "at": {"type": "string", "format": "date-time"}, "incarnation": text,

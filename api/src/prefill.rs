@@ -50,6 +50,8 @@ struct ProgressView<'a> {
     done: u64,
     total: Option<u64>,
     skipped: u64,
+    set_aside: u64,
+    missing: &'a [String],
     rate: f64,
     /// Seconds until it is done, at that rate.
     eta: Option<f64>,
@@ -84,6 +86,8 @@ impl<'a> PrefillView<'a> {
                 done: p.done,
                 total: p.total,
                 skipped: p.skipped,
+                set_aside: p.set_aside,
+                missing: &p.missing,
                 rate: p.rate,
                 eta: p.eta(),
                 error: p.error.as_deref(),

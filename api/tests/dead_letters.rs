@@ -19,6 +19,7 @@ async fn set_aside(server: &Server, name: &str, origin: Origin, message: &[u8]) 
         incarnation: entry.incarnation,
         origin,
         reason: DeadLetterReason::TooLarge,
+        problem: None,
         topic: "users/user".into(),
         dn: Some("uid=a".into()),
         size: message.len() as u64,
@@ -87,6 +88,33 @@ async fn what_still_does_not_fit_stays() {
     assert!(list(&server).await.is_empty());
     let bad = server.send(Method::DELETE, &format!("{PATH}/x"), MAIL, None).await;
     assert_eq!(bad.status, StatusCode::UNPROCESSABLE_ENTITY);
+}
+
+#[tokio::test]
+async fn what_the_directory_can_not_show_is_told_and_can_not_be_sent_again() {
+    let server = Server::start().await;
+    server.register("mail", &["users/user"], true).await;
+    let name: SubscriptionName = "mail".parse().unwrap();
+    let entry = server.broker.registry().subscription(&name).await.unwrap().unwrap().value;
+    let letter = DeadLetter {
+        incarnation: entry.incarnation,
+        origin: Origin::Prefill { attempt: entry.prefill.attempt },
+        reason: DeadLetterReason::Unreadable,
+        problem: Some("status 500".into()),
+        topic: "users/user".into(),
+        dn: Some("uid=a".into()),
+        size: 0,
+        limit: 0,
+        at: "2026-01-01T00:00:00".parse().unwrap(),
+    };
+    server.broker.dead_letters().set_aside(&name, &letter, &[]).await.unwrap();
+    let shown = list(&server).await;
+    let [letter] = shown.as_slice() else { panic!("{shown:?}") };
+    assert_eq!((&letter["reason"], &letter["problem"]), (&json!("Unreadable"), &json!("status 500")));
+    assert_eq!((&letter["kept"], &letter["dn"]), (&json!(false), &json!("uid=a")));
+    let refused = server.send(Method::POST, &format!("{PATH}/{}/redelivery", letter["id"]), MAIL, None).await;
+    assert_eq!(refused.status, StatusCode::CONFLICT);
+    assert!(refused.text.contains("when the directory can show the object"), "{}", refused.text);
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use broker::{Broker, Copier, Copy, NatsConfig};
 use futures::{TryStreamExt, stream};
-use model::SubscriptionName;
+use model::{PrefillTask, SubscriptionName};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
@@ -40,6 +40,8 @@ pub struct Programs {
     pub headstart: PathBuf,
     /// `nats-server`.
     pub nats_server: PathBuf,
+    /// `stand-in-udm`.
+    pub stand_in: PathBuf,
     /// Dump of a directory, for prefills.
     pub dump: PathBuf,
     /// Where folders are made: on a disk, not in memory.
@@ -116,6 +118,34 @@ impl Installation {
         )?;
         await_ready(address, &mut process).await?;
         Ok((process, address))
+    }
+
+    /// Registers a consumer that asks for a prefill of these topics, waits until it may begin, and answers its task.
+    pub async fn ask_for_prefill(&self, name: &str, topics: &[&str]) -> Result<PrefillTask> {
+        let topics: Vec<_> = topics.iter().map(|topic| json!({"realm": "udm", "topic": topic})).collect();
+        let body =
+            json!({"name": name, "password": PASSWORD, "request_prefill": true, "realms_topics": topics});
+        let body = body.to_string();
+        self.admin().await?.expect(201, "POST", "/v1/subscriptions", body.as_bytes()).await?;
+        let (registry, name) = (self.broker().await?.registry(), name.parse::<SubscriptionName>()?);
+        let began = Instant::now();
+        loop {
+            let entry = registry.subscription(&name).await?.context("no such subscription")?.value;
+            if entry.prefill.boundary.is_some() {
+                return Ok(PrefillTask::of(&entry));
+            }
+            anyhow::ensure!(began.elapsed() < SOON, "the prefill of {name} may not begin");
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Starts `headstart prefill`, as a Job's pod does.
+    pub fn start_prefill(&self, task: &PrefillTask, variables: &[(&str, OsString)]) -> Result<Process> {
+        let name = format!("prefill-{}", task.subscription);
+        let file = self.folder.path().join(format!("{name}.json"));
+        fs::write(&file, serde_json::to_vec(task)?)?;
+        let variables = [&[("PREFILL_TASK", file.into())], variables].concat();
+        start_component(&self.programs, self.folder.path(), self.nats_address, &name, "prefill", &variables)
     }
 
     /// Waits until API and dispatcher are ready.
@@ -338,7 +368,7 @@ fn start_component(
 }
 
 /// A command line by which the system kills the process when we die, whatever kills us.
-fn guarded(programs: &Programs, program: &Path, arguments: &[OsString]) -> Vec<OsString> {
+pub fn guarded(programs: &Programs, program: &Path, arguments: &[OsString]) -> Vec<OsString> {
     let guard = [programs.headstart.clone().into(), "guarded-nats-server".into(), program.into()];
     guard.into_iter().chain(arguments.iter().cloned()).collect()
 }

@@ -16,6 +16,7 @@ mod payload;
 mod process;
 mod raw;
 mod rows;
+mod stand_in;
 mod table;
 
 use std::{path::PathBuf, process::ExitCode, time::Instant};
@@ -36,6 +37,9 @@ struct Arguments {
     /// Program `nats-server`
     #[arg(long)]
     nats_server: PathBuf,
+    /// Program `stand-in-udm`
+    #[arg(long)]
+    stand_in: PathBuf,
     /// Dump of a directory for prefills, some ten thousand users
     #[arg(long)]
     dump: PathBuf,
@@ -76,9 +80,9 @@ async fn run_until_interrupted(arguments: Arguments) -> Result<()> {
 }
 
 async fn run(arguments: Arguments) -> Result<()> {
-    let Arguments { headstart, nats_server, dump, folder, page, quick, only } = arguments;
+    let Arguments { headstart, nats_server, stand_in, dump, folder, page, quick, only } = arguments;
     let bench = Bench {
-        programs: Programs { headstart, nats_server, dump, folder },
+        programs: Programs { headstart, nats_server, stand_in, dump, folder },
         runs: if quick { 2 } else { 5 },
         quick,
         began: Instant::now(),

@@ -86,6 +86,28 @@ impl Process {
         Ok(())
     }
 
+    /// Waits until it has ended well by itself; the most memory that it had, in MiB, as often as it could be looked at.
+    pub async fn ends_well(&mut self, within: Duration) -> Result<f64> {
+        let (began, mut peak) = (Instant::now(), 0.0_f64);
+        loop {
+            peak = peak.max(self.peak_mib().unwrap_or_default());
+            match self.child.try_wait()? {
+                Some(status) if status.success() => return Ok(peak),
+                Some(status) => bail!("{} has ended ({status}):\n{}", self.program.name, self.log_tail()),
+                None if began.elapsed() > within => {
+                    bail!("{} has not ended within {within:?}:\n{}", self.program.name, self.log_tail());
+                }
+                None => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    }
+
+    /// The most resident memory that it had until now, in MiB.
+    pub fn peak_mib(&self) -> Result<f64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        mib(&status, "VmHWM:").with_context(|| format!("no VmHWM of {}", self.program.name))
+    }
+
     /// An error if it has ended by itself.
     pub fn check(&mut self) -> Result<()> {
         if let Some(status) = self.child.try_wait()? {
@@ -119,12 +141,15 @@ impl Drop for Process {
 }
 
 fn parse_usage(status: &str, stat: &str) -> Option<Usage> {
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kib: f64 = resident.trim().strip_suffix(" kB")?.trim().parse().ok()?;
     // After the name, which may hold anything: state is field 3, utime 14 and stime 15.
     let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
     let ticks = |field: usize| fields.get(field - 3)?.parse::<f64>().ok();
-    Some(Usage { resident_mib: kib / 1024.0, cpu: (ticks(14)? + ticks(15)?) / TICKS })
+    Some(Usage { resident_mib: mib(status, "VmRSS:")?, cpu: (ticks(14)? + ticks(15)?) / TICKS })
+}
+
+fn mib(status: &str, field: &str) -> Option<f64> {
+    let kib = status.lines().find_map(|line| line.strip_prefix(field))?;
+    Some(kib.trim().strip_suffix(" kB")?.trim().parse::<f64>().ok()? / 1024.0)
 }
 
 fn log_file(program: &Program) -> PathBuf {

@@ -74,7 +74,7 @@ async fn an_overtaken_attempt_writes_purges_and_seals_nothing() {
     assert!(matches!(old.seal(Counts::default()).await, Err(FillError::Overtaken)));
     old.purge_below().await.unwrap();
     assert_eq!(queue.pending().await.unwrap().unwrap().prefill, 2);
-    new.seal(Counts { messages: 2, skipped: 0 }).await.unwrap();
+    new.seal(Counts { messages: 2, ..Counts::default() }).await.unwrap();
     assert!(matches!(queue.claim_fence(1, 2, "pod").await.unwrap(), Claimed::Sealed));
     assert!(matches!(queue.claim_fence(1, 1, "pod").await.unwrap(), Claimed::Overtaken));
 }

@@ -195,6 +195,7 @@ impl Writer {
             incarnation: self.incarnation,
             origin: Origin::Live { incoming_seq: copy.incoming_seq },
             reason: DeadLetterReason::TooLarge,
+            problem: None,
             topic,
             dn: Message::dn(&copy.payload),
             size: copy.payload.len() as u64,

@@ -222,8 +222,16 @@ async fn validate(settings: settings::Validate, shutdown: CancellationToken) -> 
             match event {
                 SourceEvent::Object(object) => counts.entry(object.topic).or_default().0 += 1,
                 SourceEvent::Skipped { topic } => counts.entry(topic).or_default().1 += 1,
+                SourceEvent::Broken { topic, dn, problem } => {
+                    println!("{topic}: {dn} can't be read: {problem}");
+                }
+                SourceEvent::NoModule { topic } => {
+                    println!("{topic}: no module of the directory matches this");
+                }
                 SourceEvent::Retrying { error } => tracing::warn!(error, "trying again"),
-                SourceEvent::TopicStarted { .. } | SourceEvent::TopicFinished { .. } => {}
+                SourceEvent::Listed { .. }
+                | SourceEvent::TopicStarted { .. }
+                | SourceEvent::TopicFinished { .. } => {}
             }
         }
         counts

@@ -14,12 +14,15 @@ pub struct DeadLetter {
     pub origin: Origin,
     /// Why it was set aside.
     pub reason: DeadLetterReason,
+    /// What was wrong, in words, where the reason alone does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
     /// Object type, such as `users/user`.
     pub topic: String,
     /// The object's DN, where it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dn: Option<String>,
-    /// Bytes of the message.
+    /// Bytes of the message; 0 where there is none.
     pub size: u64,
     /// Bytes that could be carried at that time.
     pub limit: u64,
@@ -48,6 +51,8 @@ pub enum Origin {
 pub enum DeadLetterReason {
     /// Larger than NATS carries (`max_payload`).
     TooLarge,
+    /// The directory lists the object and can't show it.
+    Unreadable,
 }
 
 impl DeadLetter {
@@ -87,6 +92,7 @@ mod tests {
                 incarnation,
                 origin,
                 reason: DeadLetterReason::TooLarge,
+                problem: None,
                 topic: "users/user".into(),
                 dn: None,
                 size: 2,

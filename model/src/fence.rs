@@ -39,12 +39,18 @@ pub enum FenceState {
 }
 
 /// What a sealed attempt wrote.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Messages in the queue.
     pub messages: u64,
     /// Objects that vanished between list and read.
     pub skipped: u64,
+    /// Objects that were set aside: too large for NATS, or nothing that the source could read.
+    #[serde(default)]
+    pub set_aside: u64,
+    /// Requested topics of no object type that the directory knows, where these are left out on request.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
 }
 
 impl Fence {

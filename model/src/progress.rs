@@ -21,6 +21,12 @@ pub struct Progress {
     pub total: Option<u64>,
     /// Objects that vanished between list and read.
     pub skipped: u64,
+    /// Objects that were set aside.
+    #[serde(default)]
+    pub set_aside: u64,
+    /// Requested topics that are left out, because the directory knows no such object type.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
     /// Objects a second, over the whole attempt.
     pub rate: f64,
     /// Last error that is being retried.
@@ -34,7 +40,7 @@ impl Progress {
     #[must_use]
     #[allow(clippy::cast_precision_loss)]
     pub fn eta(&self) -> Option<f64> {
-        let left = self.total?.saturating_sub(self.done + self.skipped);
+        let left = self.total?.saturating_sub(self.done + self.skipped + self.set_aside);
         (self.rate > 0.0).then(|| (left as f64 / self.rate).ceil())
     }
 }
@@ -54,8 +60,18 @@ mod tests {
             (5, 0, None, 10.0, None),
         ] {
             let incarnation = Incarnation(uuid::Uuid::from_u128(1));
-            let progress =
-                Progress { incarnation, attempt: 1, topic: None, done, total, skipped, rate, error: None };
+            let progress = Progress {
+                incarnation,
+                attempt: 1,
+                topic: None,
+                done,
+                total,
+                skipped,
+                set_aside: 0,
+                missing: vec![],
+                rate,
+                error: None,
+            };
             assert_eq!(progress.eta(), expected, "{progress:?}");
         }
     }

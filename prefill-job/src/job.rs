@@ -48,7 +48,7 @@ pub async fn run(config: &Config, broker: &Broker, source: &Source, shutdown: &C
 pub fn report(config: &Config, outcome: &Outcome) {
     match outcome {
         Outcome::Done(counts) => {
-            let (messages, skipped) = counts.map_or((0, 0), |c| (c.messages, c.skipped));
+            let (messages, skipped) = counts.as_ref().map_or((0, 0), |c| (c.messages, c.skipped));
             tracing::info!(messages, skipped, "the prefill is complete");
         }
         Outcome::Obsolete => tracing::info!("a later attempt has taken over, or this one was cancelled"),

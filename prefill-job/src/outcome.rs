@@ -32,6 +32,8 @@ pub struct Failure {
 
 /// Longest termination message that Kubernetes keeps, in bytes (`terminationMessagePath`).
 const TERMINATION_MESSAGE_MAX: usize = 4096;
+/// Topics that the termination message names one by one; the seal and the progress name all.
+const MISSING_MAX: usize = 10;
 /// Room for everything but the sentence.
 const SENTENCE_MAX: usize = TERMINATION_MESSAGE_MAX - 1024;
 
@@ -46,6 +48,12 @@ pub struct TerminationMessage {
     pub messages: Option<u64>,
     /// Objects that vanished between list and read, if the attempt is complete.
     pub skipped: Option<u64>,
+    /// Objects that were set aside as dead letters, if the attempt is complete.
+    #[serde(default)]
+    pub set_aside: Option<u64>,
+    /// Requested topics that were left out, because the directory knows no such type.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
 }
 
 impl Outcome {
@@ -67,17 +75,32 @@ impl Outcome {
             Self::Failed(failure) => class(failure.code),
         };
         let (message, counts) = match self {
-            Self::Done(counts) => ("the prefill is complete".to_owned(), *counts),
+            Self::Done(counts) => (complete(counts.as_ref()), counts.as_ref()),
             Self::Obsolete => ("a later attempt has taken over, or this one was cancelled".to_owned(), None),
-            Self::Failed(failure) => (shorten(&failure.message), None),
+            Self::Failed(failure) => (failure.message.clone(), None),
         };
         TerminationMessage {
             class: class.to_owned(),
-            message,
+            message: shorten(&message),
             messages: counts.map(|c| c.messages),
             skipped: counts.map(|c| c.skipped),
+            set_aside: counts.map(|c| c.set_aside),
+            missing: counts.map_or_else(Vec::new, |c| c.missing.iter().take(MISSING_MAX).cloned().collect()),
         }
     }
+}
+
+/// Says what a complete prefill does not hold.
+fn complete(counts: Option<&Counts>) -> String {
+    let mut text = "the prefill is complete".to_owned();
+    let Some(Counts { set_aside, missing, .. }) = counts else { return text };
+    if *set_aside > 0 {
+        text.push_str(&format!("; {set_aside} objects were set aside, see the dead letters"));
+    }
+    if !missing.is_empty() {
+        text.push_str(&format!("; left out, since the directory knows no such type: {}", missing.join(", ")));
+    }
+    text
 }
 
 fn class(code: ExitCode) -> &'static str {
@@ -167,6 +190,22 @@ mod tests {
             assert_eq!(message.class, "transient");
             assert!(message.message.len() <= SENTENCE_MAX);
         }
+    }
+
+    #[test]
+    fn it_says_what_a_complete_prefill_does_not_hold() {
+        let message = |counts| Outcome::Done(counts).termination_message();
+        for whole in [None, Some(Counts { messages: 5, skipped: 1, ..Counts::default() })] {
+            assert_eq!(message(whole).message, "the prefill is complete");
+        }
+        let missing = vec!["oxmail/.*".to_owned(), "a/b".to_owned()];
+        let told = message(Some(Counts { messages: 5, set_aside: 2, missing: missing.clone(), skipped: 0 }));
+        assert!(told.message.contains("2 objects were set aside"), "{}", told.message);
+        assert!(told.message.ends_with("no such type: oxmail/.*, a/b"), "{}", told.message);
+        assert_eq!((told.set_aside, told.missing), (Some(2), missing));
+        let many = vec!["users/.*".to_owned(); 1000];
+        let told = message(Some(Counts { missing: many, ..Counts::default() }));
+        assert!(told.message.len() <= SENTENCE_MAX && told.missing.len() == MISSING_MAX);
     }
 
     #[test]

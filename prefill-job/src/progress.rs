@@ -17,6 +17,8 @@ pub(crate) struct Tally {
     pub done: u64,
     pub total: Option<u64>,
     pub skipped: u64,
+    pub set_aside: u64,
+    pub missing: Vec<String>,
     pub error: Option<Arc<str>>,
 }
 
@@ -80,6 +82,8 @@ async fn tell(
             done: tally.done,
             total: tally.total,
             skipped: tally.skipped,
+            set_aside: tally.set_aside,
+            missing: tally.missing,
             #[allow(clippy::cast_precision_loss)] // a rate for people
             rate: if seconds > 0.0 { (tally.done as f64 / seconds).round() } else { 0.0 },
             error: tally.error.as_deref().map(str::to_owned),

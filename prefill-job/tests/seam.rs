@@ -84,7 +84,7 @@ impl World {
         let password = Secret::from("univention".to_owned());
         let credentials = Credentials::Basic { username: "cn=admin".to_owned(), password };
         let config =
-            Config { reads_primary, concurrency: 1, ..Config::new(self.udm.base_url(), credentials) };
+            Config { reads_primary, concurrency_max: 1, ..Config::new(self.udm.base_url(), credentials) };
         Source::Udm(Udm::new(config).unwrap())
     }
 

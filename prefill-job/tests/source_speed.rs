@@ -14,7 +14,7 @@ use prefill_job::source::dump::Dump;
 use prefill_job::source::udm::{Config, Credentials, Udm};
 use prefill_job::source::{Source, SourceEvent};
 use source_support::topics;
-use stand_in_udm::{Directory, Faults, Population, StandIn};
+use stand_in_udm::{Directory, Faults, Population, Settings, StandIn};
 use tokio::sync::mpsc;
 
 const ASKED: [&str; 2] = ["users/user", "groups/group"];
@@ -28,10 +28,11 @@ fn directory() -> Directory {
     Directory::generated(population)
 }
 
-async fn measure(name: &str, source: Source) {
+async fn measure(name: &str, source: Source, asked: &[&str]) {
     let (sender, mut receiver) = mpsc::channel(1000);
+    let topics = topics(asked);
     let started = Instant::now();
-    let reading = tokio::spawn(async move { source.read(&topics(&ASKED), sender).await });
+    let reading = tokio::spawn(async move { source.read(&topics, sender).await });
     let (mut objects, mut bytes) = (0_u64, 0_u64);
     let mut first = None;
     while let Some(event) = receiver.recv().await {
@@ -61,17 +62,51 @@ async fn objects_a_second() {
     encoder.write_all(&text).unwrap();
     let compressed = encoder.finish().unwrap();
     drop(text);
-    measure("dump, plain", Source::Dump(Dump::new(plain.path()))).await;
-    measure("dump, gzip", Source::Dump(Dump::new(compressed.path()))).await;
+    measure("dump, plain", Source::Dump(Dump::new(plain.path())), &ASKED).await;
+    measure("dump, gzip", Source::Dump(Dump::new(compressed.path())), &ASKED).await;
 
     let udm = StandIn::start(directory(), Faults::default()).await.unwrap();
-    for (delay_ms, concurrency) in [(0, 8), (5, 1), (5, 8), (5, 16)] {
+    for (delay_ms, concurrency_max) in [(0, 64), (5, 1), (5, 64)] {
         udm.faults().update(|faults| faults.get_delay_ms = delay_ms);
-        let credentials =
-            Credentials::Basic { username: "cn=admin".to_owned(), password: "univention".into() };
-        let mut config = Config::new(udm.base_url(), credentials);
-        config.concurrency = concurrency;
-        let name = format!("UDM, {delay_ms} ms, {concurrency} at once");
-        measure(&name, Source::Udm(Udm::new(config).unwrap())).await;
+        let name = format!("UDM, {delay_ms} ms, up to {concurrency_max} at once");
+        measure(&name, of_udm(&udm, concurrency_max), &ASKED).await;
+    }
+}
+
+fn of_udm(udm: &StandIn, concurrency_max: usize) -> Source {
+    let credentials = Credentials::Basic { username: "cn=admin".to_owned(), password: "univention".into() };
+    let config = Config { concurrency_max, ..Config::new(udm.base_url(), credentials) };
+    Source::Udm(Udm::new(config).unwrap())
+}
+
+/// For `docs/decisions/0009`: several connections of one reader, or several readers of a part each.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn connections_or_shards() {
+    const OBJECTS: usize = 9_000;
+    let directory = Directory::empty();
+    let filling = "x".repeat(2_900);
+    let put = |module: &str, n: usize| {
+        let text = format!(r#"{{"dn":"cn={n},cn={module},dc=x","objectType":"{module}","f":"{filling}"}}"#);
+        directory.put(&text).unwrap();
+    };
+    (0..OBJECTS).for_each(|n| put("all/all", n));
+    (0..OBJECTS).for_each(|n| put(&format!("part/p{}", n % 3), n));
+    for backends in [1, 3] {
+        let settings = Settings { backends, ..Settings::default() };
+        let faults =
+            Faults { get_delay_ms: 10, get_serial_us: 1500, crowding_percent: 3, ..Faults::default() };
+        let udm = StandIn::start_with(settings, directory.clone(), faults).await.unwrap();
+        measure(&format!("{backends} pods, one reader, one connection"), of_udm(&udm, 1), &["part/p0"]).await;
+        measure(&format!("{backends} pods, one reader"), of_udm(&udm, 64), &["all/all"]).await;
+        println!("   at most {} at once", udm.counters().numbers().objects_at_once_max);
+        udm.counters().reset();
+        let started = Instant::now();
+        let parts = [["part/p0"], ["part/p1"], ["part/p2"]];
+        let reads = parts.iter().map(|part| measure("   a part", of_udm(&udm, 64), part));
+        futures::future::join_all(reads).await;
+        let rate = OBJECTS as f64 / started.elapsed().as_secs_f64();
+        let most = udm.counters().numbers().objects_at_once_max;
+        println!("{backends} pods, three readers of a third each: {rate:.0}/s, at most {most} at once");
     }
 }

@@ -50,6 +50,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 
     let mut bench = Command::new(release.join("bench"));
     bench.arg("--headstart").arg(release.join("headstart"));
+    bench.arg("--stand-in").arg(release.join("stand-in-udm"));
     bench.arg("--nats-server").arg(&nats_server).arg("--dump").arg(&dump).arg("--folder").arg(folder.path());
     if args.quick {
         bench.arg("--quick");

@@ -153,7 +153,7 @@ impl Server {
         holder.purge_below().await.unwrap();
         let messages: Vec<Bytes> = ids.iter().map(|id| event("users/user", id).to_string().into()).collect();
         holder.write(1, &messages).await.unwrap();
-        holder.seal(Counts { messages: messages.len() as u64, skipped: 0 }).await.unwrap();
+        holder.seal(Counts { messages: messages.len() as u64, ..Counts::default() }).await.unwrap();
     }
 
     pub async fn delete_stream(&self, name: &str) {

@@ -13,6 +13,7 @@ use crate::{
 mod dispatch;
 mod latency;
 mod load;
+mod prefill;
 mod reading;
 mod recovery;
 mod registration;
@@ -20,7 +21,7 @@ mod resources;
 mod size;
 
 /// The groups by the name that `--only` knows, with their titles.
-pub const GROUPS: [(&str, &str); 7] = [
+pub const GROUPS: [(&str, &str); 8] = [
     ("reading", "Reading"),
     ("dispatch", "Dispatching"),
     ("latency", "Latency from accepted to delivered"),
@@ -28,6 +29,7 @@ pub const GROUPS: [(&str, &str); 7] = [
     ("resources", "Memory and CPU"),
     ("size", "Cost by number of subscriptions and length of a queue"),
     ("recovery", "Back in work after kill -9"),
+    ("prefill", "Prefill"),
 ];
 
 /// What all rows need to know.
@@ -91,6 +93,7 @@ impl Bench {
             "resources" => resources::rows(self).await?,
             "size" => size::rows(self).await?,
             "recovery" => recovery::rows(self).await?,
+            "prefill" => prefill::rows(self).await?,
             other => anyhow::bail!("no group of rows is called {other}"),
         };
         let title = GROUPS.iter().find(|(known, _)| *known == name).map_or("", |(_, title)| title);

@@ -251,7 +251,9 @@ fn record(
         return None;
     }
     let objects = match &observed.fence {
-        FenceSeen::Found(fence) if state == PrefillState::Done => fence.counts.map(|counts| counts.messages),
+        FenceSeen::Found(fence) if state == PrefillState::Done => {
+            fence.counts.as_ref().map(|counts| counts.messages)
+        }
         _ => None,
     };
     Some(Action::Record {

@@ -180,7 +180,8 @@ fn depends_on_fence(observed: &Observed, entry: &Subscription) -> bool {
 
 /// `users/user: 1200 of 5000 (210/s)`.
 fn progress_line(progress: &Progress) -> String {
-    let Progress { topic, done, total, skipped, rate, error, incarnation: _, attempt: _ } = progress;
+    let Progress { topic, done, total, skipped, set_aside, missing, rate, error, incarnation: _, attempt: _ } =
+        progress;
     let mut line = topic.as_ref().map_or_else(String::new, |topic| format!("{topic}: "));
     line.push_str(&match total {
         Some(total) => format!("{done} of {total} ({rate:.0}/s)"),
@@ -188,6 +189,12 @@ fn progress_line(progress: &Progress) -> String {
     });
     if *skipped > 0 {
         line.push_str(&format!(", {skipped} vanished"));
+    }
+    if *set_aside > 0 {
+        line.push_str(&format!(", {set_aside} set aside"));
+    }
+    if !missing.is_empty() {
+        line.push_str(&format!("; no such type: {}", missing.join(", ")));
     }
     if let Some(error) = error {
         line.push_str(&format!("; trying again: {error}"));
@@ -208,6 +215,8 @@ mod tests {
             done: 0,
             total: None,
             skipped: 0,
+            set_aside: 0,
+            missing: vec![],
             rate: 0.0,
             error: None,
         };
@@ -219,6 +228,12 @@ mod tests {
         assert_eq!(
             progress_line(&progress),
             "users/user: 1200 of 5000 (210/s), 3 vanished; trying again: 503"
+        );
+        (progress.set_aside, progress.missing) = (2, vec!["oxmail/.*".into(), "a/b".into()]);
+        assert_eq!(
+            progress_line(&progress),
+            "users/user: 1200 of 5000 (210/s), 3 vanished, 2 set aside; no such type: oxmail/.*, a/b; \
+             trying again: 503"
         );
     }
 }

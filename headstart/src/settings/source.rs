@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use broker::Secret;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use prefill_job::source::{
     Source,
     dump::Dump,
@@ -29,12 +29,25 @@ pub struct Udm {
     /// Its password.
     #[arg(long, env, value_name = "PASSWORD", hide_env_values = true)]
     pub udm_password: Option<Secret>,
-    /// File with its password, instead; read again when UDM refuses it.
+    /// Or a file with the password, read again when UDM refuses it: for a Secret that is mounted and may change.
     #[arg(long, env, value_name = "FILE")]
     pub udm_password_file: Option<PathBuf>,
-    /// Objects that are read from UDM at once.
-    #[arg(long, env, value_name = "N", default_value = "8", value_parser = clap::value_parser!(u16).range(1..=256))]
+    /// A bearer token, in place of user and password.
+    #[arg(long, env, value_name = "TOKEN", hide_env_values = true)]
+    pub udm_token: Option<Secret>,
+    /// Or a file with the token, read again when UDM refuses it.
+    #[arg(long, env, value_name = "FILE")]
+    pub udm_token_file: Option<PathBuf>,
+    /// The most objects that are asked of UDM at once. Within this limit their number is found from how long the answers
+    /// take.
+    #[arg(long, env, value_name = "N", default_value = "64", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub udm_concurrency: u16,
+    /// A requested topic that no module of UDM matches is an error (fail), or left out and named (skip).
+    #[arg(long, env, value_name = "fail|skip", default_value = "fail")]
+    pub udm_missing_types: MissingTypes,
+    /// An object that UDM lists and can't show is an error (fail), or a dead letter (set-aside).
+    #[arg(long, env, value_name = "fail|set-aside", default_value = "fail")]
+    pub udm_broken_objects: BrokenObjects,
     /// Does UDM read the LDAP primary, and no replica? Then live events that a prefill holds already are left out.
     #[arg(long, env, value_name = "BOOL", default_value = "false", action = clap::ArgAction::Set,
           value_parser = clap::builder::BoolishValueParser::new())]
@@ -44,30 +57,131 @@ pub struct Udm {
     pub udm_ca_file: Option<PathBuf>,
 }
 
-impl SourceAddress {
-    /// The source, not yet read.
-    pub fn open(&self, udm: &Udm) -> anyhow::Result<Source> {
-        let address = &self.source;
-        if !(address.starts_with("http://") || address.starts_with("https://")) {
-            anyhow::ensure!(
-                !address.contains("://"),
-                "the source {address:?} (--source, SOURCE) is neither a path nor an http(s) URL"
-            );
-            return Ok(Source::Dump(Dump::new(address)));
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum MissingTypes {
+    Fail,
+    Skip,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BrokenObjects {
+    Fail,
+    SetAside,
+}
+
+impl Udm {
+    /// Who asks: exactly one of password and token, from its variable or its file.
+    fn credentials(&self) -> anyhow::Result<Credentials> {
+        let Self { udm_username, udm_password, udm_password_file, udm_token, udm_token_file, .. } = self;
+        let password = secret::optional("UDM_PASSWORD", udm_password.as_ref(), udm_password_file.as_deref())?;
+        let token = secret::optional("UDM_TOKEN", udm_token.as_ref(), udm_token_file.as_deref())?;
+        match (password, token) {
+            (Some(password), None) => Ok(Credentials::Basic { username: udm_username.clone(), password }),
+            (None, Some(token)) => Ok(Credentials::Bearer(token)),
+            (Some(_), Some(_)) => anyhow::bail!(
+                "both a password and a token for UDM are given: give --udm-password (UDM_PASSWORD) or --udm-token \
+                 (UDM_TOKEN)"
+            ),
+            (None, None) => {
+                anyhow::bail!("a UDM source: {}, or --udm-token (UDM_TOKEN)", secret::missing("UDM_PASSWORD"))
+            }
         }
-        let given = (udm.udm_password.as_ref(), udm.udm_password_file.as_deref());
-        let password = secret::required("UDM_PASSWORD", given.0, given.1).context("a UDM source")?;
-        let credentials = Credentials::Basic { username: udm.udm_username.clone(), password };
-        let ca_pem = match &udm.udm_ca_file {
+    }
+
+    fn config(&self, address: &str) -> anyhow::Result<udm::Config> {
+        let ca_pem = match &self.udm_ca_file {
             None => None,
             Some(path) => Some(std::fs::read(path).with_context(|| {
                 format!("can't read the certificates {} (--udm-ca-file, UDM_CA_FILE)", path.display())
             })?),
         };
-        let concurrency = usize::from(udm.udm_concurrency);
-        let reads_primary = udm.udm_reads_primary;
-        let config =
-            udm::Config { concurrency, reads_primary, ca_pem, ..udm::Config::new(address, credentials) };
-        Ok(Source::Udm(udm::Udm::new(config)?))
+        Ok(udm::Config {
+            concurrency_max: usize::from(self.udm_concurrency),
+            missing_types: match self.udm_missing_types {
+                MissingTypes::Fail => udm::MissingTypes::Fail,
+                MissingTypes::Skip => udm::MissingTypes::Skip,
+            },
+            broken_objects: match self.udm_broken_objects {
+                BrokenObjects::Fail => udm::BrokenObjects::Fail,
+                BrokenObjects::SetAside => udm::BrokenObjects::SetAside,
+            },
+            reads_primary: self.udm_reads_primary,
+            ca_pem,
+            ..udm::Config::new(address, self.credentials()?)
+        })
+    }
+}
+
+impl SourceAddress {
+    /// The source, not yet read.
+    pub fn open(&self, udm: &Udm) -> anyhow::Result<Source> {
+        let address = &self.source;
+        if address.starts_with("http://") || address.starts_with("https://") {
+            return Ok(Source::Udm(udm::Udm::new(udm.config(address)?)?));
+        }
+        anyhow::ensure!(
+            !address.contains("://"),
+            "the source {address:?} (--source, SOURCE) is neither a path nor an http(s) URL"
+        );
+        Ok(Source::Dump(Dump::new(address)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        source: SourceAddress,
+        #[command(flatten)]
+        udm: Udm,
+    }
+
+    fn open(arguments: &[&str]) -> Result<Source, String> {
+        let always = ["headstart", "--source", "http://udm:9979/univention/udm/"];
+        let cli = Cli::try_parse_from(always.iter().chain(arguments)).map_err(|e| e.to_string())?;
+        cli.source.open(&cli.udm).map_err(|e| format!("{e:#}"))
+    }
+
+    #[test]
+    fn exactly_one_secret_is_needed() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "secret\n").unwrap();
+        let path = file.path().to_str().unwrap();
+        for (arguments, problem) in [
+            (&["--udm-password", "a"][..], None),
+            (&["--udm-password-file", path], None),
+            (&["--udm-token", "a"], None),
+            (&["--udm-token-file", path], None),
+            (&[], Some("UDM_PASSWORD_FILE")),
+            (&["--udm-password", "a", "--udm-token", "b"], Some("both a password and a token")),
+            (&["--udm-token-file", "/no/such/file"], Some("UDM_TOKEN_FILE")),
+        ] {
+            match (open(arguments), problem) {
+                (Ok(_), None) => {}
+                (Err(error), Some(words)) => assert!(error.contains(words), "{error}"),
+                (opened, _) => panic!("{arguments:?}: {opened:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn switches_are_words() {
+        for (flag, good, bad) in [
+            ("--udm-missing-types", &["fail", "skip"], "ignore"),
+            ("--udm-broken-objects", &["fail", "set-aside"], "skip"),
+        ] {
+            for word in good {
+                open(&["--udm-password", "a", flag, word]).unwrap();
+            }
+            let error = open(&["--udm-password", "a", flag, bad]).unwrap_err();
+            assert!(error.contains(flag) && error.contains(good[1]), "{error}");
+        }
+        let error = open(&["--udm-password", "a", "--udm-concurrency", "0"]).unwrap_err();
+        assert!(error.contains("--udm-concurrency"), "{error}");
     }
 }

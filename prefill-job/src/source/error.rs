@@ -67,6 +67,19 @@ pub enum SourceError {
         /// How it failed the last time.
         source: Failure,
     },
+    /// More objects that can't be read than a healthy directory has.
+    #[error(
+        "{all} objects can't be read, the last {in_a_row} of them one after the other: that is UDM, not the objects; \
+         the last one: {problem}"
+    )]
+    TooManyBroken {
+        /// One after the other.
+        in_a_row: u32,
+        /// In all.
+        all: u32,
+        /// Of the last one.
+        problem: String,
+    },
     /// An answer that is not what UDM gives, repeatedly.
     #[error("the answer to {what} can't be read: {problem}")]
     Unreadable {
@@ -134,8 +147,18 @@ impl SourceError {
             },
             Self::NoModule { .. }
             | Self::Unavailable { .. }
+            | Self::TooManyBroken { .. }
             | Self::DumpChanged { .. }
             | Self::ReceiverGone => ExitCode::Transient,
+        }
+    }
+
+    /// Does it come from one object rather than from UDM as a whole?
+    pub(super) fn is_of_one_object(&self) -> bool {
+        match self {
+            Self::Unreadable { .. } => true,
+            Self::Unavailable { source, .. } => matches!(source, Failure::Fault { .. } | Failure::Timeout(_)),
+            _ => false,
         }
     }
 

@@ -10,11 +10,13 @@
 //! object's bytes are those of the source, less `_links`. A type is read once, at the first topic that matches it,
 //! and its topic is the object's own `objectType`: the word that live events carry. What vanished between list and
 //! read is skipped, because its deletion is in the queue behind the prefill. Nothing is left out in silence: a
-//! source that can't bring all of it ends with an error.
+//! source that can't bring all of it ends with an error, or says what it left out where it was told to.
 
+mod cut;
 pub mod dump;
 mod error;
 mod object;
+mod outlet;
 mod plan;
 pub mod udm;
 
@@ -24,6 +26,7 @@ use std::sync::{
 };
 
 use model::RealmTopic;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
@@ -40,6 +43,17 @@ pub struct SnapshotObject {
     /// The event that had been accepted, with all before it, when the object was asked for: their changes are in it.
     /// `None` where nobody can tell.
     pub as_of: Option<u64>,
+}
+
+/// A place in a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// The type whose objects are read.
+    pub topic: String,
+    /// Digest of the type's list in its order, and of all types that are read: what has the same is the same.
+    pub list: String,
+    /// Entries of the list that are done: sent, skipped or broken.
+    pub done: u64,
 }
 
 /// Tells a source which events have been accepted by now. It only grows.
@@ -68,11 +82,31 @@ pub enum SourceEvent {
         /// Objects that were listed; some may be gone by the time they are read.
         total: Option<u64>,
     },
+    /// The list of the type that is started next was read; from here on it can be gone on with.
+    Listed {
+        /// Its beginning, or the place that was asked for: then this is the first event, and nothing before it is
+        /// sent.
+        place: Place,
+    },
     /// One object of the type that was started last.
     Object(SnapshotObject),
     /// One object of the type that was started last is not there any more.
     Skipped {
         /// The type.
+        topic: String,
+    },
+    /// One object of the type that was started last is listed but can't be read, and is left out on request.
+    Broken {
+        /// The type.
+        topic: String,
+        /// Its DN.
+        dn: String,
+        /// What is wrong, without names of people.
+        problem: String,
+    },
+    /// The directory knows no type that a requested topic matches, and the topic is left out on request.
+    NoModule {
+        /// As it was requested.
         topic: String,
     },
     /// That was all of the type.
@@ -134,12 +168,27 @@ impl Source {
         out: mpsc::Sender<SourceEvent>,
         as_of: &AsOf,
     ) -> Result<(), SourceError> {
+        self.read_on(topics, out, as_of, None).await
+    }
+
+    /// As [`read_as_of`](Self::read_as_of), from a place on if the source shows there what it showed before; else from
+    /// the beginning. A dump is always read from the beginning: it is fast.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub async fn read_on(
+        &self,
+        topics: &[RealmTopic],
+        out: mpsc::Sender<SourceEvent>,
+        as_of: &AsOf,
+        place: Option<Place>,
+    ) -> Result<(), SourceError> {
         let plan = Plan::new(topics)?;
         if plan.is_empty() {
             return Ok(());
         }
         match self {
-            Self::Udm(udm) => udm.read(plan, out, as_of).await,
+            Self::Udm(udm) => udm.read(plan, out, as_of, place).await,
             Self::Dump(dump) => dump.read(plan, out).await,
         }
     }

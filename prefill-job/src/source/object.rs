@@ -6,6 +6,8 @@ use std::fmt;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::cut::Cutter;
+
 /// What a prefill needs of an object.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct RawObject<'a> {
@@ -35,6 +37,20 @@ impl RawObject<'_> {
     }
 }
 
+/// Takes an object's own text, which has no `_links` any more, without a copy.
+pub(super) fn take(mut bytes: Vec<u8>) -> Result<(String, Box<RawValue>), ObjectError> {
+    let object_type = match read(&bytes)? {
+        RawObject { object_type, text: Cow::Borrowed(text) } if text.len() == bytes.len() => object_type,
+        RawObject { object_type, text } => {
+            let text = text.into_owned();
+            bytes = text.into_bytes();
+            object_type
+        }
+    };
+    let text = String::from_utf8(bytes).map_err(|e| e.utf8_error())?;
+    Ok((object_type, RawValue::from_string(text)?))
+}
+
 /// Reads the text of one object.
 pub(super) fn read(bytes: &[u8]) -> Result<RawObject<'_>, ObjectError> {
     let text = std::str::from_utf8(bytes)?.trim();
@@ -43,7 +59,12 @@ pub(super) fn read(bytes: &[u8]) -> Result<RawObject<'_>, ObjectError> {
         |key: &str| members.iter().rev().find(|member| member.is(key)).map(|member| member.value.get());
     let object_type: Option<String> = value_of("objectType").and_then(|text| serde_json::from_str(text).ok());
     let object_type = object_type.filter(|t| !t.is_empty()).ok_or(ObjectError::NoType)?;
-    Ok(RawObject { object_type, text: without(text, &members, "_links") })
+    if !members.iter().any(|member| member.is("_links")) {
+        return Ok(RawObject { object_type, text: Cow::Borrowed(text) });
+    }
+    let mut kept = Vec::with_capacity(text.len());
+    Cutter::new().push(text.as_bytes(), &mut kept);
+    Ok(RawObject { object_type, text: Cow::Owned(String::from_utf8(kept).map_err(|e| e.utf8_error())?) })
 }
 
 /// The members of the one object that a text is.
@@ -52,27 +73,6 @@ fn members(text: &str) -> serde_json::Result<Vec<Member<'_>>> {
     let members = reader.deserialize_map(Members(Vec::new()))?.0;
     reader.end()?;
     Ok(members)
-}
-
-/// Leaves out all members of a name, each with one of the commas beside it.
-fn without<'a>(text: &'a str, members: &[Member<'a>], key: &str) -> Cow<'a, str> {
-    if !members.iter().any(|member| member.is(key)) {
-        return Cow::Borrowed(text);
-    }
-    let place = |part: &str| part.as_ptr().addr() - text.as_ptr().addr();
-    let begin = |member: &Member<'_>| place(member.key.get());
-    let end = |member: &Member<'_>| place(member.value.get()) + member.value.get().len();
-    let mut kept = String::with_capacity(text.len());
-    // Up to the first member, and behind the last one, stands what belongs to no member.
-    kept.push_str(members.first().map_or("", |first| &text[..begin(first)]));
-    let mut any = false;
-    for (index, member) in members.iter().enumerate().filter(|(_, member)| !member.is(key)) {
-        let from = if any { end(&members[index - 1]) } else { begin(member) };
-        kept.push_str(&text[from..end(member)]);
-        any = true;
-    }
-    kept.push_str(members.last().map_or("", |last| &text[end(last)..]));
-    Cow::Owned(kept)
 }
 
 /// A member as it stands in the text.

@@ -11,6 +11,10 @@ use serde::{Deserialize, Serialize};
 pub struct Faults {
     /// Time that each GET of an object takes, in milliseconds.
     pub get_delay_ms: u64,
+    /// Time that each GET of an object takes besides, in microseconds, in which its process serves no other.
+    pub get_serial_us: u64,
+    /// Percent by which that grows for each other GET that the process is busy with.
+    pub crowding_percent: u32,
     /// Time that each list takes, in milliseconds.
     pub list_delay_ms: u64,
     /// Lists of more entries are answered with 400.

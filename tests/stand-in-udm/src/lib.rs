@@ -9,7 +9,7 @@
 //! What it plays, because clients have stumbled over it: a list without a query has no results; an empty list has no
 //! list; lists of whole objects block everything; a page that is asked for again is empty; there is a size limit;
 //! addresses are built from the request's host; DNs with commas, slashes, quotes and umlauts; modules without
-//! objects of their own; `users/self`; 401 without a body; 503 in two forms; and by [`faults`] whatever else can go
+//! objects of their own; a best number of requests at once, and several processes that connections are spread over; `users/self`; 401 without a body; 503 in two forms; and by [`faults`] whatever else can go
 //! wrong, while it runs.
 //!
 //! **Invariants**: the same seed gives the same bytes. Objects are written when they are asked for: a million users
@@ -18,6 +18,7 @@
 
 mod answer;
 mod auth;
+mod backend;
 mod control;
 mod counters;
 mod directory;

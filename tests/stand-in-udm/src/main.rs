@@ -43,10 +43,19 @@ struct Serve {
     /// Time that each GET of an object takes, in milliseconds.
     #[arg(long, env = "STAND_IN_UDM_DELAY_MS", default_value_t = 0)]
     delay_ms: u64,
+    /// Time that each GET of an object takes besides, in microseconds, in which its process serves no other.
+    #[arg(long, env = "STAND_IN_UDM_SERIAL_US", default_value_t = 0)]
+    serial_us: u64,
+    /// Percent by which that grows for each other GET that the process is busy with.
+    #[arg(long, env = "STAND_IN_UDM_CROWDING_PERCENT", default_value_t = 0)]
+    crowding_percent: u32,
+    /// Processes that serve; connections take turns with them.
+    #[arg(long, env = "STAND_IN_UDM_BACKENDS", default_value_t = 1)]
+    backends: usize,
     /// Time that each list takes, in milliseconds.
     #[arg(long, env = "STAND_IN_UDM_LIST_DELAY_MS", default_value_t = 0)]
     list_delay_ms: u64,
-    /// Objects that are read at the same time; more have to wait.
+    /// Objects that a process reads at the same time; more have to wait.
     #[arg(long, env = "STAND_IN_UDM_WORKERS", default_value_t = 35)]
     workers: usize,
     /// Lists of more entries fail.
@@ -113,6 +122,9 @@ async fn run(arguments: Serve) -> anyhow::Result<()> {
         username,
         password,
         delay_ms,
+        serial_us,
+        crowding_percent,
+        backends,
         list_delay_ms,
         workers,
         size_limit,
@@ -120,8 +132,15 @@ async fn run(arguments: Serve) -> anyhow::Result<()> {
     let credentials = Credentials { username, password, token: None };
     let opened_per_object = Duration::from_millis(delay_ms.max(4));
     let settings =
-        Settings { listen, prefix, credentials, workers, opened_per_object, ..Settings::default() };
-    let faults = Faults { get_delay_ms: delay_ms, list_delay_ms, size_limit, ..Faults::default() };
+        Settings { listen, prefix, credentials, backends, workers, opened_per_object, ..Settings::default() };
+    let faults = Faults {
+        get_delay_ms: delay_ms,
+        get_serial_us: serial_us,
+        crowding_percent,
+        list_delay_ms,
+        size_limit,
+        ..Faults::default()
+    };
     let server = StandIn::start_with(settings, population.directory(), faults)
         .await
         .with_context(|| format!("listening on {listen}"))?;

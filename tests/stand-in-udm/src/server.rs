@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use futures::{StreamExt, stream};
-use tokio::sync::{RwLock, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::answer::{self, error};
 use crate::auth::{self, Credentials, Verdict};
+use crate::backend::{Backend, Connection, Work};
 use crate::counters::{Asked, Counters};
 use crate::directory::Directory;
 use crate::faults::{Effect, On, Switches};
@@ -31,7 +31,9 @@ pub struct Settings {
     pub prefix: String,
     /// Credentials at the start.
     pub credentials: Credentials,
-    /// Objects that are read at the same time; more have to wait (UDM: 35 threads).
+    /// Processes that serve; connections take turns with them.
+    pub backends: usize,
+    /// Objects that a process reads at the same time; more have to wait (UDM: 35 threads).
     pub workers: usize,
     /// Time for which a list of whole objects blocks everything, for each object.
     pub opened_per_object: Duration,
@@ -45,6 +47,7 @@ impl Default for Settings {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             prefix: "/univention".to_owned(),
             credentials: Credentials::default(),
+            backends: 1,
             workers: 35,
             opened_per_object: Duration::from_millis(4),
             response_timeout: Duration::from_secs(310),
@@ -60,9 +63,7 @@ pub(crate) struct App {
     prefix: String,
     opened_per_object: Duration,
     response_timeout: Duration,
-    /// UDM is one event loop: whoever writes holds up everybody.
-    event_loop: RwLock<()>,
-    workers: Semaphore,
+    backends: Vec<Backend>,
     paging: Paging,
     /// Ends what hangs.
     end: CancellationToken,
@@ -83,8 +84,7 @@ impl App {
             prefix: settings.prefix.trim_end_matches('/').to_owned(),
             opened_per_object: settings.opened_per_object,
             response_timeout: settings.response_timeout,
-            event_loop: RwLock::default(),
-            workers: Semaphore::new(settings.workers.max(1)),
+            backends: (0..settings.backends.max(1)).map(|_| Backend::new(settings.workers)).collect(),
             paging: Paging::default(),
             end,
         }
@@ -97,7 +97,9 @@ pub(crate) fn router(app: Arc<App>) -> Router {
 }
 
 async fn serve(State(app): State<Arc<App>>, request: Request) -> Response<Body> {
+    let connection = request.extensions().get().map_or(0, |ConnectInfo(Connection(number))| *number);
     let (request, _) = request.into_parts();
+    let backend = &app.backends[connection % app.backends.len()];
     app.counters.remember(Asked {
         method: request.method.to_string(),
         target: request.uri.to_string(),
@@ -108,7 +110,9 @@ async fn serve(State(app): State<Arc<App>>, request: Request) -> Response<Body> 
     let mut answer = match request.uri.path().strip_prefix(&app.prefix) {
         None => error(404, "no such path", target),
         Some(path) => {
-            Asking { app: &app, headers: &request.headers, target, query, path }.answer(&request.method).await
+            Asking { app: &app, backend, headers: &request.headers, target, query, path }
+                .answer(&request.method)
+                .await
         }
     };
     if let Some(id) = request.headers.get("x-request-id").filter(|id| is_request_id(id)) {
@@ -135,6 +139,7 @@ fn is_request_id(value: &HeaderValue) -> bool {
 /// One request.
 struct Asking<'a> {
     app: &'a App,
+    backend: &'a Backend,
     headers: &'a HeaderMap,
     /// Path and query, quoted.
     target: &'a str,
@@ -163,7 +168,7 @@ impl Asking<'_> {
         if length || self.headers.contains_key(header::TRANSFER_ENCODING) {
             return error(400, "a GET must not have a body", self.target);
         }
-        drop(self.app.event_loop.read().await);
+        drop(self.backend.event_loop.read().await);
         match route(self.path) {
             Route::Index => self.index(None).await,
             Route::Flavour(flavour) => self.index(Some(&flavour)).await,
@@ -306,7 +311,7 @@ impl Asking<'_> {
 
     /// The time that whole objects take: nothing else is served meanwhile.
     async fn block_everybody(&self, objects: usize) -> Result<(), ()> {
-        let _alone = self.app.event_loop.write().await;
+        let _alone = self.backend.event_loop.write().await;
         let objects = u32::try_from(objects).unwrap_or(u32::MAX);
         let time = self.app.opened_per_object.saturating_mul(objects);
         tokio::time::sleep(time.min(self.app.response_timeout)).await;
@@ -320,14 +325,12 @@ impl Asking<'_> {
         if let Some(instead) = effect.as_ref().and_then(|e| answer::instead(e, self.target, self.target)) {
             return instead;
         }
-        {
-            let _worker = app.workers.acquire().await;
-            answer::wait(effect.as_ref(), &app.end).await;
-            let delay = app.switches.read(|faults| faults.get_delay_ms);
-            if delay > 0 {
-                tokio::time::sleep(Duration::from_millis(delay)).await;
-            }
-        }
+        let work = app.switches.read(|faults| Work {
+            delay: Duration::from_millis(faults.get_delay_ms),
+            serial: Duration::from_micros(faults.get_serial_us),
+            crowding_percent: faults.crowding_percent,
+        });
+        self.backend.work(work, answer::wait(effect.as_ref(), &app.end)).await;
         if effect == Some(Effect::Vanish) {
             app.directory.remove(dn);
         }

@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::Credentials;
+use crate::backend::{Connection, Counting};
 use crate::counters::Counters;
 use crate::directory::Directory;
 use crate::faults::{Faults, Switches};
@@ -43,7 +44,8 @@ impl StandIn {
         let end = CancellationToken::new();
         let prefix = settings.prefix.trim_end_matches('/').to_owned();
         let app = Arc::new(App::new(settings, directory, Switches::new(faults), end.clone()));
-        let server = axum::serve(listener, router(Arc::clone(&app)));
+        let service = router(Arc::clone(&app)).into_make_service_with_connect_info::<Connection>();
+        let server = axum::serve(Counting::new(listener), service);
         let ended = end.clone().cancelled_owned();
         let server = tokio::spawn(async move { server.with_graceful_shutdown(ended).await });
         Ok(Self { app, address, prefix, end, server: Some(server) })

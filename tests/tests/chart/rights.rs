@@ -84,12 +84,14 @@ async fn fill(writer: &Broker, s: &Subscription) {
         done: 2,
         total: Some(2),
         skipped: 0,
+        set_aside: 0,
+        missing: vec![],
         rate: 1.0,
         error: None,
     };
     writer.progress().put(&s.name, &progress).await.unwrap();
     let contained = queue.live_from(1).await.unwrap().unwrap().sequence;
-    holder.seal_leaving_out(Counts { messages: 2, skipped: 0 }, vec![contained]).await.unwrap();
+    holder.seal_leaving_out(Counts { messages: 2, ..Counts::default() }, vec![contained]).await.unwrap();
 }
 
 /// What controller and worker do when they find the seal.

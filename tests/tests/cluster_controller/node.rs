@@ -98,7 +98,7 @@ async fn a_pod_on_a_lost_node_is_overtaken_and_changes_nothing_any_more() -> Res
     ensure!(late.is_err() && zombie.seal(Counts::default()).await.is_err(), "the old pod has written");
     drop(lost);
     mail.expect_shown(2, Running, None).await?;
-    winner.seal(Counts { messages: 1, skipped: 0 }).await?;
+    winner.seal(Counts { messages: 1, ..Counts::default() }).await?;
     let done = mail.expect_shown(2, Done, None).await?;
     let past: Vec<_> = done.prefill.attempts.iter().map(|a| (a.attempt, a.state, a.reason)).collect();
     ensure!(past == [(1, Failed, Some(Reason::StuckTerminating)), (2, Done, None)], "{past:?}");

@@ -1,21 +1,27 @@
 //! Requests: one at a time, tried again within bounds.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::header::{ACCEPT, ACCEPT_LANGUAGE, AUTHORIZATION, HeaderValue, RETRY_AFTER};
 use reqwest::{Response, Url, redirect};
-use serde::Deserialize;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use super::address::Base;
-use super::list::{self, Entries, Entry};
+use super::answer;
+use super::entries::Entry;
+use super::gate::Gate;
+use super::list::{self, Listed, Wanted};
+use super::resolver::Turns;
 use super::retry::{self, Failure, Kind, Verdict};
-use super::{Config, Credentials, tls};
-use crate::source::{SnapshotObject, SourceError, SourceEvent, object};
+use super::room::Space;
+use super::{BrokenObjects, Config, tls};
+use crate::source::cut::Cutter;
+use crate::source::{AsOf, SnapshotObject, SourceError, SourceEvent, object};
 
 /// Headers of one answer. UDM sends a `Link` header for each link, references included in some versions; hyper's
 /// own limit is 100, and 400 KB for all of them.
@@ -27,8 +33,8 @@ const PIECES_WAITING: usize = 16;
 /// Redirects on the same origin that are followed.
 const REDIRECTS_MAX: usize = 5;
 
-/// Characters of UDM's own words that an error repeats.
-const MESSAGE_MAX: usize = 200;
+/// Bytes of an answer that is no object: the index has 60 KB, and of an error only the first words are read.
+const SMALL_MAX: usize = 16 << 20;
 
 /// Sends requests with our credentials, to one origin only.
 #[derive(Debug)]
@@ -37,6 +43,8 @@ pub(super) struct Client {
     base: Base,
     config: Config,
     authorization: RwLock<HeaderValue>,
+    /// Were our credentials accepted once?
+    accepted: AtomicBool,
 }
 
 /// A request.
@@ -45,6 +53,17 @@ struct Asking {
     url: Url,
     /// For errors and logs.
     what: String,
+}
+
+/// What came of asking for an object.
+#[derive(Debug)]
+pub(super) enum Got {
+    /// The object.
+    Object(SnapshotObject),
+    /// It is gone.
+    Gone,
+    /// It can't be read, and is to be left out; why.
+    Broken(String),
 }
 
 /// How one try ended without what was asked for.
@@ -77,14 +96,15 @@ impl Client {
             .redirect(same_origin)
             // UDM is a neighbour in the cluster; a proxy for the outside must not see the password.
             .no_proxy()
+            .dns_resolver(Turns::default())
             .http1_max_headers(HEADERS_MAX)
             .connect_timeout(config.connect_timeout)
-            .pool_max_idle_per_host(config.concurrency)
+            .pool_max_idle_per_host(config.concurrency_max)
             .user_agent(concat!("headstart-prefill/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|e| SourceError::Setting { setting: "UDM connection", problem: e.to_string() })?;
-        let authorization = RwLock::new(authorization(&config.credentials)?);
-        Ok(Self { http, base, config, authorization })
+        let authorization = RwLock::new(config.credentials.authorization()?);
+        Ok(Self { http, base, config, authorization, accepted: AtomicBool::new(false) })
     }
 
     pub fn config(&self) -> &Config {
@@ -95,58 +115,96 @@ impl Client {
     pub async fn index(&self, out: &mpsc::Sender<SourceEvent>) -> Result<Vec<String>, SourceError> {
         let what = "the index of modules (GET /udm/)".to_owned();
         let asking = Asking { kind: Kind::Index, url: self.base.index(), what };
-        let attempt = async || {
-            let body = self.body(self.once(&asking).await?).await?;
-            let index: Index =
-                serde_json::from_slice(&body).map_err(|e| Failure::Unreadable(e.to_string()))?;
-            Ok(index.links.object_types.into_iter().map(|module| module.name).collect())
-        };
+        let attempt = async || Ok(answer::modules(&small(self.once(&asking).await?).await?)?);
         let mut tried = 0;
         loop {
             match timed(self.config.request_timeout, attempt()).await {
                 Ok(names) => return Ok(names),
-                Err(stop) => self.wait(&asking, &mut tried, stop, out).await?,
+                Err(stop) => {
+                    let wait = self.before_next(&asking, &mut tried, stop, out)?;
+                    tokio::time::sleep(wait).await;
+                }
             }
         }
     }
 
     /// A module's list, parsed while it comes.
-    pub async fn list(&self, module: &str, out: &mpsc::Sender<SourceEvent>) -> Result<Entries, SourceError> {
-        let what = format!("the list of {module}");
-        let asking = Asking { kind: Kind::List, url: self.base.list(module), what };
+    pub async fn list(
+        &self,
+        wanted: &Wanted,
+        out: &mpsc::Sender<SourceEvent>,
+    ) -> Result<Listed, SourceError> {
+        let what = format!("the list of {}", wanted.module);
+        let asking = Asking { kind: Kind::List, url: self.base.list(&wanted.module), what };
         let attempt = async || {
             let head = timed(self.config.list_timeout, self.once(&asking)).await?;
-            Ok(self.entries(head).await?)
+            Ok(self.entries(head, wanted.clone()).await?)
         };
         let mut tried = 0;
         loop {
             match attempt().await {
-                Ok(entries) => return Ok(entries),
-                Err(stop) => self.wait(&asking, &mut tried, stop, out).await?,
+                Ok(listed) => return Ok(listed),
+                Err(stop) => {
+                    let wait = self.before_next(&asking, &mut tried, stop, out)?;
+                    tokio::time::sleep(wait).await;
+                }
             }
         }
     }
 
-    /// One object; `None` if it is gone.
+    /// One object. Each try waits at the gate; its bytes are held in `space`.
     pub async fn object(
         &self,
-        entry: Entry<'_>,
+        entry: &Entry,
+        gate: &Gate,
+        space: &mut Space,
+        as_of: &AsOf,
         out: &mpsc::Sender<SourceEvent>,
-    ) -> Result<Option<SnapshotObject>, SourceError> {
+    ) -> Result<Got, SourceError> {
         let what = match entry.uuid {
             // Not the DN, which has people's names in it: `GET /udm/object/<uuid>` leads to the object.
             Some(uuid) => format!("the object {uuid} of {}", entry.object_type),
             None => format!("the object {} of {}", entry.dn, entry.object_type),
         };
-        let url = self.base.object(entry.object_type, entry.dn);
+        let url = self.base.object(&entry.object_type, &entry.dn);
         let asking = Asking { kind: Kind::Object, url, what };
-        let attempt = async || Ok(snapshot(&self.body(self.once(&asking).await?).await?)?);
         let mut tried = 0;
         loop {
-            match timed(self.config.request_timeout, attempt()).await {
-                Ok(object) => return Ok(Some(object)),
-                Err(Stop::Gone) => return Ok(None),
-                Err(stop) => self.wait(&asking, &mut tried, stop, out).await?,
+            let pass = gate.enter(space.number()).await;
+            // Before the request: what is accepted later may be missing in the answer.
+            let as_of = as_of.now();
+            let mut left = self.config.request_timeout;
+            let answer = self.text(&asking, space, &mut left).await;
+            let stop = match answer.and_then(|text| Ok(object::take(text).map_err(answer::unreadable)?)) {
+                Ok((topic, object)) => {
+                    pass.answered(self.config.request_timeout - left);
+                    return Ok(Got::Object(SnapshotObject { topic, object, as_of }));
+                }
+                Err(Stop::Gone) => return Ok(Got::Gone),
+                Err(stop) => stop,
+            };
+            space.clear();
+            if matches!(&stop, Stop::Again(failure) if failure.is_push_back()) {
+                pass.pushed_back();
+            } else {
+                drop(pass);
+            }
+            let everybody = matches!(
+                &stop,
+                Stop::Again(Failure::Unauthorized | Failure::Busy { retry_after: Some(_), .. })
+            );
+            match self.before_next(&asking, &mut tried, stop, out) {
+                // What holds for one holds for all: nobody asks before.
+                Ok(wait) if everybody => gate.close_for(wait),
+                Ok(wait) => tokio::time::sleep(wait).await,
+                Err(error) => {
+                    return match (self.config.broken_objects, &error) {
+                        (BrokenObjects::SetAside, _) if error.is_of_one_object() => {
+                            Ok(Got::Broken(model::chain(&error)))
+                        }
+                        _ => Err(error),
+                    };
+                }
             }
         }
     }
@@ -161,31 +219,34 @@ impl Client {
             match timed(self.config.request_timeout, self.once(&asking)).await {
                 Ok(_) => return Ok(true),
                 Err(Stop::Gone) => return Ok(false),
-                Err(stop) => self.wait(&asking, &mut tried, stop, &out).await?,
+                Err(stop) => {
+                    tokio::time::sleep(self.before_next(&asking, &mut tried, stop, &out)?).await;
+                }
             }
         }
     }
 
-    /// Waits before a request is sent again; an error if there is no use in that.
-    async fn wait(
+    /// How long to wait before a request is sent again; an error if there is no use in that.
+    fn before_next(
         &self,
         asking: &Asking,
         tried: &mut u32,
         stop: Stop,
         out: &mpsc::Sender<SourceEvent>,
-    ) -> Result<(), SourceError> {
+    ) -> Result<Duration, SourceError> {
         *tried += 1;
         let failure = match stop {
             Stop::Again(failure) => failure,
             Stop::Never(error) => return Err(error),
             Stop::Gone => return Err(self.given_up(asking, *tried, Failure::Fault { status: 404 })),
         };
-        let tries = retry::tries(&failure, asking.kind, &self.config.retries);
+        let accepted = self.accepted.load(Ordering::Relaxed);
+        let tries = retry::tries(&failure, asking.kind, accepted, &self.config.retries);
         if *tried >= tries {
             return Err(self.given_up(asking, *tried, failure));
         }
         if matches!(failure, Failure::Unauthorized) {
-            let fresh = authorization(&self.config.credentials)?;
+            let fresh = self.config.credentials.authorization()?;
             *self.authorization.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         }
         let asked_for = match &failure {
@@ -198,8 +259,7 @@ impl Client {
         tracing::warn!(error, tried, tries, wait_ms, "a request to UDM failed and is sent again");
         // For people: left out while the engine has enough to do.
         _ = out.try_send(SourceEvent::Retrying { error });
-        tokio::time::sleep(wait).await;
-        Ok(())
+        Ok(wait)
     }
 
     /// Sends a request once, and looks at the head of its answer.
@@ -216,7 +276,10 @@ impl Client {
         let response = request.send().await.map_err(connection)?;
         let status = response.status().as_u16();
         match retry::verdict(asking.kind, status) {
-            Verdict::Good => Ok(response),
+            Verdict::Good => {
+                self.accepted.store(true, Ordering::Relaxed);
+                Ok(response)
+            }
             Verdict::Gone => Err(Stop::Gone),
             Verdict::Unauthorized => Err(Failure::Unauthorized.into()),
             Verdict::Fault => Err(Failure::Fault { status }.into()),
@@ -229,7 +292,10 @@ impl Client {
             Verdict::Refused(advice) => {
                 let message = match asking.kind {
                     Kind::Object => String::new(),
-                    Kind::Index | Kind::List => self.message(response).await,
+                    Kind::Index | Kind::List => {
+                        let body = timeout(self.config.idle_timeout, small(response)).await;
+                        body.ok().and_then(Result::ok).map_or_else(String::new, |body| answer::words(&body))
+                    }
                 };
                 Err(Stop::Never(SourceError::Refused { what: asking.what.clone(), status, message, advice }))
             }
@@ -241,11 +307,7 @@ impl Client {
         let what = asking.what.clone();
         match failure {
             Failure::Unauthorized => {
-                let account = match &self.config.credentials {
-                    Credentials::Basic { username, .. } => username.clone(),
-                    Credentials::Bearer(_) => "the bearer token".to_owned(),
-                };
-                SourceError::CredentialsRefused { account, what }
+                SourceError::CredentialsRefused { account: self.config.credentials.account(), what }
             }
             Failure::Unreadable(problem) => SourceError::Unreadable { what, problem },
             Failure::Fault { status } => match retry::advice_if_it_stays(asking.kind, status) {
@@ -256,84 +318,57 @@ impl Client {
         }
     }
 
-    /// A whole body, within the bound.
-    async fn body(&self, mut response: Response) -> Result<Vec<u8>, Failure> {
-        let bound = self.config.max_object_bytes;
-        let announced = response.content_length().and_then(|length| usize::try_from(length).ok());
-        let mut body = Vec::with_capacity(announced.unwrap_or(0).min(bound));
-        while let Some(piece) = response.chunk().await.map_err(connection)? {
-            if body.len() + piece.len() > bound {
-                return Err(Failure::Unreadable(format!("it has more than {bound} bytes")));
+    /// An object's text without its links, which are dropped while they come. Waiting for space takes nothing of the
+    /// time that is left.
+    async fn text(&self, asking: &Asking, space: &mut Space, left: &mut Duration) -> Result<Vec<u8>, Stop> {
+        let limit = self.config.request_timeout;
+        let mut response = spend(left, limit, self.once(asking)).await?;
+        let (mut cutter, mut text) = (Cutter::new(), Vec::new());
+        while let Some(piece) = spend(left, limit, next(&mut response)).await? {
+            cutter.push(&piece, &mut text);
+            if text.len() > self.config.max_object_bytes {
+                let problem = format!("it has more than {} bytes", self.config.max_object_bytes);
+                return Err(Failure::Unreadable(problem).into());
             }
-            body.extend_from_slice(&piece);
+            space.hold(text.len()).await;
         }
-        Ok(body)
+        Ok(text)
     }
 
     /// Parses a list on a thread of its own while it comes.
-    async fn entries(&self, mut response: Response) -> Result<Entries, Failure> {
+    async fn entries(&self, mut response: Response, wanted: Wanted) -> Result<Listed, Failure> {
         let (sender, receiver) = mpsc::channel::<Bytes>(PIECES_WAITING);
-        let parser = tokio::task::spawn_blocking(move || list::read(list::Pieces::new(receiver)));
-        loop {
-            let piece = timeout(self.config.idle_timeout, response.chunk()).await;
-            match piece.map_err(|_| Failure::Timeout(self.config.idle_timeout))?.map_err(connection)? {
-                Some(piece) => match sender.send(piece).await {
-                    Ok(()) => {}
-                    // The parser has seen enough, and says why below.
-                    Err(_) => break,
-                },
-                None => break,
+        let parser = tokio::task::spawn_blocking(move || list::read(list::Pieces::new(receiver), wanted));
+        let mut left = self.config.idle_timeout;
+        while let Some(piece) = spend(&mut left, self.config.idle_timeout, next(&mut response)).await? {
+            if sender.send(piece).await.is_err() {
+                // The parser has seen enough, and says why below.
+                break;
             }
+            left = self.config.idle_timeout;
         }
         drop(sender);
         match parser.await {
-            Ok(entries) => entries.map_err(|e| Failure::Unreadable(e.to_string())),
+            Ok(listed) => listed.map_err(answer::unreadable),
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         }
     }
-
-    /// What UDM says of an error, shortened; with `, ` before it.
-    async fn message(&self, response: Response) -> String {
-        let Ok(Ok(body)) = timeout(self.config.idle_timeout, self.body(response)).await else {
-            return String::new();
-        };
-        let Ok(Problem { error }) = serde_json::from_slice(&body) else { return String::new() };
-        let words: String = error.message.chars().filter(|c| !c.is_control()).take(MESSAGE_MAX).collect();
-        if words.is_empty() { words } else { format!(", {words:?}") }
-    }
 }
 
-/// Reads the answer to a GET of an object.
-fn snapshot(body: &[u8]) -> Result<SnapshotObject, Failure> {
-    let unreadable = |problem: &dyn std::fmt::Display| Failure::Unreadable(problem.to_string());
-    let read = object::read(body).map_err(|e| unreadable(&e))?;
-    Ok(SnapshotObject {
-        topic: read.object_type.clone(),
-        object: read.into_raw().map_err(|e| unreadable(&e))?,
-        as_of: None,
-    })
-}
-
-/// The value of the header, which does not show in a log.
-fn authorization(credentials: &Credentials) -> Result<HeaderValue, SourceError> {
-    use base64::Engine as _;
-    let (setting, secret) = match credentials {
-        Credentials::Basic { password, .. } => ("UDM password", password),
-        Credentials::Bearer(token) => ("UDM token", token),
-    };
-    let refused = |problem: String| SourceError::Setting { setting, problem };
-    let secret = secret.read().map_err(|e| refused(model::chain(&e)))?;
-    let text = match credentials {
-        Credentials::Basic { username, .. } => {
-            let plain = format!("{username}:{secret}");
-            format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(plain))
+/// A whole body that is no object.
+async fn small(mut response: Response) -> Result<Vec<u8>, Failure> {
+    let mut body = Vec::new();
+    while let Some(piece) = next(&mut response).await? {
+        if body.len() + piece.len() > SMALL_MAX {
+            return Err(Failure::Unreadable(format!("it has more than {SMALL_MAX} bytes")));
         }
-        Credentials::Bearer(_) => format!("Bearer {secret}"),
-    };
-    let mut value = HeaderValue::from_str(&text)
-        .map_err(|_| refused("it has characters that no header can have".to_owned()))?;
-    value.set_sensitive(true);
-    Ok(value)
+        body.extend_from_slice(&piece);
+    }
+    Ok(body)
+}
+
+async fn next(response: &mut Response) -> Result<Option<Bytes>, Failure> {
+    response.chunk().await.map_err(connection)
 }
 
 /// Gives up after a time.
@@ -342,6 +377,18 @@ async fn timed<T, E: From<Failure>>(
     work: impl Future<Output = Result<T, E>>,
 ) -> Result<T, E> {
     timeout(limit, work).await.unwrap_or_else(|_| Err(Failure::Timeout(limit).into()))
+}
+
+/// Gives up when no time is left of a limit.
+async fn spend<T, E: From<Failure>>(
+    left: &mut Duration,
+    limit: Duration,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    let began = Instant::now();
+    let done = timeout(*left, work).await.unwrap_or_else(|_| Err(Failure::Timeout(limit).into()));
+    *left = left.saturating_sub(began.elapsed());
+    done
 }
 
 /// The address is left out, because it has people's names in it.
@@ -353,31 +400,4 @@ fn connection(error: reqwest::Error) -> Failure {
 fn random() -> u16 {
     let bytes = Uuid::new_v4();
     u16::from_le_bytes([bytes.as_bytes()[0], bytes.as_bytes()[1]])
-}
-
-#[derive(Deserialize)]
-struct Index {
-    #[serde(rename = "_links")]
-    links: IndexLinks,
-}
-
-#[derive(Deserialize)]
-struct IndexLinks {
-    #[serde(rename = "udm:object-types")]
-    object_types: Vec<ModuleLink>,
-}
-
-#[derive(Deserialize)]
-struct ModuleLink {
-    name: String,
-}
-
-#[derive(Deserialize)]
-struct Problem {
-    error: ProblemWords,
-}
-
-#[derive(Deserialize)]
-struct ProblemWords {
-    message: String,
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-pub use broker::Secret;
+use super::Credentials;
 
 /// How to reach UDM and how hard to press it.
 #[derive(Clone, Debug)]
@@ -13,8 +13,13 @@ pub struct Config {
     pub credentials: Credentials,
     /// Certificates, as PEM, of the only authorities that are trusted for `https`; those of the system if `None`.
     pub ca_pem: Option<Vec<u8>>,
-    /// Objects that are read at the same time. UDM is one process: beyond 16 its other clients suffer.
-    pub concurrency: usize,
+    /// The most objects that are asked for at the same time. How many it is within this limit is found from how long
+    /// the answers take.
+    pub concurrency_max: usize,
+    /// What to do about a requested topic that no module of the directory matches.
+    pub missing_types: MissingTypes,
+    /// What to do about an object that is listed and can't be read.
+    pub broken_objects: BrokenObjects,
     /// Does UDM read the LDAP primary, so that an object holds every change whose event was accepted before? False where
     /// it may read a replica, which lags behind.
     pub reads_primary: bool,
@@ -28,8 +33,8 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// What to do about requests that fail.
     pub retries: Retries,
-    /// An object, with its links, may have so many bytes: a bound on memory, far above what is real (a group of
-    /// 200,000 members has 65 MB).
+    /// An object, without its links, may have so many bytes: a bound on memory, far above what is real (a group of
+    /// 200,000 members has 13 MB).
     pub max_object_bytes: usize,
 }
 
@@ -41,14 +46,16 @@ impl Config {
             base_url: base_url.into(),
             credentials,
             ca_pem: None,
-            concurrency: 8,
+            concurrency_max: 64,
+            missing_types: MissingTypes::Fail,
+            broken_objects: BrokenObjects::Fail,
             reads_primary: false,
             connect_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(120),
             list_timeout: Duration::from_secs(300),
             idle_timeout: Duration::from_secs(60),
             retries: Retries::default(),
-            max_object_bytes: 256 << 20,
+            max_object_bytes: 64 << 20,
         }
     }
 }
@@ -56,7 +63,8 @@ impl Config {
 /// Bounds of trying again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retries {
-    /// Times that a request is sent when UDM is away or says that it is busy.
+    /// Times that a request is sent when UDM is away or says that it is busy, or refuses credentials that it took
+    /// before: a Secret that is mounted follows its change within a minute or two.
     pub tries: u32,
     /// Times that a request is sent when its answer is wrong: 401, 500, or no JSON.
     pub tries_if_wrong: u32,
@@ -79,29 +87,22 @@ impl Default for Retries {
     }
 }
 
-/// Who asks.
-#[derive(Clone, Debug)]
-pub enum Credentials {
-    /// Basic authentication.
-    Basic {
-        /// User, e.g. `cn=admin`.
-        username: String,
-        /// Its password.
-        password: Secret,
-    },
-    /// A bearer token.
-    Bearer(Secret),
+/// What to do about a requested topic that no module of the directory matches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MissingTypes {
+    /// The attempt fails, and may succeed later: extensions are loaded late.
+    #[default]
+    Fail,
+    /// The topic is left out, and named in log, progress and result.
+    Skip,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_secret_does_not_show() {
-        let credentials = Credentials::Basic { username: "cn=admin".into(), password: "hunter2".into() };
-        let config = Config::new("http://udm", credentials);
-        assert!(!format!("{config:?} {config:#?}").contains("hunter2"));
-        assert!(!format!("{:?}", Credentials::Bearer("hunter2".into())).contains("hunter2"));
-    }
+/// What to do about an object that is listed and can't be read: 500 again and again, no answer, or no JSON.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BrokenObjects {
+    /// The attempt fails and names the object.
+    #[default]
+    Fail,
+    /// The object becomes a dead letter, and the attempt goes on.
+    SetAside,
 }

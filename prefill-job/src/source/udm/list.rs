@@ -1,88 +1,85 @@
-//! A list, read piece by piece: of 600 bytes an entry only DN, type and UUID are kept, some 90 bytes.
+//! A list, read piece by piece while it comes: no more of it is held than one entry and what [`Entries`] keeps.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::fmt;
 use std::io::{self, BufReader, Read};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use ring::digest::{Context, SHA256};
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use tokio::sync::mpsc;
-use uuid::Uuid;
 
-/// The entries of a list, in its order.
-#[derive(Debug, Default)]
-pub(super) struct Entries {
-    /// All DNs, one behind the other.
-    dns: String,
-    places: Vec<Place>,
-    types: Vec<String>,
-    type_numbers: HashMap<String, u16>,
+use super::entries::Entries;
+use crate::source::plan::Plan;
+
+/// Which entries of a module's list are read with it.
+///
+/// A virtual module (`computers/computer`) lists the objects of others. They are read with their own module if that
+/// is read too, so that each comes once and at its own topic's place. What is left are strays: objects whose type
+/// was asked for but is not in the index; they are read at the first list that shows them.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    pub module: String,
+    pub modules: Arc<[String]>,
+    pub plan: Plan,
+    /// DNs of strays that were taken.
+    pub strays: HashSet<String>,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Place {
-    /// Where the DN ends in `dns`.
-    end: usize,
-    object_type: u16,
-    /// Nil if unknown.
-    uuid: Uuid,
+impl Wanted {
+    fn takes(&mut self, entry: &RawEntry<'_>) -> bool {
+        entry.object_type == self.module
+            || (!self.modules.iter().any(|module| *module == entry.object_type)
+                && self.plan.is_match(&entry.object_type)
+                && self.strays.insert(entry.dn.to_string()))
+    }
 }
 
-/// One entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Entry<'a> {
-    pub dn: &'a str,
-    pub object_type: &'a str,
-    pub uuid: Option<Uuid>,
+impl Wanted {
+    /// The digest of an empty list: which modules are read counts, too.
+    fn digest(&self) -> Context {
+        let mut digest = Context::new(&SHA256);
+        for module in self.modules.iter() {
+            digest.update(module.as_bytes());
+            digest.update(&[0]);
+        }
+        digest
+    }
 }
 
-impl Entries {
-    pub fn len(&self) -> usize {
-        self.places.len()
-    }
-
-    pub fn get(&self, index: usize) -> Option<Entry<'_>> {
-        let place = self.places.get(index)?;
-        let begin = index.checked_sub(1).map_or(0, |before| self.places[before].end);
-        Some(Entry {
-            dn: &self.dns[begin..place.end],
-            object_type: &self.types[usize::from(place.object_type)],
-            uuid: Some(place.uuid).filter(|uuid| !uuid.is_nil()),
-        })
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = Entry<'_>> {
-        (0..self.len()).filter_map(|index| self.get(index))
-    }
-
-    fn push(&mut self, entry: &RawEntry<'_>) -> Result<(), &'static str> {
-        let object_type = match self.type_numbers.get(&*entry.object_type) {
-            Some(number) => *number,
-            None => {
-                let number = u16::try_from(self.types.len()).map_err(|_| "more than 65,536 types")?;
-                self.types.push(entry.object_type.to_string());
-                self.type_numbers.insert(entry.object_type.to_string(), number);
-                number
-            }
-        };
-        self.dns.push_str(&entry.dn);
-        let uuid = entry.uuid.as_deref().and_then(|uuid| uuid.parse().ok()).unwrap_or_default();
-        self.places.push(Place { end: self.dns.len(), object_type, uuid });
-        Ok(())
-    }
+/// A list that was read.
+#[derive(Debug)]
+pub(super) struct Listed {
+    /// The entries that are wanted.
+    pub entries: Entries,
+    /// Entries of all types.
+    pub results: u64,
+    /// Digest of the wanted entries and their order, and of the modules that are read.
+    pub digest: String,
+    /// What is wanted of the next list.
+    pub wanted: Wanted,
 }
 
 /// Reads a list's JSON to its end.
-pub(super) fn read(json: impl Read) -> serde_json::Result<Entries> {
+pub(super) fn read(json: impl Read, wanted: Wanted) -> serde_json::Result<Listed> {
     let mut reader = serde_json::Deserializer::from_reader(BufReader::with_capacity(64 * 1024, json));
-    let (results, entries) = reader.deserialize_map(Top)?;
+    let digest = wanted.digest();
+    let top = Top {
+        listed: Listed { entries: Entries::default(), results: 0, digest: String::new(), wanted },
+        digest,
+    };
+    let (announced, top) = reader.deserialize_map(top)?;
     reader.end()?;
-    match results {
-        Some(results) if results == entries.len() as u64 => Ok(entries),
-        Some(results) => {
-            let problem = format!("it announces {results} objects and has {}", entries.len());
+    let Top { mut listed, digest } = top;
+    listed.digest = digest.finish().as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+    listed.entries.finish().map_err(serde_json::Error::custom)?;
+    match announced {
+        Some(announced) if announced == listed.results => Ok(listed),
+        Some(announced) => {
+            let problem = format!("it announces {announced} objects and has {}", listed.results);
             Err(serde_json::Error::custom(problem))
         }
         None => Err(serde_json::Error::custom("the key results is missing")),
@@ -127,30 +124,33 @@ struct RawEntry<'a> {
 }
 
 /// The document: `results`, and the entries in `_embedded`.
-struct Top;
+struct Top {
+    listed: Listed,
+    digest: Context,
+}
 
 impl<'de> Visitor<'de> for Top {
-    type Value = (Option<u64>, Entries);
+    type Value = (Option<u64>, Self);
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("the JSON object of a list")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let (mut results, mut entries) = (None, Entries::default());
+        let (mut announced, mut top) = (None, self);
         while let Some(key) = map.next_key::<Cow<'_, str>>()? {
             match &*key {
-                "results" => results = Some(map.next_value()?),
-                "_embedded" => map.next_value_seed(Embedded(&mut entries))?,
+                "results" => announced = Some(map.next_value()?),
+                "_embedded" => map.next_value_seed(Embedded(&mut top))?,
                 _ => _ = map.next_value::<IgnoredAny>()?,
             }
         }
-        Ok((results, entries))
+        Ok((announced, top))
     }
 }
 
 /// `_embedded`, whose key `udm:object` is missing if there are no objects.
-struct Embedded<'a>(&'a mut Entries);
+struct Embedded<'a>(&'a mut Top);
 
 impl<'de> DeserializeSeed<'de> for Embedded<'_> {
     type Value = ();
@@ -179,7 +179,7 @@ impl<'de> Visitor<'de> for Embedded<'_> {
 }
 
 /// The entries.
-struct Objects<'a>(&'a mut Entries);
+struct Objects<'a>(&'a mut Top);
 
 impl<'de> DeserializeSeed<'de> for Objects<'_> {
     type Value = ();
@@ -198,7 +198,16 @@ impl<'de> Visitor<'de> for Objects<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
         while let Some(entry) = list.next_element::<RawEntry<'_>>()? {
-            self.0.push(&entry).map_err(A::Error::custom)?;
+            let Top { listed: Listed { entries, results, wanted, .. }, digest } = &mut *self.0;
+            *results += 1;
+            if wanted.takes(&entry) {
+                for part in [&entry.object_type, &entry.dn] {
+                    digest.update(part.as_bytes());
+                    digest.update(&[0]);
+                }
+                let uuid = entry.uuid.as_deref().and_then(|uuid| uuid.parse().ok());
+                entries.push(&entry.dn, &entry.object_type, uuid).map_err(A::Error::custom)?;
+            }
         }
         Ok(())
     }
@@ -208,23 +217,77 @@ impl<'de> Visitor<'de> for Objects<'_> {
 mod tests {
     use super::*;
 
+    fn wanted(module: &str, modules: &[&str], asked: &str) -> Wanted {
+        let topic = model::RealmTopic { realm: "udm".to_owned(), topic: asked.to_owned() };
+        Wanted {
+            module: module.to_owned(),
+            modules: modules.iter().map(|module| (*module).to_owned()).collect(),
+            plan: Plan::new(&[topic]).unwrap(),
+            strays: HashSet::new(),
+        }
+    }
+
+    /// Reads all users.
+    fn users(json: impl Read) -> serde_json::Result<Listed> {
+        read(json, wanted("users/user", &["users/user"], "users/user"))
+    }
+
+    fn dns(mut listed: Listed) -> Vec<String> {
+        std::iter::from_fn(|| listed.entries.next().unwrap()).map(|entry| entry.dn).collect()
+    }
+
     #[test]
     fn entries_are_found_wherever_they_stand() {
         let json = r#"{"_links": {"self": [{"href": "x"}]}, "_embedded": {"layout": [[{"dn": 1}]], "udm:object": [
             {"dn": "uid=ä,dc=x", "objectType": "users/user", "properties": {}, "uuid": "613492ea-6156-103f-9c22-b957091217b2", "_links": {}},
             {"objectType": "users/ldap", "dn": "uid=b,dc=x", "uuid": null},
             {"objectType": "users/user", "dn": "uid=c,dc=x"}], "form": {}}, "results": 3}"#;
-        let entries = read(json.as_bytes()).unwrap();
-        let found: Vec<_> = entries.iter().map(|e| (e.dn, e.object_type, e.uuid.is_some())).collect();
+        let mut listed = users(json.as_bytes()).unwrap();
+        assert_eq!((listed.results, listed.entries.len()), (3, 2));
+        let first = listed.entries.next().unwrap().unwrap();
         assert_eq!(
-            found,
-            [
-                ("uid=ä,dc=x", "users/user", true),
-                ("uid=b,dc=x", "users/ldap", false),
-                ("uid=c,dc=x", "users/user", false)
-            ]
+            (first.dn.as_str(), &*first.object_type, first.uuid.is_some()),
+            ("uid=ä,dc=x", "users/user", true)
         );
-        assert_eq!(entries.get(3), None);
+        assert_eq!(dns(listed), ["uid=c,dc=x"]);
+    }
+
+    #[test]
+    fn of_a_virtual_module_only_strays_are_read_and_each_once() {
+        let listed =
+            [("dns/alias", "a"), ("dns/srv", "s"), ("dns/dns", "d"), ("dns/host", "h"), ("dns/srv", "t")];
+        let entry =
+            |(object_type, dn): &(&str, &str)| format!(r#"{{"dn": "{dn}", "objectType": "{object_type}"}}"#);
+        let text: Vec<_> = listed.iter().map(entry).collect();
+        let json = format!(r#"{{"results": 5, "_embedded": {{"udm:object": [{}]}}}}"#, text.join(","));
+        // `dns/alias` is read with its own module, `dns/srv` is in no index, nobody asked for `dns/host`.
+        let mut first = wanted("dns/dns", &["dns/alias", "dns/dns"], "dns/(dns|alias|srv)");
+        first.strays.insert("t".to_owned());
+        let first = read(json.as_bytes(), first).unwrap();
+        let next = Wanted { module: "dns/other".to_owned(), ..first.wanted.clone() };
+        assert_eq!(dns(first), ["s", "d"]);
+        assert_eq!(dns(read(json.as_bytes(), next).unwrap()), [] as [&str; 0]);
+    }
+
+    #[test]
+    fn the_digest_tells_every_change_of_what_is_read_or_its_order() {
+        let digest = |dns: &[&str], modules: &[&str]| {
+            let entry = |dn: &&str| format!(r#"{{"dn": "{dn}", "objectType": "users/user"}}"#);
+            let text = dns.iter().map(entry).collect::<Vec<_>>().join(",");
+            let json = format!(r#"{{"results": {}, "_embedded": {{"udm:object": [{text}]}}}}"#, dns.len());
+            read(json.as_bytes(), wanted("users/user", modules, "users/user")).unwrap().digest
+        };
+        let usual = digest(&["a", "b"], &["users/user"]);
+        assert_eq!(usual, digest(&["a", "b"], &["users/user"]));
+        for (dns, modules) in [
+            (&["b", "a"][..], &["users/user"][..]),
+            (&["a"], &["users/user"]),
+            (&["a", "b", "c"], &["users/user"]),
+            (&["ab"], &["users/user"]),
+            (&["a", "b"], &["groups/group", "users/user"]),
+        ] {
+            assert_ne!(usual, digest(dns, modules), "{dns:?} {modules:?}");
+        }
     }
 
     #[test]
@@ -234,7 +297,7 @@ mod tests {
             r#"{"results": 0, "_embedded": {"layout": []}}"#,
             r#"{"_embedded": {"udm:object": []}, "results": 0}"#,
         ] {
-            assert_eq!(read(json.as_bytes()).unwrap().len(), 0);
+            assert_eq!(users(json.as_bytes()).unwrap().results, 0);
         }
     }
 
@@ -242,9 +305,9 @@ mod tests {
     fn a_list_that_is_not_whole_is_refused() {
         let whole =
             r#"{"results": 1, "_embedded": {"udm:object": [{"dn": "uid=a", "objectType": "users/user"}]}}"#;
-        assert_eq!(read(whole.as_bytes()).unwrap().len(), 1);
+        assert_eq!(users(whole.as_bytes()).unwrap().results, 1);
         for length in 0..whole.len() {
-            assert!(read(&whole.as_bytes()[..length]).is_err(), "{}", &whole[..length]);
+            assert!(users(&whole.as_bytes()[..length]).is_err(), "{}", &whole[..length]);
         }
         for json in [
             r#"{"results": 2, "_embedded": {"udm:object": [{"dn": "uid=a", "objectType": "users/user"}]}}"#,
@@ -255,7 +318,7 @@ mod tests {
             "[]",
             "<html>",
         ] {
-            assert!(read(json.as_bytes()).is_err(), "{json}");
+            assert!(users(json.as_bytes()).is_err(), "{json}");
         }
     }
 
@@ -266,6 +329,6 @@ mod tests {
             sender.try_send(Bytes::from_static(piece.as_bytes())).unwrap();
         }
         drop(sender);
-        assert_eq!(read(Pieces::new(receiver)).unwrap().len(), 0);
+        assert_eq!(users(Pieces::new(receiver)).unwrap().results, 0);
     }
 }

@@ -1,34 +1,47 @@
 //! The UDM REST API as a source: the index once, then for each module a cheap list of names, then one GET for each
-//! object, a bounded number at a time.
+//! object, as many at a time as UDM can take.
+//!
+//! ```text
+//!  list ─► list::read ─► Entries (25 bytes each) ─► tasks: Gate (how many), Room (how many bytes) ─► in order ─► Outlet
+//!          on a thread                                Limiter learns from each answer
+//! ```
 //!
 //! Why not otherwise: a list of whole objects blocks UDM's one process for all its users; its paging loses objects
 //! (a page that is asked for again is empty). A list is no snapshot either: what changes while it is read is in the
 //! live queue, which exists before this begins.
 
 mod address;
+mod answer;
 mod client;
 mod config;
+mod credentials;
+mod entries;
+mod gate;
+mod limiter;
 mod list;
+mod objects;
+mod resolver;
 mod retry;
+mod room;
 mod tls;
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use futures::{StreamExt, stream};
-use tokio::sync::{Semaphore, mpsc};
-use tokio_util::task::AbortOnDropHandle;
+use tokio::sync::mpsc;
 
 use self::client::Client;
-use self::list::Entries;
+use self::gate::Gate;
+use self::list::{Listed, Wanted};
+use self::objects::{Broken, Objects};
+use super::outlet::Outlet;
 use super::plan::{Modules, Plan};
-use super::{AsOf, SnapshotObject, SourceError, SourceEvent};
+use super::{AsOf, Place, SourceError, SourceEvent};
 
-pub use config::{Config, Credentials, Retries, Secret};
+pub use broker::Secret;
+pub use config::{BrokenObjects, Config, MissingTypes, Retries};
+pub use credentials::Credentials;
 pub use retry::Failure;
-
-/// Objects that may wait, read, behind one that is slow: this times the concurrency.
-const WINDOW_FACTOR: usize = 4;
 
 /// The UDM REST API.
 #[derive(Debug)]
@@ -58,135 +71,116 @@ impl Udm {
         self.client.config().reads_primary
     }
 
-    /// See [`super::Source::read`].
+    /// See [`super::Source::read_on`].
     pub(super) async fn read(
         &self,
         plan: Plan,
         out: mpsc::Sender<SourceEvent>,
         as_of: &AsOf,
+        from: Option<Place>,
     ) -> Result<(), SourceError> {
+        let config = self.client.config();
         let index = self.client.index(&out).await?;
         let Modules { names, unmatched } = plan.modules(index.iter().map(String::as_str));
-        if let Some(topic) = unmatched.into_iter().next() {
-            return Err(SourceError::NoModule { topic });
+        let skip_missing = config.missing_types == MissingTypes::Skip;
+        if let Some(topic) = unmatched.first().filter(|_| !skip_missing) {
+            return Err(SourceError::NoModule { topic: topic.clone() });
         }
-        let mut strays = HashSet::new();
-        for module in &names {
-            let entries = Arc::new(self.client.list(module, &out).await?);
-            let wanted = wanted(module, &entries, &plan, &names, &mut strays);
-            self.read_module(module, &entries, wanted, &plan, &out, as_of).await?;
+        let objects = Objects {
+            client: Arc::clone(&self.client),
+            gate: Arc::new(Gate::new(config.concurrency_max)),
+            plan,
+            as_of: as_of.clone(),
+            out: Outlet::new(out.clone()),
+            broken: Broken::default(),
+        };
+        let mut reading =
+            Reading { objects, out, modules: names.into(), strays: HashSet::new(), skip_missing };
+        let begin = reading.go_on(from).await?;
+        for topic in unmatched {
+            reading.objects.out.send(SourceEvent::NoModule { topic }).await?;
+        }
+        reading.modules_from(begin).await
+    }
+}
+
+/// One snapshot while it is read.
+struct Reading {
+    objects: Objects,
+    out: mpsc::Sender<SourceEvent>,
+    /// What is read, in order.
+    modules: Arc<[String]>,
+    /// DNs of objects whose type has no module.
+    strays: HashSet<String>,
+    skip_missing: bool,
+}
+
+/// Where to begin: the number of a module and, if its list is known already, that and the entries that are done.
+type Begin = (usize, Option<(Listed, u64)>);
+
+impl Reading {
+    /// Looks whether the list at a place is what it was. Says so first of all if it is; else all begins anew.
+    async fn go_on(&mut self, from: Option<Place>) -> Result<Begin, SourceError> {
+        let Some(place) = from else { return Ok((0, None)) };
+        let Some(number) = self.modules.iter().position(|module| *module == place.topic) else {
+            return Ok((0, None));
+        };
+        let Some(listed) = self.list(number).await? else { return Ok((0, None)) };
+        if listed.digest != place.list
+            || place.done > listed.entries.len() as u64
+            || !listed.wanted.strays.is_empty()
+        {
+            tracing::info!(topic = place.topic, "the list is not what it was: all objects are read again");
+            return Ok((0, None));
+        }
+        let done = place.done;
+        self.objects.out.send(SourceEvent::Listed { place }).await?;
+        Ok((number, Some((listed, done))))
+    }
+
+    /// Reads modules in their order.
+    async fn modules_from(&mut self, (begin, mut known): Begin) -> Result<(), SourceError> {
+        let modules = Arc::clone(&self.modules);
+        for (number, module) in modules.iter().enumerate().skip(begin) {
+            let (listed, done) = match known.take() {
+                Some(known) => known,
+                None => match self.list(number).await? {
+                    Some(listed) => (listed, 0),
+                    None => {
+                        self.objects.out.send(SourceEvent::NoModule { topic: module.clone() }).await?;
+                        continue;
+                    }
+                },
+            };
+            let Listed { entries, results, digest, wanted } = listed;
+            if entries.len() == 0 && results > 0 {
+                tracing::info!(topic = module, results, "the module only shows objects of other types");
+            }
+            self.strays = wanted.strays;
+            // Which strays there were is not in the list's digest: then nobody may go on from here.
+            if self.strays.is_empty() && done == 0 {
+                let place = Place { topic: module.clone(), list: digest, done };
+                self.objects.out.send(SourceEvent::Listed { place }).await?;
+            }
+            self.objects.read(module, entries, done).await?;
         }
         Ok(())
     }
 
-    async fn read_module(
-        &self,
-        module: &str,
-        entries: &Arc<Entries>,
-        wanted: Vec<u32>,
-        plan: &Plan,
-        out: &mpsc::Sender<SourceEvent>,
-        as_of: &AsOf,
-    ) -> Result<(), SourceError> {
-        let send = async |event| out.send(event).await.map_err(|_| SourceError::ReceiverGone);
-        let topic = module.to_owned();
-        send(SourceEvent::TopicStarted { topic: topic.clone(), total: Some(wanted.len() as u64) }).await?;
-
-        // Tasks, so that requests go on while the engine writes; the permits bound how many are under way, the
-        // window bounds how many results wait for their turn.
-        let concurrency = self.client.config().concurrency.max(1);
-        let permits = Arc::new(Semaphore::new(concurrency));
-        let get = |index: u32| {
-            let (client, entries) = (Arc::clone(&self.client), Arc::clone(entries));
-            let (permits, out, as_of) = (Arc::clone(&permits), out.clone(), as_of.clone());
-            AbortOnDropHandle::new(tokio::spawn(async move {
-                let _permit = permits.acquire().await;
-                // Before the request: what is accepted later may be missing in the answer.
-                let as_of = as_of.now();
-                match entries.get(index as usize) {
-                    Some(entry) => {
-                        let object = client.object(entry, &out).await?;
-                        Ok(object.map(|object| SnapshotObject { as_of, ..object }))
-                    }
-                    None => Ok(None),
-                }
-            }))
+    /// The list of a module; `None` if there is none and that may be.
+    async fn list(&mut self, number: usize) -> Result<Option<Listed>, SourceError> {
+        let Some(module) = self.modules.get(number) else { return Ok(None) };
+        let wanted = Wanted {
+            module: module.clone(),
+            modules: Arc::clone(&self.modules),
+            plan: self.objects.plan.clone(),
+            strays: self.strays.clone(),
         };
-        let mut objects = stream::iter(wanted).map(get).buffered(concurrency * WINDOW_FACTOR);
-        while let Some(joined) = objects.next().await {
-            let object = match joined {
-                Ok(object) => object?,
-                Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-            };
-            let event = match object {
-                Some(object) if still_wanted(&object, module, plan) => SourceEvent::Object(object),
-                _ => SourceEvent::Skipped { topic: topic.clone() },
-            };
-            send(event).await?;
+        match self.objects.client.list(&wanted, &self.out).await {
+            Ok(listed) => Ok(Some(listed)),
+            // In the index, but not loaded by whoever answers.
+            Err(SourceError::Refused { status: 404, .. }) if self.skip_missing => Ok(None),
+            Err(error) => Err(error),
         }
-        send(SourceEvent::TopicFinished { topic }).await
-    }
-}
-
-/// Which entries of a module's list are read here.
-///
-/// A virtual module (`computers/computer`) lists the objects of others. They are read with their own module if that
-/// is read too, so that each comes once and at its own topic's place. What is left are strays: objects whose type
-/// was asked for but is not in the index; they are read at the first list that shows them.
-fn wanted(
-    module: &str,
-    entries: &Entries,
-    plan: &Plan,
-    modules: &[String],
-    strays: &mut HashSet<String>,
-) -> Vec<u32> {
-    let mut wanted = Vec::with_capacity(entries.len());
-    let mut others = HashSet::new();
-    for (index, entry) in (0..).zip(entries.iter()) {
-        let own = entry.object_type == module;
-        if !own {
-            others.insert(entry.object_type);
-        }
-        let stray = || !modules.iter().any(|m| m == entry.object_type) && plan.is_match(entry.object_type);
-        if own || (stray() && strays.insert(entry.dn.to_owned())) {
-            wanted.push(index);
-        }
-    }
-    if wanted.is_empty() && !others.is_empty() {
-        tracing::info!(topic = module, types = ?others, "the module only shows objects of other types");
-    }
-    wanted
-}
-
-/// An object may have become one of another type since it was listed.
-fn still_wanted(object: &SnapshotObject, module: &str, plan: &Plan) -> bool {
-    object.topic == module || plan.is_match(&object.topic)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn entries(listed: &[(&str, &str)]) -> Entries {
-        let entry =
-            |(object_type, dn): &(&str, &str)| format!(r#"{{"dn": "{dn}", "objectType": "{object_type}"}}"#);
-        let text: Vec<_> = listed.iter().map(entry).collect();
-        let json =
-            format!(r#"{{"results": {}, "_embedded": {{"udm:object": [{}]}}}}"#, text.len(), text.join(","));
-        list::read(json.as_bytes()).unwrap()
-    }
-
-    #[test]
-    fn of_a_virtual_module_only_strays_are_read_and_each_once() {
-        let listed =
-            [("dns/alias", "a"), ("dns/srv", "s"), ("dns/dns", "d"), ("dns/host", "h"), ("dns/srv", "t")];
-        let entries = entries(&listed);
-        // `dns/alias` is read with its own module, `dns/srv` is in no index, nobody asked for `dns/host`.
-        let modules = ["dns/alias", "dns/dns"].map(str::to_owned);
-        let topic = |topic: &str| model::RealmTopic { realm: "udm".to_owned(), topic: topic.to_owned() };
-        let plan = Plan::new(&[topic("dns/(dns|alias|srv)")]).unwrap();
-        let mut strays = HashSet::from(["t".to_owned()]);
-        assert_eq!(wanted("dns/dns", &entries, &plan, &modules, &mut strays), [1, 2]);
-        assert_eq!(wanted("dns/other", &entries, &plan, &modules, &mut strays), [] as [u32; 0]);
     }
 }

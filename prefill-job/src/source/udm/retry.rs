@@ -46,6 +46,13 @@ pub enum Failure {
     Unreadable(String),
 }
 
+impl Failure {
+    /// Does it tell that UDM can't serve as many requests? If it refuses credentials, it should not be asked often.
+    pub(super) fn is_push_back(&self) -> bool {
+        matches!(self, Self::Connection(_) | Self::Timeout(_) | Self::Busy { .. } | Self::Unauthorized)
+    }
+}
+
 /// What a status means.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -102,12 +109,14 @@ pub(super) fn advice_if_it_stays(kind: Kind, status: u16) -> Option<&'static str
     }
 }
 
-/// How often a request may be sent if it fails like this.
-pub(super) fn tries(failure: &Failure, kind: Kind, retries: &Retries) -> u32 {
+/// How often a request may be sent if it fails like this. `accepted`: the credentials were accepted before.
+pub(super) fn tries(failure: &Failure, kind: Kind, accepted: bool, retries: &Retries) -> u32 {
     match failure {
         // A list that takes too long does so again, and UDM still works on the last one.
         Failure::Timeout(_) if kind == Kind::List => retries.tries_if_wrong.min(2),
         Failure::Connection(_) | Failure::Busy { .. } => retries.tries,
+        // Just being changed, rather than wrong.
+        Failure::Unauthorized if accepted => retries.tries,
         Failure::Timeout(_) | Failure::Fault { .. } | Failure::Unauthorized | Failure::Unreadable(_) => {
             retries.tries_if_wrong
         }
@@ -205,13 +214,15 @@ mod tests {
     fn what_is_wrong_is_asked_less_often_than_what_is_away() {
         let retries = Retries::default();
         let busy = Failure::Busy { status: 503, retry_after: None };
-        assert_eq!(tries(&busy, Kind::List, &retries), 8);
+        assert_eq!(tries(&busy, Kind::List, false, &retries), 8);
         for wrong in
             [Failure::Fault { status: 500 }, Failure::Unauthorized, Failure::Unreadable(String::new())]
         {
-            assert_eq!(tries(&wrong, Kind::Object, &retries), 3);
+            assert_eq!(tries(&wrong, Kind::Object, false, &retries), 3);
         }
         let late = Failure::Timeout(Duration::from_secs(1));
-        assert_eq!((tries(&late, Kind::List, &retries), tries(&late, Kind::Object, &retries)), (2, 3));
+        let tries = |failure, kind, accepted| tries(failure, kind, accepted, &retries);
+        assert_eq!((tries(&late, Kind::List, true), tries(&late, Kind::Object, true)), (2, 3));
+        assert_eq!(tries(&Failure::Unauthorized, Kind::Object, true), 8, "they are being changed");
     }
 }

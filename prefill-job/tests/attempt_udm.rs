@@ -1,0 +1,295 @@
+//! Whole attempts: UDM as source, a real nats-server, and either of them in trouble.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use std::time::Duration;
+
+use broker::{
+    Broker, Copier, Delivered, Queue, ReaderConfig, Readers,
+    testing::{NatsServer, eventually},
+};
+use model::{
+    Counts, DeadLetterReason, ExitCode, Incarnation, Lifecycle, PrefillState, PrefillTask, RealmTopic,
+    Registration, Subscription,
+};
+use prefill_job::{
+    Failure, Outcome, attempt,
+    source::{
+        Source,
+        udm::{BrokenObjects, Config, Credentials, MissingTypes, Retries, Udm},
+    },
+};
+use stand_in_udm::{Directory, Effect, Faults, Population, Rule, Settings, StandIn};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+const SOON: Duration = Duration::from_secs(60);
+const USERS: u32 = 400;
+
+async fn stand_in() -> StandIn {
+    let population = Population { users: USERS, groups: 3, photos_per_mille: 20, ..Population::default() };
+    // So slow that something can happen in between.
+    let faults = Faults { get_delay_ms: 20, ..Faults::default() };
+    StandIn::start(Directory::generated(population), faults).await.unwrap()
+}
+
+fn source(udm: &StandIn, change: impl FnOnce(&mut Config)) -> Source {
+    let credentials = Credentials::Basic { username: "cn=admin".into(), password: "univention".into() };
+    let mut config = Config::new(udm.base_url(), credentials);
+    config.retries = Retries { tries: 200, first_wait: Duration::from_millis(5), ..Retries::default() };
+    change(&mut config);
+    Source::Udm(Udm::new(config).unwrap())
+}
+
+async fn registered(broker: &Broker, topics: &[&str]) -> (Subscription, Queue) {
+    let registration = Registration {
+        name: "mail".parse().unwrap(),
+        realms_topics: topics
+            .iter()
+            .map(|t| RealmTopic { realm: "udm".into(), topic: (*t).into() })
+            .collect(),
+        request_prefill: true,
+    };
+    let now = "2026-01-01T00:00:00".parse().unwrap();
+    let mut s = Subscription::reserve(registration, Incarnation(Uuid::new_v4()), 1, now);
+    s.lifecycle = Lifecycle::Ready;
+    broker.registry().create(&s).await.unwrap();
+    let queue = broker.queue(&s.name, s.incarnation);
+    queue.create(&s).await.unwrap();
+    Copier::open(queue.clone()).await.unwrap().unwrap().mark(1, &s.marker()).await.unwrap();
+    (s, queue)
+}
+
+async fn run(broker: &Broker, source: &Source, s: &Subscription) -> Outcome {
+    attempt::run(broker, source, &PrefillTask::of(s), "pod", &CancellationToken::new()).await
+}
+
+async fn written(queue: &Queue) -> u64 {
+    queue.pending().await.ok().flatten().map_or(0, |pending| pending.prefill)
+}
+
+/// DNs as a consumer reads them.
+async fn dns(broker: &Broker, s: &Subscription) -> Vec<String> {
+    let done = |s: &Subscription| s.with_prefill_state(PrefillState::Done, None, None, s.created.clone());
+    broker.registry().modify(&s.name, s.incarnation, done).await.unwrap();
+    let cancel = CancellationToken::new();
+    let view = broker.registry().view(cancel.clone());
+    view.synced().await;
+    let readers = Readers::new(broker.clone(), view, ReaderConfig::default());
+    let (mut dns, wait) = (Vec::new(), Duration::from_millis(200));
+    while let Some(Delivered { payload, .. }) =
+        readers.next(&s.name, s.incarnation, wait, &cancel, true).await.unwrap()
+    {
+        let message: serde_json::Value = serde_json::from_slice(&payload).unwrap();
+        dns.push(message["body"]["new"]["dn"].as_str().unwrap().to_owned());
+    }
+    cancel.cancel();
+    dns
+}
+
+fn done(messages: u32) -> Outcome {
+    Outcome::Done(Some(Counts { messages: messages.into(), ..Counts::default() }))
+}
+
+#[tokio::test]
+async fn udm_is_started_again_in_the_middle_and_all_comes_once_in_order() {
+    let (server, udm) = (NatsServer::start().await, stand_in().await);
+    let broker = server.broker().await;
+    let (s, queue) = registered(&broker, &["groups/group", "users/user"]).await;
+    let (address, directory) = (udm.address(), udm.directory().clone());
+    let source = source(&udm, |_| {});
+    let restart = async {
+        eventually("some users are written", SOON, async || written(&queue).await, |n| *n > 50).await;
+        udm.stop().await.unwrap();
+        let settings = Settings { listen: address, ..Settings::default() };
+        StandIn::start_with(settings, directory.clone(), Faults::default()).await.unwrap()
+    };
+    let (outcome, _udm) = tokio::join!(run(&broker, &source, &s), restart);
+    assert_eq!(outcome, done(USERS + 4));
+    let expected = [directory.dns("groups/group"), directory.dns("users/user")].concat();
+    assert_eq!(dns(&broker, &s).await, expected);
+}
+
+#[tokio::test]
+async fn nats_is_started_again_in_the_middle_and_all_comes_once_in_order() {
+    let (mut server, udm) = (NatsServer::start().await, stand_in().await);
+    let broker = server.broker().await;
+    let (s, queue) = registered(&broker, &["users/user"]).await;
+    let source = source(&udm, |_| {});
+    let restart = async {
+        eventually("some users are written", SOON, async || written(&queue).await, |n| *n > 50).await;
+        server.restart().await;
+    };
+    let (outcome, ()) = tokio::join!(run(&broker, &source, &s), restart);
+    let outcome = match outcome {
+        // NATS was away for longer than one call may take: the next try does it all again.
+        Outcome::Failed(Failure { code: ExitCode::Transient, .. }) => run(&broker, &source, &s).await,
+        other => other,
+    };
+    assert_eq!(outcome, done(USERS));
+    assert_eq!(dns(&broker, &s).await, udm.directory().dns("users/user"));
+}
+
+#[tokio::test]
+async fn nats_is_full_which_is_told_and_the_next_try_goes_through_when_there_is_room() {
+    let account = |megabytes: u32| {
+        format!(
+            "accounts {{ A {{ jetstream {{ max_mem: 1GB, max_file: {megabytes}MB, max_streams: -1 }}, \
+             users: [{{ user: a, password: a }}] }} }}\nno_auth_user: a"
+        )
+    };
+    let mut server = NatsServer::start_with(&account(4_000)).await;
+    let udm = stand_in().await;
+    let broker = server.broker().await;
+    let (s, _) = registered(&broker, &["users/user"]).await;
+    // Less than the users take.
+    let photos = Population { users: 100, photos_per_mille: 1000, ..Population::default() };
+    let photos = StandIn::start(Directory::generated(photos), Faults::default()).await.unwrap();
+    server.restart_with("8MB", &account(2)).await;
+    let source_of_photos = source(&photos, |_| {});
+    let outcome = tokio::time::timeout(SOON, run(&broker, &source_of_photos, &s)).await.unwrap();
+    let Outcome::Failed(failure) = &outcome else { panic!("{outcome:?}") };
+    assert_eq!(failure.code, ExitCode::Transient);
+    assert!(failure.message.contains("resource") || failure.message.contains("full"), "{}", failure.message);
+    server.restart_with("8MB", &account(4_000)).await;
+    let outcome = tokio::time::timeout(SOON, run(&broker, &source(&udm, |_| {}), &s)).await.unwrap();
+    assert_eq!(outcome, done(USERS));
+    assert_eq!(dns(&broker, &s).await, udm.directory().dns("users/user"));
+}
+
+#[tokio::test]
+async fn what_is_broken_or_missing_is_in_dead_letters_progress_and_result() {
+    let (server, udm) = (NatsServer::start().await, stand_in().await);
+    let broker = server.broker().await;
+    let (s, queue) = registered(&broker, &["no/.*", "users/user"]).await;
+    let all = udm.directory().dns("users/user");
+    udm.faults().update(|faults| faults.get_delay_ms = 0);
+    udm.faults().add(Rule::new(Effect::Status { code: 500 }).dn(&all[7]));
+    udm.faults().add(Rule::new(Effect::Vanish).dn(&all[8]));
+    let as_they_are = run(&broker, &source(&udm, |_| {}), &s).await;
+    let Outcome::Failed(failure) = &as_they_are else { panic!("{as_they_are:?}") };
+    assert!(failure.code == ExitCode::Transient && failure.message.contains("no/.*"), "{}", failure.message);
+    let outcome = run(
+        &broker,
+        &source(&udm, |config| {
+            config.missing_types = MissingTypes::Skip;
+            config.broken_objects = BrokenObjects::SetAside;
+        }),
+        &s,
+    )
+    .await;
+    let missing = vec!["no/.*".to_owned()];
+    let counts = Counts { messages: u64::from(USERS) - 2, skipped: 1, set_aside: 1, missing };
+    assert_eq!(outcome, Outcome::Done(Some(counts)));
+    assert!(outcome.termination_message().message.contains("no/.*"));
+    let progress = broker.progress().get(&s.name).await.unwrap().unwrap();
+    assert_eq!((progress.set_aside, progress.missing.as_slice()), (1, &["no/.*".to_owned()][..]));
+    let letters = broker.dead_letters().list(&s.name, s.incarnation, 10).await.unwrap();
+    let [stored] = letters.as_slice() else { panic!("{letters:?}") };
+    assert_eq!(
+        (stored.letter.reason, stored.letter.dn.as_deref()),
+        (DeadLetterReason::Unreadable, Some(all[7].as_str()))
+    );
+    assert!(
+        stored.letter.problem.as_ref().is_some_and(|problem| problem.contains("500")) && !stored.is_kept()
+    );
+    let fence = queue.fence().await.unwrap().unwrap().value;
+    assert_eq!(fence.counts.map(|counts| counts.missing.len()), Some(1));
+    let expected: Vec<_> = all.iter().filter(|dn| **dn != all[7] && **dn != all[8]).cloned().collect();
+    assert_eq!(dns(&broker, &s).await, expected);
+}
+
+#[tokio::test]
+async fn a_group_larger_than_nats_carries_is_a_dead_letter_and_the_rest_is_there() {
+    let server = NatsServer::start_with("").await;
+    let broker = server.broker().await;
+    let population = Population { users: 140_000, groups: 5, photos_per_mille: 0, ..Population::default() };
+    let udm = StandIn::start(Directory::generated(population), Faults::default()).await.unwrap();
+    let (s, queue) = registered(&broker, &["groups/group"]).await;
+    let outcome = tokio::time::timeout(SOON, run(&broker, &source(&udm, |_| {}), &s)).await.unwrap();
+    let counts = Counts { messages: 5, set_aside: 1, ..Counts::default() };
+    assert_eq!(outcome, Outcome::Done(Some(counts)));
+    assert_eq!(written(&queue).await, 5);
+    let letters = broker.dead_letters().list(&s.name, s.incarnation, 10).await.unwrap();
+    assert_eq!(letters[0].letter.reason, DeadLetterReason::TooLarge);
+    assert!(letters[0].is_kept() && letters[0].letter.size > 8 << 20);
+}
+
+/// Runs an attempt like a pod that is killed when so many messages are in the queue.
+async fn killed_after(messages: u64, broker: &Broker, source: &Source, s: &Subscription, queue: &Queue) {
+    tokio::select! {
+        outcome = run(broker, source, s) => panic!("too fast to be killed: {outcome:?}"),
+        _ = eventually("enough is written", SOON, async || written(queue).await, |n| *n >= messages) => {}
+    }
+}
+
+#[tokio::test]
+async fn the_next_pod_goes_on_where_a_killed_one_was_if_the_list_is_the_same() {
+    let (server, udm) = (NatsServer::start().await, stand_in().await);
+    let broker = server.broker().await;
+    let (s, queue) = registered(&broker, &["no/.*", "groups/group", "users/user"]).await;
+    let all = udm.directory().dns("users/user");
+    udm.faults().add(Rule::new(Effect::Status { code: 500 }).dn(&all[3]));
+    udm.faults().add(Rule::new(Effect::Status { code: 404 }).dn(&all[4]));
+    let source = source(&udm, |config| {
+        config.missing_types = MissingTypes::Skip;
+        config.broken_objects = BrokenObjects::SetAside;
+    });
+    killed_after(200, &broker, &source, &s, &queue).await;
+    // Twice, once where the list of the groups has changed, which are all there already.
+    udm.directory().remove(&udm.directory().dns("groups/group")[0]).unwrap();
+    killed_after(300, &broker, &source, &s, &queue).await;
+    udm.counters().reset();
+    let before = written(&queue).await;
+    let outcome = run(&broker, &source, &s).await;
+    let missing = vec!["no/.*".to_owned()];
+    let counts = Counts { messages: u64::from(USERS) + 4 - 2, skipped: 1, set_aside: 1, missing };
+    assert_eq!(outcome, Outcome::Done(Some(counts)));
+    let asked = udm.counters().numbers();
+    // The broken one and the one that is gone are behind us; a few requests of the killed one may still have come in.
+    let left = u64::from(USERS) + 2 - before;
+    assert!((left..left + 40).contains(&asked.objects), "{} of {left}", asked.objects);
+    assert!(!asked.lists.contains_key("groups/group"));
+    let progress = broker.progress().get(&s.name).await.unwrap().unwrap();
+    assert_eq!(progress.total, Some(u64::from(USERS) + 4));
+    let mut read = dns(&broker, &s).await;
+    let users = read.split_off(4);
+    let expected: Vec<_> = all.iter().filter(|dn| **dn != all[3] && **dn != all[4]).cloned().collect();
+    assert_eq!(users, expected);
+}
+
+#[tokio::test]
+async fn all_is_read_again_where_the_list_has_changed_or_the_attempt_is_another() {
+    let (server, udm) = (NatsServer::start().await, stand_in().await);
+    let broker = server.broker().await;
+    let (mut s, queue) = registered(&broker, &["users/user"]).await;
+    let source = source(&udm, |_| {});
+    killed_after(100, &broker, &source, &s, &queue).await;
+    // Far behind of what was read: it would not be missed.
+    udm.directory().remove(&udm.directory().dns("users/user")[399]).unwrap();
+    udm.counters().reset();
+    assert_eq!(run(&broker, &source, &s).await, done(USERS - 1));
+    // A request of the killed one may still have come in.
+    assert!(udm.counters().numbers().objects >= u64::from(USERS) - 1);
+    // The next attempt, whose predecessor was killed: what that has written means nothing to it.
+    s.prefill.attempt += 1;
+    udm.counters().reset();
+    assert_eq!(run(&broker, &source, &s).await, done(USERS - 1));
+    assert_eq!(udm.counters().numbers().objects, u64::from(USERS) - 1);
+    assert_eq!(written(&queue).await, u64::from(USERS) - 1);
+}
+
+#[tokio::test]
+async fn a_pod_that_was_overtaken_while_it_was_thought_dead_adds_nothing() {
+    let (server, udm) = (NatsServer::start().await, stand_in().await);
+    let broker = server.broker().await;
+    let (s, queue) = registered(&broker, &["users/user"]).await;
+    let source = source(&udm, |_| {});
+    let twin = async {
+        eventually("the first has begun", SOON, async || written(&queue).await, |n| *n >= 100).await;
+        run(&broker, &source, &s).await
+    };
+    let (first, second) = tokio::join!(run(&broker, &source, &s), twin);
+    assert!(matches!(first, Outcome::Failed(Failure { lost_to_twin: true, .. })), "{first:?}");
+    assert_eq!(second, done(USERS));
+    assert_eq!(dns(&broker, &s).await, udm.directory().dns("users/user"));
+}

@@ -1,0 +1,98 @@
+//! Who asks, and credentials that change.
+
+use model::ExitCode;
+use prefill_job::source::SourceEvent;
+use prefill_job::source::udm::{Credentials, Secret};
+
+use crate::source_support::read;
+use crate::{USERS, credentials, eventually, reading, source, source_with, stand_in};
+
+#[tokio::test]
+async fn a_wrong_password_ends_it_without_being_told() {
+    let udm = stand_in().await;
+    let source = source_with(&udm, |config| config.credentials = credentials("hunter2"));
+    let read = read(&source, &["users/user"]).await;
+    assert_eq!(read.error().exit_code(), ExitCode::CredentialsRefused);
+    assert!(read.error().to_string().contains("cn=admin"));
+    assert!(!format!("{source:?} {read:?} {}", read.error()).contains("hunter2"));
+}
+
+#[tokio::test]
+async fn a_password_in_a_file_may_change_while_objects_are_read() {
+    let udm = stand_in().await;
+    udm.faults().update(|faults| faults.get_delay_ms = 10);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "univention\n").unwrap();
+    let source = source_with(&udm, |config| config.credentials = credentials(Secret::file(file.path())));
+    let (reading, mut receiver) = reading(source);
+    let mut objects = 0;
+    while let Some(event) = receiver.recv().await {
+        if matches!(event, SourceEvent::Object(_)) {
+            objects += 1;
+        }
+        if objects == 5 {
+            std::fs::write(file.path(), "rotated\n").unwrap();
+            udm.set_credentials(stand_in_udm::Credentials {
+                password: "rotated".to_owned(),
+                ..Default::default()
+            });
+        }
+    }
+    reading.await.unwrap().unwrap();
+    assert_eq!(objects, USERS as usize);
+    assert!(udm.counters().numbers().statuses.contains_key(&401));
+}
+
+#[tokio::test]
+async fn a_bearer_token_is_sent_as_such() {
+    let udm = stand_in().await;
+    let token = Some("t0k3n".to_owned());
+    udm.set_credentials(stand_in_udm::Credentials { token, ..Default::default() });
+    let source = source_with(&udm, |config| config.credentials = Credentials::Bearer("t0k3n".into()));
+    read(&source, &["groups/group"]).await.well();
+    assert!(udm.counters().asked().iter().all(|asked| asked.headers["authorization"] == "Bearer"));
+}
+
+#[tokio::test]
+async fn credentials_that_were_good_may_be_refused_for_a_while() {
+    let udm = stand_in().await;
+    udm.faults().update(|faults| faults.get_delay_ms = 10);
+    let (reading, mut events) = reading(source(&udm));
+    let set = |password: &str| {
+        udm.set_credentials(stand_in_udm::Credentials {
+            password: password.to_owned(),
+            ..Default::default()
+        });
+    };
+    let mut objects = 0;
+    while let Some(event) = events.recv().await {
+        if matches!(event, SourceEvent::Object(_)) {
+            objects += 1;
+        }
+        if objects == 5 {
+            set("rotated");
+            eventually("it is refused", || udm.counters().numbers().statuses.contains_key(&401)).await;
+            set("univention");
+        }
+    }
+    reading.await.unwrap().unwrap();
+    assert_eq!(objects, USERS as usize);
+}
+
+#[tokio::test]
+async fn credentials_that_stay_refused_end_it_after_a_bounded_number_of_tries() {
+    let udm = stand_in().await;
+    udm.faults().update(|faults| faults.get_delay_ms = 10);
+    let (reading, mut events) = reading(source(&udm));
+    while let Some(event) = events.recv().await {
+        if matches!(event, SourceEvent::Object(_)) {
+            let password = "rotated".to_owned();
+            udm.set_credentials(stand_in_udm::Credentials { password, ..Default::default() });
+        }
+    }
+    let error = reading.await.unwrap().unwrap_err();
+    assert_eq!(error.exit_code(), ExitCode::CredentialsRefused);
+    // The first object is tried eight times; fewer and fewer are asked for beside it.
+    let refused = udm.counters().numbers().statuses[&401];
+    assert!((8..=24).contains(&refused), "{refused}");
+}
