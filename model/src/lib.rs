@@ -16,6 +16,7 @@ mod chain;
 mod checkpoint;
 mod dead_letter;
 mod delivery;
+mod dn;
 mod exit;
 mod fence;
 mod limits;
@@ -37,6 +38,7 @@ pub use delivery::{
     AfterMain, AfterPrefill, EventId, EventIdError, Kind, LiveTag, PrefillTag, Tag, after_main,
     after_prefill, may_acknowledge_prefill, may_go_on, prefill_decides,
 };
+pub use dn::{Dn, DnError};
 pub use exit::ExitCode;
 pub use fence::{Claim, Counts, Fence, FenceState, claim};
 pub use limits::{GivenUp, Limit, QueueLimits, QueueUse, Room, WhenFull};

@@ -3,6 +3,7 @@
 //! What installations have today (`NATS_HOST`, `ADMIN_PASSWORD`, `UDM_USERNAME` …) keeps its name. This is what was
 //! typed; each group turns into the typed configuration of its component here, and nowhere else.
 
+mod dump;
 mod limits;
 mod nats;
 mod roles;
@@ -15,6 +16,7 @@ use clap::{
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
+pub use dump::{Export, Validate};
 pub use limits::{Log, Queues};
 pub use nats::Nats;
 pub use roles::{OptionalRoles, Roles};
@@ -66,6 +68,8 @@ pub enum Command {
     Standalone(Standalone),
     /// Check a directory dump, or the reach of a UDM, without writing anything.
     Validate(Validate),
+    /// Write a dump of the directory, in JSON lines, that can be a source.
+    Export(Export),
     /// Become nats-server, and end with the parent (used by `standalone` only).
     #[command(hide = true)]
     GuardedNatsServer(GuardedNatsServer),
@@ -252,17 +256,6 @@ pub struct Standalone {
     pub queues: Queues,
     #[command(flatten)]
     pub log: Log,
-}
-
-#[derive(Debug, Args)]
-pub struct Validate {
-    #[command(flatten)]
-    pub source: SourceAddress,
-    #[command(flatten)]
-    pub udm: Udm,
-    /// Topics that must be there, such as users/user; may be given several times.
-    #[arg(long, value_name = "TOPIC", default_value = "users/user")]
-    pub topic: Vec<String>,
 }
 
 #[derive(Debug, Args)]

@@ -1,5 +1,8 @@
 //! A real `headstart standalone` for tests, and a consumer that knows only the wire contract.
 
+// Each test is a crate of its own, and none needs all of it.
+#![allow(dead_code)]
+
 use std::{
     io::Write,
     net::TcpListener,
