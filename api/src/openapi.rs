@@ -374,9 +374,11 @@ fn schemas() -> Value {
             "reason": {"type": ["string", "null"]}, "message": {"type": ["string", "null"]},
             "boundary_known": {"type": "boolean"},
             "job": {"type": ["string", "null"], "description": "Name of its Job in Kubernetes"},
-            "progress": {"anyOf": [{"type": "null"}, object(&["done", "skipped", "rate"], json!({
+            "progress": {"anyOf": [{"type": "null"}, object(&["phase", "done", "skipped", "rate", "text"], json!({
+                "phase": {"enum": ["waiting", "listing", "reading", "sealing", "done"]},
+                "text": {"type": "string", "description": "All of it in a line for people"},
                 "topic": {"type": ["string", "null"]}, "done": count, "total": {"type": ["integer", "null"]},
-                "skipped": count, "rate": {"type": "number", "description": "Objects a second"},
+                "skipped": count, "rate": {"type": "number", "description": "Objects a second, of late"},
                 "eta": {"type": ["number", "null"], "description": "Seconds until it is done, at that rate"},
                 "error": {"type": ["string", "null"], "description": "What is being tried again"},
             }))]},

@@ -43,6 +43,7 @@ pub(crate) struct PrefillView<'a> {
 
 #[derive(Serialize)]
 struct ProgressView<'a> {
+    phase: &'static str,
     topic: Option<&'a str>,
     done: u64,
     total: Option<u64>,
@@ -51,6 +52,8 @@ struct ProgressView<'a> {
     /// Seconds until it is done, at that rate.
     eta: Option<f64>,
     error: Option<&'a str>,
+    /// All of it in a line for people.
+    text: String,
 }
 
 impl<'a> PrefillView<'a> {
@@ -77,6 +80,7 @@ impl<'a> PrefillView<'a> {
             boundary_known: prefill.boundary.is_some(),
             job: details.job.clone(),
             progress: current.map(|p| ProgressView {
+                phase: p.phase.as_str(),
                 topic: p.topic.as_deref(),
                 done: p.done,
                 total: p.total,
@@ -84,6 +88,7 @@ impl<'a> PrefillView<'a> {
                 rate: p.rate,
                 eta: p.eta(),
                 error: p.error.as_deref(),
+                text: p.to_string(),
             }),
         }
     }

@@ -44,7 +44,7 @@ pub use fence::{Claim, Counts, Fence, FenceState, claim};
 pub use limits::{GivenUp, Limit, QueueLimits, QueueUse, Room, WhenFull};
 pub use message::{Body, BodyError, Message, Publisher};
 pub use name::{Incarnation, NameError, SubscriptionName};
-pub use progress::Progress;
+pub use progress::{Phase, Progress, Speed};
 pub use reason::Reason;
 pub use seam::Seam;
 pub use subscription::{

@@ -5,15 +5,15 @@ use std::time::Duration;
 use broker::{Broker, Claimed, FenceHolder, Queue};
 use bytes::Bytes;
 use model::{
-    Body, Counts, DeadLetter, DeadLetterReason, ExitCode, Message, Origin, PrefillTask, Publisher, Reason,
-    Timestamp, UDM_REALM,
+    Body, Counts, DeadLetter, DeadLetterReason, ExitCode, Message, Origin, Phase, PrefillTask, Publisher,
+    Reason, Timestamp, UDM_REALM,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     outcome::{Failure, Outcome, gone},
-    progress::Teller,
+    progress::{Teller, Told},
     seam::SeamWatch,
     source::{SnapshotObject, Source, SourceEvent},
 };
@@ -34,10 +34,23 @@ pub async fn run(
     holder: &str,
     shutdown: &CancellationToken,
 ) -> Outcome {
+    run_told(broker, source, task, holder, shutdown, None).await
+}
+
+/// As [`run`]; tells its progress to somebody else, too.
+pub async fn run_told(
+    broker: &Broker,
+    source: &Source,
+    task: &PrefillTask,
+    holder: &str,
+    shutdown: &CancellationToken,
+    told: Option<Told>,
+) -> Outcome {
     let queue = broker.queue(&task.subscription, task.incarnation);
+    let teller = Teller::start(broker, task, told);
     tokio::select! {
         () = shutdown.cancelled() => return Outcome::Failed(stopped()),
-        ready = boundary(&queue, task) => if let Err(failure) = ready {
+        ready = boundary(&queue, task, &teller) => if let Err(failure) = ready {
             return Outcome::Failed(failure);
         },
     }
@@ -55,7 +68,7 @@ pub async fn run(
     if let Err(error) = fence.purge_below().await {
         return error.into();
     }
-    let teller = Teller::start(broker, task);
+    teller.phase(Phase::Listing);
     let seam = if source.is_current() { SeamWatch::start(&queue, task).await } else { SeamWatch::blind() };
     let outcome = fill(broker, source, task, &mut fence, &teller, &seam, shutdown).await;
     teller.finish().await;
@@ -64,14 +77,14 @@ pub async fn run(
 
 /// Waits until the queue's checkpoint shows the round: from then on, what the list misses comes as a live event. It
 /// is looked at here, and not only before the Job is started, because a Job may be resumed by hand.
-async fn boundary(queue: &Queue, task: &PrefillTask) -> Result<(), Failure> {
+async fn boundary(queue: &Queue, task: &PrefillTask, teller: &Teller) -> Result<(), Failure> {
     let mut pause = Duration::from_millis(20);
     loop {
         match queue.checkpoint().await? {
             None => return Err(gone()),
             Some(found) if found.value.incarnation != task.incarnation => return Err(gone()),
             Some(found) if found.value.active && found.value.epoch.round >= task.round => return Ok(()),
-            Some(_) => {}
+            Some(_) => teller.phase(Phase::Waiting),
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(1));
@@ -111,8 +124,12 @@ async fn fill(
                 let (subscription, events) = (&task.subscription, contained.len());
                 tracing::info!(%subscription, attempt = task.attempt, events, "the prefill holds these live events already");
             }
+            teller.phase(Phase::Sealing);
             match fence.seal_leaving_out(counts, contained).await {
-                Ok(()) => Outcome::Done(Some(counts)),
+                Ok(()) => {
+                    teller.phase(Phase::Done);
+                    Outcome::Done(Some(counts))
+                }
                 Err(error) => error.into(),
             }
         }

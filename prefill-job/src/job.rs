@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     attempt,
     outcome::{Failure, Outcome},
+    progress::Told,
     source::Source,
 };
 
@@ -21,6 +22,8 @@ pub struct Config {
     pub holder: String,
     /// Where Kubernetes reads the termination message.
     pub termination_log: Option<PathBuf>,
+    /// Who hears of the progress besides NATS and the log.
+    pub told: Option<Told>,
 }
 
 /// Reads the request.
@@ -39,7 +42,9 @@ pub fn read_task(path: &Path) -> Result<PrefillTask, Failure> {
 /// Runs the attempt and answers how it ended.
 pub async fn run(config: &Config, broker: &Broker, source: &Source, shutdown: &CancellationToken) -> Outcome {
     match read_task(&config.task) {
-        Ok(task) => attempt::run(broker, source, &task, &config.holder, shutdown).await,
+        Ok(task) => {
+            attempt::run_told(broker, source, &task, &config.holder, shutdown, config.told.clone()).await
+        }
         Err(failure) => Outcome::Failed(failure),
     }
 }

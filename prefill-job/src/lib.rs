@@ -22,3 +22,4 @@ pub mod source;
 pub mod worker;
 
 pub use outcome::{Failure, Outcome, TerminationMessage};
+pub use progress::Told;

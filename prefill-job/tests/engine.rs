@@ -8,8 +8,8 @@ use broker::{
     testing::{NatsServer, eventually},
 };
 use model::{
-    Counts, ExitCode, Incarnation, Lifecycle, PrefillState, PrefillTask, RealmTopic, Reason, Registration,
-    Subscription,
+    Counts, ExitCode, Incarnation, Lifecycle, Phase, PrefillState, PrefillTask, RealmTopic, Reason,
+    Registration, Subscription,
 };
 use prefill_job::{
     Failure, Outcome, attempt,
@@ -103,6 +103,8 @@ async fn an_attempt_waits_for_its_boundary_then_fills_in_the_order_of_the_topics
     tokio::pin!(filling);
     let early = tokio::time::timeout(Duration::from_millis(300), &mut filling).await;
     assert!(early.is_err(), "it began before the queue showed its round: {early:?}");
+    let progress = broker.progress().get(&s.name).await.unwrap().unwrap();
+    assert_eq!((progress.phase, progress.done), (Phase::Waiting, 0));
     activate(&s, &queue).await;
     let outcome = tokio::time::timeout(SOON, filling).await.unwrap();
     assert_eq!(outcome, Outcome::Done(Some(Counts { messages: 1201, skipped: 0 })));
@@ -111,8 +113,10 @@ async fn an_attempt_waits_for_its_boundary_then_fills_in_the_order_of_the_topics
     let done = |s: &Subscription| s.with_prefill_state(PrefillState::Done, None, None, s.created.clone());
     broker.registry().modify(&s.name, s.incarnation, done).await.unwrap();
     assert_eq!(read_all(&broker, &s).await, expected(1200));
+    // The attempt that found itself sealed has not written over it.
     let progress = broker.progress().get(&s.name).await.unwrap().unwrap();
-    assert_eq!((progress.done, progress.total), (1201, Some(1201)));
+    assert_eq!((progress.phase, progress.done, progress.total), (Phase::Done, 1201, Some(1201)));
+    assert_eq!((progress.topic.as_deref(), progress.eta()), (None, Some(0.0)));
 }
 
 #[tokio::test]

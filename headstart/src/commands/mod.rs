@@ -5,6 +5,7 @@ mod export;
 mod prefill;
 mod start;
 mod validate;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -31,6 +32,7 @@ pub async fn run(command: Command) -> ExitCode {
         Command::Standalone(settings) => standalone::run(settings, shutdown).await,
         Command::Validate(settings) => validate::validate(settings, shutdown).await,
         Command::Export(settings) => export::export(settings, shutdown).await,
+        Command::Watch(settings) => watch::watch(settings, shutdown).await,
         Command::GuardedNatsServer(arguments) => {
             return standalone::nats_server::become_nats_server(&arguments);
         }

@@ -6,7 +6,10 @@ use broker::Broker;
 use prefill_job::{Failure, Outcome, job, source::Source};
 use tokio_util::sync::CancellationToken;
 
-use super::start::{NATS_WITHIN, connect};
+use super::{
+    start::{NATS_WITHIN, connect},
+    watch::Display,
+};
 use crate::settings;
 
 pub async fn prefill(settings: settings::Prefill, shutdown: CancellationToken) -> ExitCode {
@@ -14,7 +17,9 @@ pub async fn prefill(settings: settings::Prefill, shutdown: CancellationToken) -
         task: settings.task.clone(),
         holder: settings.pod_name.clone(),
         termination_log: settings.termination_log.clone(),
+        told: None,
     };
+    let config = told_to_a_person(config);
     let outcome = match prefill_parts(&settings, &shutdown).await {
         Ok((broker, source)) => job::run(&config, &broker, &source, &shutdown).await,
         Err(failure) => Outcome::Failed(failure),
@@ -41,4 +46,24 @@ async fn prefill_parts(
             lost_to_twin: false,
         })?;
     Ok((broker, source))
+}
+
+/// Whoever runs it on a terminal sees a bar.
+fn told_to_a_person(config: job::Config) -> job::Config {
+    let name = job::read_task(&config.task)
+        .map_or_else(|_| "prefill".to_owned(), |task| task.subscription.to_string());
+    let display = Display::new(&name);
+    if display.is_hidden() {
+        return config;
+    }
+    let (told, mut hears) = tokio::sync::watch::channel(None::<model::Progress>);
+    tokio::spawn(async move {
+        while hears.changed().await.is_ok() {
+            if let Some(progress) = hears.borrow_and_update().as_ref() {
+                display.set(progress.done + progress.skipped, progress.total, progress.to_string());
+            }
+        }
+        display.finish();
+    });
+    job::Config { told: Some(told), ..config }
 }

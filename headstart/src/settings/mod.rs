@@ -8,6 +8,7 @@ mod limits;
 mod nats;
 mod roles;
 mod source;
+mod watch;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -21,6 +22,7 @@ pub use limits::{Log, Queues};
 pub use nats::Nats;
 pub use roles::{OptionalRoles, Roles};
 pub use source::{SourceAddress, Udm};
+pub use watch::Watch;
 
 /// Brings every user and group of the directory to the applications of openDesk and Nubus: first all that exist,
 /// then each change, in order, losing nothing.
@@ -70,6 +72,8 @@ pub enum Command {
     Validate(Validate),
     /// Write a dump of the directory, in JSON lines, that can be a source.
     Export(Export),
+    /// Show how a prefill goes until it is done (ends with 0) or has failed (ends with 1).
+    Watch(Watch),
     /// Become nats-server, and end with the parent (used by `standalone` only).
     #[command(hide = true)]
     GuardedNatsServer(GuardedNatsServer),

@@ -75,6 +75,7 @@ async fn fill(writer: &Broker, s: &Subscription) {
     let progress = Progress {
         incarnation: s.incarnation,
         attempt: 1,
+        phase: model::Phase::Reading,
         topic: None,
         done: 2,
         total: Some(2),
