@@ -35,6 +35,7 @@ mod query;
 mod registration;
 mod request;
 mod router;
+mod selection;
 mod stream;
 mod subscriptions;
 

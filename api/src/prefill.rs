@@ -48,6 +48,7 @@ struct ProgressView<'a> {
     done: u64,
     total: Option<u64>,
     skipped: u64,
+    not_selected: u64,
     rate: f64,
     /// Seconds until it is done, at that rate.
     eta: Option<f64>,
@@ -85,6 +86,7 @@ impl<'a> PrefillView<'a> {
                 done: p.done,
                 total: p.total,
                 skipped: p.skipped,
+                not_selected: p.not_selected,
                 rate: p.rate,
                 eta: p.eta(),
                 error: p.error.as_deref(),

@@ -220,6 +220,7 @@ mod tests {
             done,
             total: Some(9),
             skipped: 0,
+            not_selected: 0,
             rate: 1.5,
             error: None,
         };

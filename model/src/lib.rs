@@ -20,11 +20,13 @@ mod dn;
 mod exit;
 mod fence;
 mod limits;
+mod members;
 mod message;
 mod name;
 mod progress;
 mod reason;
 mod seam;
+mod selection;
 mod subscription;
 mod task;
 mod timestamp;
@@ -42,11 +44,13 @@ pub use dn::{Dn, DnError};
 pub use exit::ExitCode;
 pub use fence::{Claim, Counts, Fence, FenceState, claim};
 pub use limits::{GivenUp, Limit, QueueLimits, QueueUse, Room, WhenFull};
+pub use members::Members;
 pub use message::{Body, BodyError, Message, Publisher};
 pub use name::{Incarnation, NameError, SubscriptionName};
 pub use progress::{Phase, Progress, Speed};
 pub use reason::Reason;
 pub use seam::Seam;
+pub use selection::{Crossing, Properties, Seen, Selection, SelectionError, Selector};
 pub use subscription::{
     Entry, Lifecycle, Prefill, PrefillState, Registration, RegistrationOutcome, Subscription, Tombstone,
     compare_registration,

@@ -26,6 +26,9 @@ pub struct Progress {
     pub total: Option<u64>,
     /// Objects that vanished between list and read.
     pub skipped: u64,
+    /// Objects that the selection leaves out.
+    #[serde(default)]
+    pub not_selected: u64,
     /// Objects a second: of late while it works ([`Speed`]), over the whole attempt when it is done.
     pub rate: f64,
     /// Last error that is being retried.
@@ -70,7 +73,7 @@ impl Progress {
     #[must_use]
     #[allow(clippy::cast_precision_loss)] // a time for people
     pub fn eta(&self) -> Option<f64> {
-        let left = self.total?.saturating_sub(self.done + self.skipped);
+        let left = self.total?.saturating_sub(self.done + self.skipped + self.not_selected);
         match self.phase {
             Phase::Sealing | Phase::Done => Some(0.0),
             Phase::Waiting | Phase::Listing | Phase::Reading => {
@@ -83,7 +86,18 @@ impl Progress {
 /// A line for people: `users/user: 1200 of 5000 (210/s, 19s left)`.
 impl fmt::Display for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { incarnation: _, attempt: _, phase, topic, done, total, skipped, rate, error } = self;
+        let Self {
+            incarnation: _,
+            attempt: _,
+            phase,
+            topic,
+            done,
+            total,
+            skipped,
+            not_selected,
+            rate,
+            error,
+        } = self;
         match (phase, topic) {
             (Phase::Waiting, _) => f.write_str("waiting until live events are routed")?,
             (Phase::Reading, Some(topic)) => write!(f, "{topic}: ")?,
@@ -102,6 +116,9 @@ impl fmt::Display for Progress {
         }
         if *skipped > 0 {
             write!(f, ", {skipped} vanished")?;
+        }
+        if *not_selected > 0 {
+            write!(f, ", {not_selected} not selected")?;
         }
         if let Some(error) = error {
             write!(f, "; trying again: {error}")?;
@@ -172,6 +189,7 @@ mod tests {
             done,
             total,
             skipped: 0,
+            not_selected: 0,
             rate,
             error: None,
         }
@@ -190,6 +208,9 @@ mod tests {
             let progress = Progress { skipped, ..progress(Phase::Reading, done, total, rate) };
             assert_eq!(progress.eta(), expected, "{progress:?}");
         }
+        let selective =
+            Progress { skipped: 10, not_selected: 20, ..progress(Phase::Reading, 50, Some(100), 10.0) };
+        assert_eq!(selective.eta(), Some(2.0));
         assert_eq!(progress(Phase::Sealing, 5, Some(9), 0.0).eta(), Some(0.0));
     }
 
@@ -212,8 +233,11 @@ mod tests {
             assert_eq!(progress.to_string(), expected);
         }
         let troubled =
-            Progress { skipped: 3, error: Some("503".into()), ..progress(Phase::Listing, 1, Some(4), 0.0) };
-        assert_eq!(troubled.to_string(), "listing: 1 of 4 (0/s), 3 vanished; trying again: 503");
+            Progress { skipped: 3, not_selected: 2, error: Some("503".into()), ..progress(Phase::Listing, 1, Some(4), 0.0) };
+        assert_eq!(
+            troubled.to_string(),
+            "listing: 1 of 4 (0/s), 3 vanished, 2 not selected; trying again: 503"
+        );
     }
 
     #[test]

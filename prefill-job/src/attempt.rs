@@ -15,6 +15,7 @@ use crate::{
     outcome::{Failure, Outcome, gone},
     progress::{Teller, Told},
     seam::SeamWatch,
+    shape::{Shape, Shaper},
     source::{SnapshotObject, Source, SourceEvent},
 };
 
@@ -34,20 +35,36 @@ pub async fn run(
     holder: &str,
     shutdown: &CancellationToken,
 ) -> Outcome {
-    run_told(broker, source, task, holder, shutdown, None).await
+    run_with(broker, source, task, holder, shutdown, Options::default()).await
 }
 
-/// As [`run`]; tells its progress to somebody else, too.
-pub async fn run_told(
+/// What an attempt may do otherwise.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// In which shape objects come.
+    pub shape: Shape,
+    /// Who else hears of the progress.
+    pub told: Option<Told>,
+}
+
+/// As [`run`], with options.
+pub async fn run_with(
     broker: &Broker,
     source: &Source,
     task: &PrefillTask,
     holder: &str,
     shutdown: &CancellationToken,
-    told: Option<Told>,
+    options: Options,
 ) -> Outcome {
+    let shaper = match Shaper::new(options.shape, task) {
+        Ok(shaper) => shaper,
+        Err(error) => {
+            let text = format!("the selection can't be used: {error}");
+            return Outcome::Failed(Failure::permanent(ExitCode::BadRequest, Reason::BadRequest, text));
+        }
+    };
     let queue = broker.queue(&task.subscription, task.incarnation);
-    let teller = Teller::start(broker, task, told);
+    let teller = Teller::start(broker, task, options.told);
     tokio::select! {
         () = shutdown.cancelled() => return Outcome::Failed(stopped()),
         ready = boundary(&queue, task, &teller) => if let Err(failure) = ready {
@@ -70,7 +87,8 @@ pub async fn run_told(
     }
     teller.phase(Phase::Listing);
     let seam = if source.is_current() { SeamWatch::start(&queue, task).await } else { SeamWatch::blind() };
-    let outcome = fill(broker, source, task, &mut fence, &teller, &seam, shutdown).await;
+    let how = How { shaper: &shaper, teller: &teller, seam: &seam };
+    let outcome = fill(broker, source, task, &mut fence, &how, shutdown).await;
     teller.finish().await;
     outcome
 }
@@ -99,20 +117,27 @@ fn stopped() -> Failure {
     Failure::transient(Reason::Internal, "stopped by a signal; the next pod begins anew")
 }
 
+/// What happens to objects on their way, and who is told.
+struct How<'a> {
+    shaper: &'a Shaper,
+    teller: &'a Teller,
+    seam: &'a SeamWatch,
+}
+
 /// Copies everything from the source into the queue and seals it.
 async fn fill(
     broker: &Broker,
     source: &Source,
     task: &PrefillTask,
     fence: &mut FenceHolder,
-    teller: &Teller,
-    seam: &SeamWatch,
+    how: &How<'_>,
     shutdown: &CancellationToken,
 ) -> Outcome {
+    let How { teller, seam, .. } = how;
     let (objects, mut events) = mpsc::channel(CHANNEL);
     let as_of = seam.as_of();
     let read = async { source.read_as_of(&task.realms_topics, objects, &as_of).await.map_err(Failure::from) };
-    let write = write_all(broker, task, &mut events, fence, teller, seam, shutdown);
+    let write = write_all(broker, task, &mut events, fence, how, shutdown);
     // Both at once: the first failure drops the other. A source that has ended has dropped its sender, so the writer
     // ends too.
     let written = tokio::try_join!(async { read.await.map_err(Outcome::Failed) }, write);
@@ -142,11 +167,11 @@ async fn write_all(
     task: &PrefillTask,
     events: &mut mpsc::Receiver<SourceEvent>,
     fence: &mut FenceHolder,
-    teller: &Teller,
-    seam: &SeamWatch,
+    how: &How<'_>,
     shutdown: &CancellationToken,
 ) -> Result<Counts, Outcome> {
-    let mut counts = Counts::default();
+    let How { shaper, teller, seam } = how;
+    let (mut counts, mut not_selected) = (Counts::default(), 0);
     let mut received = Vec::with_capacity(BATCH_MESSAGES);
     let mut batch = Batch::default();
     loop {
@@ -165,7 +190,10 @@ async fn write_all(
                     }
                     let index = counts.messages + batch.messages.len() as u64 + 1;
                     let as_of = object.as_of;
-                    let (topic, payload) = message(object, index)?;
+                    let Some((topic, payload)) = message(object, index, shaper)? else {
+                        not_selected += 1;
+                        continue;
+                    };
                     if payload.len() > broker.largest_message() {
                         set_aside(broker, task, topic, &payload).await?;
                     } else {
@@ -189,6 +217,7 @@ async fn write_all(
             }
             tally.done = counts.messages;
             tally.skipped = counts.skipped;
+            tally.not_selected = not_selected;
         });
     }
 }
@@ -217,22 +246,25 @@ impl Batch {
     }
 }
 
-/// The message of an object, as consumers know it.
-fn message(object: SnapshotObject, index: u64) -> Result<(String, Bytes), Outcome> {
-    let message = Message {
-        publisher_name: Publisher::UdmPreFill,
-        ts: Timestamp::naive_utc(jiff::Timestamp::now()),
-        realm: UDM_REALM.to_owned(),
-        topic: object.topic,
-        body: Body::snapshot(object.object),
+/// The message of an object, as consumers know it; `None` if it is not selected.
+fn message(object: SnapshotObject, index: u64, shaper: &Shaper) -> Result<Option<(String, Bytes)>, Outcome> {
+    let topic = object.topic.clone();
+    let written = || {
+        let Some(object) = shaper.apply(object)? else { return Ok(None) };
+        let message = Message {
+            publisher_name: Publisher::UdmPreFill,
+            ts: Timestamp::naive_utc(jiff::Timestamp::now()),
+            realm: UDM_REALM.to_owned(),
+            topic: object.topic,
+            body: Body::snapshot(object.object),
+        };
+        let payload = serde_json::to_vec(&message)?;
+        Ok(Some((message.topic, Bytes::from(payload))))
     };
-    match serde_json::to_vec(&message) {
-        Ok(payload) => Ok((message.topic, Bytes::from(payload))),
-        Err(error) => {
-            let text = format!("object {index} ({}) can't be written: {error}", message.topic);
-            Err(Outcome::Failed(Failure::permanent(ExitCode::BadData, Reason::BadData, text)))
-        }
-    }
+    written().map_err(|error: serde_json::Error| {
+        let text = format!("object {index} ({topic}) can't be written: {error}");
+        Outcome::Failed(Failure::permanent(ExitCode::BadData, Reason::BadData, text))
+    })
 }
 
 /// An object that NATS can't carry is set aside: one huge group must not keep everybody from everything.

@@ -7,9 +7,8 @@ use model::{ExitCode, PrefillTask, Reason};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    attempt,
+    attempt::{self, Options},
     outcome::{Failure, Outcome},
-    progress::Told,
     source::Source,
 };
 
@@ -22,8 +21,8 @@ pub struct Config {
     pub holder: String,
     /// Where Kubernetes reads the termination message.
     pub termination_log: Option<PathBuf>,
-    /// Who hears of the progress besides NATS and the log.
-    pub told: Option<Told>,
+    /// In which shape objects come, and who hears of the progress.
+    pub options: Options,
 }
 
 /// Reads the request.
@@ -43,7 +42,7 @@ pub fn read_task(path: &Path) -> Result<PrefillTask, Failure> {
 pub async fn run(config: &Config, broker: &Broker, source: &Source, shutdown: &CancellationToken) -> Outcome {
     match read_task(&config.task) {
         Ok(task) => {
-            attempt::run_told(broker, source, &task, &config.holder, shutdown, config.told.clone()).await
+            attempt::run_with(broker, source, &task, &config.holder, shutdown, config.options.clone()).await
         }
         Err(failure) => Outcome::Failed(failure),
     }

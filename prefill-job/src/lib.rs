@@ -18,8 +18,10 @@ pub mod job;
 mod outcome;
 mod progress;
 mod seam;
+mod shape;
 pub mod source;
 pub mod worker;
 
 pub use outcome::{Failure, Outcome, TerminationMessage};
 pub use progress::Told;
+pub use shape::Shape;

@@ -24,12 +24,21 @@ pub(crate) struct Tally {
     pub done: u64,
     pub total: Option<u64>,
     pub skipped: u64,
+    pub not_selected: u64,
     pub error: Option<Arc<str>>,
 }
 
 impl Default for Tally {
     fn default() -> Self {
-        Self { phase: Phase::Listing, topic: None, done: 0, total: None, skipped: 0, error: None }
+        Self {
+            phase: Phase::Listing,
+            topic: None,
+            done: 0,
+            total: None,
+            skipped: 0,
+            not_selected: 0,
+            error: None,
+        }
     }
 }
 
@@ -44,6 +53,7 @@ impl Tally {
             done: self.done,
             total: self.total,
             skipped: self.skipped,
+            not_selected: self.not_selected,
             rate,
             error: self.error.as_deref().map(str::to_owned),
         }
@@ -128,7 +138,7 @@ async fn tell(
         if is_news {
             tracing::info!(
                 subscription = %request.subscription, attempt = request.attempt, phase = phase.as_str(), topic,
-                done = progress.done, total = progress.total, skipped = progress.skipped, rate = progress.rate,
+                done = progress.done, total = progress.total, skipped = progress.skipped, not_selected = progress.not_selected, rate = progress.rate,
                 eta_s = progress.eta(), error = progress.error, "prefilling"
             );
             logged = Some((Instant::now(), *phase, topic.clone()));
@@ -158,6 +168,7 @@ mod tests {
             round: 1,
             attempt: 2,
             realms_topics: vec![],
+            selection: None,
         };
         for (phase, topic, shown) in [
             (Phase::Waiting, None, Phase::Waiting),

@@ -11,8 +11,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    attempt,
+    attempt::{self, Options},
     outcome::{Failure, Outcome},
+    shape::Shape,
     source::Source,
 };
 
@@ -27,6 +28,8 @@ pub struct Config {
     pub holder: String,
     /// Pauses between tries.
     pub tasks: TasksConfig,
+    /// In which shape objects come.
+    pub shape: Shape,
 }
 
 /// How often the server hears that the work goes on. A third of the shortest pause of [`TasksConfig`].
@@ -124,7 +127,9 @@ impl Worker {
             // It crashed the worker each time; if the last one sealed before it died, the attempt is complete.
             self.sealed_or(request, gave_up(tries - 1)).await
         } else {
-            attempt::run(&self.broker, &self.source, request, &self.holder, &self.shutdown).await
+            let options = Options { shape: self.config.shape, told: None };
+            attempt::run_with(&self.broker, &self.source, request, &self.holder, &self.shutdown, options)
+                .await
         };
         let last = self.config.tries_max.is_some_and(|max| tries >= max);
         let (state, reason, message, fate) = decide(&outcome, last, self.pause(tries));

@@ -8,11 +8,11 @@ use broker::{
     testing::{NatsServer, eventually},
 };
 use model::{
-    Counts, ExitCode, Incarnation, Lifecycle, Phase, PrefillState, PrefillTask, RealmTopic, Reason,
-    Registration, Subscription,
+    Counts, ExitCode, Incarnation, Lifecycle, Phase, PrefillState, PrefillTask, Properties, RealmTopic,
+    Reason, Registration, Selection, Subscription,
 };
 use prefill_job::{
-    Failure, Outcome, attempt,
+    Failure, Outcome, Shape, attempt,
     source::{
         Source,
         dump::Dump,
@@ -46,6 +46,7 @@ async fn registered(broker: &Broker) -> (Subscription, Queue) {
         name: "mail".parse().unwrap(),
         realms_topics: topics.map(|t| RealmTopic { realm: "udm".into(), topic: t.into() }).to_vec(),
         request_prefill: true,
+        selection: None,
     };
     let now = "2026-01-01T00:00:00".parse().unwrap();
     let mut s = Subscription::reserve(registration, Incarnation(Uuid::new_v4()), 1, now);
@@ -117,6 +118,46 @@ async fn an_attempt_waits_for_its_boundary_then_fills_in_the_order_of_the_topics
     let progress = broker.progress().get(&s.name).await.unwrap().unwrap();
     assert_eq!((progress.phase, progress.done, progress.total), (Phase::Done, 1201, Some(1201)));
     assert_eq!((progress.topic.as_deref(), progress.eta()), (None, Some(0.0)));
+}
+
+#[tokio::test]
+async fn objects_are_selected_and_shaped_on_their_way() {
+    let server = NatsServer::start().await;
+    let broker = server.broker().await;
+    let (s, queue) = registered(&broker).await;
+    activate(&s, &queue).await;
+    let file = dump(700);
+    let selection = Selection {
+        filter: None,
+        position: Some("DC=X".into()),
+        properties: Some(Properties::Keep(vec!["id".into()])),
+    };
+    let task = PrefillTask { selection: Some(selection), ..PrefillTask::of(&s) };
+    let nowhere = Selection { position: Some("uid=u7,dc=x".into()), ..Selection::default() };
+    let options = attempt::Options { shape: Shape::Live, told: None };
+    let run = async |task: &PrefillTask| {
+        let shutdown = CancellationToken::new();
+        attempt::run_with(&broker, &source(&file), task, "pod", &shutdown, options.clone()).await
+    };
+    assert_eq!(run(&task).await, Outcome::Done(Some(Counts { messages: 701, skipped: 0 })));
+    // The next attempt has another selection: one object of all.
+    let again = PrefillTask { attempt: 2, selection: Some(nowhere), ..task.clone() };
+    assert_eq!(run(&again).await, Outcome::Done(Some(Counts { messages: 1, skipped: 0 })));
+    let progress = broker.progress().get(&s.name).await.unwrap().unwrap();
+    assert_eq!((progress.done, progress.total, progress.not_selected), (1, Some(701), 700));
+    let entry = |s: &Subscription| {
+        let mut s = s.with_prefill_state(PrefillState::Done, None, None, s.created.clone())?;
+        s.prefill.attempt = 2;
+        Some(s)
+    };
+    broker.registry().modify(&s.name, s.incarnation, entry).await.unwrap();
+    // In the shape of live events the identifier is the id, and these have none.
+    assert_eq!(read_all(&broker, &s).await, [""]);
+    // What can't be evaluated never was in a registration; it does not fill a queue with all there is.
+    let bad = Selection { filter: Some("no filter".into()), ..Selection::default() };
+    let failed = run(&PrefillTask { attempt: 3, selection: Some(bad), ..task }).await;
+    let Outcome::Failed(Failure { code, message, .. }) = failed else { panic!("{failed:?}") };
+    assert!(code == ExitCode::BadRequest && message.contains("filter"), "{message}");
 }
 
 #[tokio::test]
@@ -219,6 +260,7 @@ fn start_worker(broker: &Broker, source: Source, tries_max: u64) -> (tokio::task
         tries_max: Some(tries_max),
         holder: "worker".into(),
         tasks: TasksConfig { backoff: vec![Duration::from_millis(400), Duration::from_millis(800)] },
+        shape: Shape::default(),
     };
     let shutdown = CancellationToken::new();
     let running = worker::run(config, broker.clone(), Arc::new(source), shutdown.clone());

@@ -368,6 +368,7 @@ fn what_the_annotations_show() {
                 done,
                 total: Some(9),
                 skipped: 0,
+                not_selected: 0,
                 rate: 1.0,
                 error: None,
             });

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::start::{NATS_WITHIN, connect, connect_with_layout, kubernetes, listen, template, with_layout};
 use crate::{
     health,
-    settings::{self, Attempts, Http, LauncherKind, Queues, Roles},
+    settings::{self, Attempts, Http, LauncherKind, Queues, Roles, Shape},
 };
 
 /// Below the 30 to 60 s after which proxies take a silent connection for dead.
@@ -106,7 +106,7 @@ pub async fn worker(settings: settings::Worker, shutdown: CancellationToken) -> 
     let nats = broker.clone();
     let ready = Box::new(move || nats.is_connected());
     health::serve(settings.probes.health_listen, ready, Registry::default(), shutdown.clone()).await?;
-    let config = worker_config(&settings.attempts, settings.pod_name);
+    let config = worker_config(&settings.attempts, &settings.shape, settings.pod_name);
     worker::run(config, broker.clone(), source, shutdown).await;
     broker.close().await;
     Ok(())
@@ -137,11 +137,12 @@ pub fn dispatcher_config(queues: &Queues) -> dispatcher::Config {
 }
 
 /// The configuration of a worker.
-pub fn worker_config(attempts: &Attempts, holder: String) -> worker::Config {
+pub fn worker_config(attempts: &Attempts, shape: &Shape, holder: String) -> worker::Config {
     worker::Config {
         parallel: usize::from(attempts.parallel_prefills),
         tries_max: u64::try_from(attempts.max_prefill_attempts).ok(),
         holder,
         tasks: TasksConfig::default(),
+        shape: shape.shape(),
     }
 }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use broker::Broker;
-use prefill_job::{Failure, Outcome, job, source::Source};
+use prefill_job::{Failure, Outcome, attempt, job, source::Source};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -17,7 +17,7 @@ pub async fn prefill(settings: settings::Prefill, shutdown: CancellationToken) -
         task: settings.task.clone(),
         holder: settings.pod_name.clone(),
         termination_log: settings.termination_log.clone(),
-        told: None,
+        options: attempt::Options { shape: settings.shape.shape(), told: None },
     };
     let config = told_to_a_person(config);
     let outcome = match prefill_parts(&settings, &shutdown).await {
@@ -65,5 +65,6 @@ fn told_to_a_person(config: job::Config) -> job::Config {
         }
         display.finish();
     });
-    job::Config { told: Some(told), ..config }
+    let options = attempt::Options { told: Some(told), ..config.options };
+    job::Config { options, ..config }
 }

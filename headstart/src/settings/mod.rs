@@ -7,6 +7,7 @@ mod dump;
 mod limits;
 mod nats;
 mod roles;
+mod shape;
 mod source;
 mod watch;
 
@@ -21,6 +22,7 @@ pub use dump::{Export, Validate};
 pub use limits::{Log, Queues};
 pub use nats::Nats;
 pub use roles::{OptionalRoles, Roles};
+pub use shape::Shape;
 pub use source::{SourceAddress, Udm};
 pub use watch::Watch;
 
@@ -181,6 +183,8 @@ pub struct Prefill {
     pub source: SourceAddress,
     #[command(flatten)]
     pub udm: Udm,
+    #[command(flatten)]
+    pub shape: Shape,
     /// The request, as JSON; from the Job's ConfigMap.
     #[arg(
         long,
@@ -207,6 +211,8 @@ pub struct Worker {
     pub source: SourceAddress,
     #[command(flatten)]
     pub udm: Udm,
+    #[command(flatten)]
+    pub shape: Shape,
     #[command(flatten)]
     pub attempts: Attempts,
     /// Name of this worker, for people.
@@ -250,6 +256,8 @@ pub struct Standalone {
     pub source: SourceAddress,
     #[command(flatten)]
     pub udm: Udm,
+    #[command(flatten)]
+    pub shape: Shape,
     #[command(flatten)]
     pub roles: OptionalRoles,
     #[command(flatten)]

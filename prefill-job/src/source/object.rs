@@ -1,9 +1,8 @@
 //! An object's text: its type, and its bytes without `_links`.
 
 use std::borrow::Cow;
-use std::fmt;
 
-use serde::de::{Deserializer, MapAccess, Visitor};
+use model::Members;
 use serde_json::value::RawValue;
 
 /// What a prefill needs of an object.
@@ -37,75 +36,11 @@ impl RawObject<'_> {
 
 /// Reads the text of one object.
 pub(super) fn read(bytes: &[u8]) -> Result<RawObject<'_>, ObjectError> {
-    let text = std::str::from_utf8(bytes)?.trim();
-    let members = members(text)?;
-    let value_of =
-        |key: &str| members.iter().rev().find(|member| member.is(key)).map(|member| member.value.get());
-    let object_type: Option<String> = value_of("objectType").and_then(|text| serde_json::from_str(text).ok());
+    let members = Members::of(std::str::from_utf8(bytes)?)?;
+    let object_type: Option<String> =
+        members.get("objectType").and_then(|text| serde_json::from_str(text).ok());
     let object_type = object_type.filter(|t| !t.is_empty()).ok_or(ObjectError::NoType)?;
-    Ok(RawObject { object_type, text: without(text, &members, "_links") })
-}
-
-/// The members of the one object that a text is.
-fn members(text: &str) -> serde_json::Result<Vec<Member<'_>>> {
-    let mut reader = serde_json::Deserializer::from_str(text);
-    let members = reader.deserialize_map(Members(Vec::new()))?.0;
-    reader.end()?;
-    Ok(members)
-}
-
-/// Leaves out all members of a name, each with one of the commas beside it.
-fn without<'a>(text: &'a str, members: &[Member<'a>], key: &str) -> Cow<'a, str> {
-    if !members.iter().any(|member| member.is(key)) {
-        return Cow::Borrowed(text);
-    }
-    let place = |part: &str| part.as_ptr().addr() - text.as_ptr().addr();
-    let begin = |member: &Member<'_>| place(member.key.get());
-    let end = |member: &Member<'_>| place(member.value.get()) + member.value.get().len();
-    let mut kept = String::with_capacity(text.len());
-    // Up to the first member, and behind the last one, stands what belongs to no member.
-    kept.push_str(members.first().map_or("", |first| &text[..begin(first)]));
-    let mut any = false;
-    for (index, member) in members.iter().enumerate().filter(|(_, member)| !member.is(key)) {
-        let from = if any { end(&members[index - 1]) } else { begin(member) };
-        kept.push_str(&text[from..end(member)]);
-        any = true;
-    }
-    kept.push_str(members.last().map_or("", |last| &text[end(last)..]));
-    Cow::Owned(kept)
-}
-
-/// A member as it stands in the text.
-struct Member<'a> {
-    key: &'a RawValue,
-    value: &'a RawValue,
-}
-
-impl Member<'_> {
-    fn is(&self, name: &str) -> bool {
-        let quoted = self.key.get();
-        match quoted.contains('\\') {
-            false => quoted.get(1..quoted.len() - 1) == Some(name),
-            true => serde_json::from_str::<String>(quoted).is_ok_and(|key| key == name),
-        }
-    }
-}
-
-struct Members<'a>(Vec<Member<'a>>);
-
-impl<'de> Visitor<'de> for Members<'de> {
-    type Value = Self;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a JSON object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self, A::Error> {
-        while let Some((key, value)) = map.next_entry()? {
-            self.0.push(Member { key, value });
-        }
-        Ok(self)
-    }
+    Ok(RawObject { object_type, text: members.without(|name| name == "_links") })
 }
 
 #[cfg(test)]

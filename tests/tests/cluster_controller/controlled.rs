@@ -133,6 +133,7 @@ impl Controlled {
             name: name.parse()?,
             realms_topics: vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
             request_prefill: true,
+            selection: None,
         };
         let incarnation = Incarnation(uuid::Uuid::new_v4());
         let mut entry = Subscription::reserve(registration, incarnation, 1, "2026-01-01T00:00:00".parse()?);
