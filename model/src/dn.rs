@@ -37,12 +37,19 @@ impl FromStr for Dn {
 
     /// An empty text is refused, although it names the root: nobody means it.
     fn from_str(text: &str) -> Result<Self, DnError> {
-        let rdns = split(text, b',').map(rdn).collect::<Result<_, _>>()?;
+        let rdns = split(text, b',').map(|part| rdn(part, true)).collect::<Result<_, _>>()?;
         Ok(Self { rdns })
     }
 }
 
 impl Dn {
+    /// The DN of an object that exists: characters that ought to be escaped are taken as they are.
+    #[must_use]
+    pub fn of_object(text: &str) -> Option<Self> {
+        let rdns = split(text, b',').map(|part| rdn(part, false)).collect::<Result<_, _>>();
+        rdns.ok().map(|rdns| Self { rdns })
+    }
+
     /// Is this object the other one, or below it?
     #[must_use]
     pub fn is_within(&self, base: &Self) -> bool {
@@ -62,7 +69,7 @@ impl Dn {
     pub fn first_value(text: &str) -> Option<String> {
         let first = split(Self::split_first(text).0, b'+').next()?;
         let (_, raw) = first.split_once('=')?;
-        let text = String::from_utf8(unescape(raw.trim_ascii()).ok()?).ok()?;
+        let text = String::from_utf8(unescape(raw.trim_ascii(), false).ok()?).ok()?;
         (!text.starts_with('\0')).then_some(text)
     }
 }
@@ -86,13 +93,13 @@ fn split(text: &str, separator: u8) -> impl Iterator<Item = &str> {
     })
 }
 
-fn rdn(text: &str) -> Result<Vec<(String, Vec<u8>)>, DnError> {
-    let mut parts = split(text, b'+').map(part).collect::<Result<Vec<_>, _>>()?;
+fn rdn(text: &str, strict: bool) -> Result<Vec<(String, Vec<u8>)>, DnError> {
+    let mut parts = split(text, b'+').map(|text| part(text, strict)).collect::<Result<Vec<_>, _>>()?;
     parts.sort_unstable();
     Ok(parts)
 }
 
-fn part(text: &str) -> Result<(String, Vec<u8>), DnError> {
+fn part(text: &str, strict: bool) -> Result<(String, Vec<u8>), DnError> {
     if text.trim_ascii().is_empty() {
         return Err(DnError::Empty);
     }
@@ -102,7 +109,7 @@ fn part(text: &str) -> Result<(String, Vec<u8>), DnError> {
     if attribute.is_empty() || !attribute.bytes().all(plain) {
         return Err(DnError::NoAttribute);
     }
-    let value = unescape(trimmed(value))?;
+    let value = unescape(trimmed(value), strict)?;
     // Case and runs of spaces make no difference (RFC 4518); what is no text is compared byte by byte.
     let value = match String::from_utf8(value) {
         Ok(text) => text
@@ -125,7 +132,7 @@ fn trimmed(value: &str) -> &str {
     if escapes % 2 == 1 { value.get(..=end.len()).unwrap_or(end) } else { end }
 }
 
-fn unescape(value: &str) -> Result<Vec<u8>, DnError> {
+fn unescape(value: &str, strict: bool) -> Result<Vec<u8>, DnError> {
     if let Some(hex) = value.strip_prefix('#') {
         // An encoded value, which is compared by its digits; NUL in front keeps it apart from texts.
         let digits =
@@ -145,7 +152,7 @@ fn unescape(value: &str) -> Result<Vec<u8>, DnError> {
                     plain.push(hex_pair(first, second).ok_or(DnError::Escape)?);
                 }
             }
-            b'"' | b';' | b'<' | b'>' | 0 => return Err(DnError::Special),
+            b'"' | b';' | b'<' | b'>' | 0 if strict => return Err(DnError::Special),
             other => plain.push(other),
         }
     }
@@ -197,6 +204,15 @@ mod tests {
         ] {
             assert_eq!(dn(object).is_within(&dn(base)), within, "{object} {base}");
         }
+    }
+
+    #[test]
+    fn objects_are_found_although_their_names_are_not_well_escaped() {
+        let school = dn("ou=school,dc=x");
+        let odd = "cn=\"a\" <b>; c,ou=school,dc=x";
+        assert_eq!(odd.parse::<Dn>(), Err(DnError::Special));
+        assert!(Dn::of_object(odd).is_some_and(|dn| dn.is_within(&school)));
+        assert_eq!(Dn::of_object("no dn"), None);
     }
 
     #[test]

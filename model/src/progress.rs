@@ -232,8 +232,12 @@ mod tests {
         ] {
             assert_eq!(progress.to_string(), expected);
         }
-        let troubled =
-            Progress { skipped: 3, not_selected: 2, error: Some("503".into()), ..progress(Phase::Listing, 1, Some(4), 0.0) };
+        let troubled = Progress {
+            skipped: 3,
+            not_selected: 2,
+            error: Some("503".into()),
+            ..progress(Phase::Listing, 1, Some(4), 0.0)
+        };
         assert_eq!(
             troubled.to_string(),
             "listing: 1 of 4 (0/s), 3 vanished, 2 not selected; trying again: 503"

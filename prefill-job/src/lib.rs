@@ -15,6 +15,7 @@
 
 pub mod attempt;
 pub mod job;
+mod metrics;
 mod outcome;
 mod progress;
 mod seam;
@@ -22,6 +23,7 @@ mod shape;
 pub mod source;
 pub mod worker;
 
+pub use metrics::Metrics;
 pub use outcome::{Failure, Outcome, TerminationMessage};
 pub use progress::Told;
 pub use shape::Shape;

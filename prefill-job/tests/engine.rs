@@ -12,7 +12,7 @@ use model::{
     Reason, Registration, Selection, Subscription,
 };
 use prefill_job::{
-    Failure, Outcome, Shape, attempt,
+    Failure, Metrics, Outcome, Shape, attempt,
     source::{
         Source,
         dump::Dump,
@@ -20,6 +20,7 @@ use prefill_job::{
     },
     worker,
 };
+use prometheus_client::registry::Registry;
 use tempfile::NamedTempFile;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
@@ -255,12 +256,22 @@ async fn a_kill_of_the_server_in_the_middle_loses_and_repeats_nothing() {
 }
 
 fn start_worker(broker: &Broker, source: Source, tries_max: u64) -> (tokio::task::JoinHandle<()>, DropGuard) {
+    start_worker_with(broker, source, tries_max, Metrics::default())
+}
+
+fn start_worker_with(
+    broker: &Broker,
+    source: Source,
+    tries_max: u64,
+    metrics: Metrics,
+) -> (tokio::task::JoinHandle<()>, DropGuard) {
     let config = worker::Config {
         parallel: 1,
         tries_max: Some(tries_max),
         holder: "worker".into(),
         tasks: TasksConfig { backoff: vec![Duration::from_millis(400), Duration::from_millis(800)] },
         shape: Shape::default(),
+        metrics,
     };
     let shutdown = CancellationToken::new();
     let running = worker::run(config, broker.clone(), Arc::new(source), shutdown.clone());
@@ -274,13 +285,27 @@ async fn a_worker_takes_the_task_and_records_the_end() {
     let (s, queue) = registered(&broker).await;
     broker.tasks().submit(&PrefillTask::of(&s)).await.unwrap();
     let file = dump(50);
-    let _worker = start_worker(&broker, source(&file), 3);
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry);
+    let _worker = start_worker_with(&broker, source(&file), 3, metrics);
     eventually("running", SOON, async || state(&broker, &s).await.0, |s| *s == PrefillState::Running).await;
     activate(&s, &queue).await;
     eventually("done", SOON, async || state(&broker, &s).await.0, |s| *s == PrefillState::Done).await;
     assert_eq!(read_all(&broker, &s).await, expected(50));
     let gone = async || broker.tasks().contains(&PrefillTask::of(&s)).await.unwrap();
     eventually("the task to be finished", SOON, gone, |there| !there).await;
+    let figures = async || {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        text
+    };
+    let lines = [
+        r#"headstart_worker_attempts_total{outcome="done"} 1"#,
+        "headstart_worker_attempts_running 0",
+        "headstart_worker_objects_written_total 51",
+    ];
+    let told = |text: &String| lines.iter().all(|line| text.lines().any(|l| l == *line));
+    eventually("the figures", SOON, figures, told).await;
 }
 
 #[tokio::test]

@@ -102,6 +102,7 @@ impl World {
             holder: "worker".to_owned(),
             tasks: TasksConfig::default(),
             shape: prefill_job::Shape::default(),
+            metrics: prefill_job::Metrics::default(),
         };
         let source = Arc::new(self.source(reads_primary));
         tokio::spawn(worker::run(config, self.broker.clone(), source, shutdown));

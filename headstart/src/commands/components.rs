@@ -105,8 +105,11 @@ pub async fn worker(settings: settings::Worker, shutdown: CancellationToken) -> 
     let broker = connect_with_layout(&settings.nats.config("worker"), &shutdown).await?;
     let nats = broker.clone();
     let ready = Box::new(move || nats.is_connected());
-    health::serve(settings.probes.health_listen, ready, Registry::default(), shutdown.clone()).await?;
+    let mut registry = Registry::default();
+    let metrics = prefill_job::Metrics::register(&mut registry);
+    health::serve(settings.probes.health_listen, ready, registry, shutdown.clone()).await?;
     let config = worker_config(&settings.attempts, &settings.shape, settings.pod_name);
+    let config = worker::Config { metrics, ..config };
     worker::run(config, broker.clone(), source, shutdown).await;
     broker.close().await;
     Ok(())
@@ -144,5 +147,6 @@ pub fn worker_config(attempts: &Attempts, shape: &Shape, holder: String) -> work
         holder,
         tasks: TasksConfig::default(),
         shape: shape.shape(),
+        metrics: prefill_job::Metrics::default(),
     }
 }

@@ -241,8 +241,7 @@ impl<'a> Parser<'a> {
     /// The parts of a value between its stars, unescaped, in lower case.
     fn value(&mut self) -> Result<Vec<String>, String> {
         let mut parts = vec![Vec::new()];
-        loop {
-            let Some(character) = self.rest().chars().next() else { break };
+        while let Some(character) = self.rest().chars().next() {
             match character {
                 ')' => break,
                 '(' => return Err(self.wrong("( in a value is written \\28; or a ) is missing before it")),

@@ -154,7 +154,8 @@ impl Properties {
     }
 
     fn leaves_out(&self, name: &str) -> bool {
-        let named = self.names().iter().any(|listed| listed == name);
+        // As in the filter: who mistakes a capital letter still means to strip it.
+        let named = self.names().iter().any(|listed| listed.eq_ignore_ascii_case(name));
         match self {
             Self::Keep(_) => !named,
             Self::Strip(_) => named,
@@ -206,7 +207,7 @@ impl Selector {
         if let Some(base) = &self.position {
             let dn = object.get("dn").and_then(|text| serde_json::from_str::<String>(text).ok());
             // What has no place is nowhere below one.
-            if !dn.and_then(|dn| dn.parse::<Dn>().ok()).is_some_and(|dn| dn.is_within(base)) {
+            if !dn.and_then(|dn| Dn::of_object(&dn)).is_some_and(|dn| dn.is_within(base)) {
                 return Ok(false);
             }
         }

@@ -99,7 +99,7 @@ fn properties_are_kept_or_stripped_and_the_rest_stays() {
         ),
         (json!({"keep": []}), r#"{"dn": "uid=a,dc=x", "properties": {}, "uuid": "u"}"#),
         (
-            json!({"strip": ["pw"]}),
+            json!({"strip": ["PW"]}),
             r#"{"dn": "uid=a,dc=x", "properties": {"username": "a", "n": 1E400}, "uuid": "u"}"#,
         ),
         (json!({"strip": ["dn", "other"]}), text),
