@@ -16,10 +16,10 @@ const LOGGED_EVERY: Duration = Duration::from_secs(10);
 pub type Told = watch::Sender<Option<Progress>>;
 
 /// What was done so far.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Tally {
-    /// [`Phase::Listing`] also while a type is read: the topic tells that.
-    pub phase: Phase,
+    /// [`Phase::Listing`] also while a type is read: the topic tells that. `None` before anything was told.
+    pub phase: Option<Phase>,
     pub topic: Option<Arc<str>>,
     pub done: u64,
     pub total: Option<u64>,
@@ -28,27 +28,14 @@ pub(crate) struct Tally {
     pub error: Option<Arc<str>>,
 }
 
-impl Default for Tally {
-    fn default() -> Self {
-        Self {
-            phase: Phase::Listing,
-            topic: None,
-            done: 0,
-            total: None,
-            skipped: 0,
-            not_selected: 0,
-            error: None,
-        }
-    }
-}
-
 impl Tally {
     fn progress(&self, task: &PrefillTask, rate: f64) -> Progress {
-        let reading = self.phase == Phase::Listing && self.topic.is_some();
+        let phase = self.phase.unwrap_or(Phase::Listing);
+        let reading = phase == Phase::Listing && self.topic.is_some();
         Progress {
             incarnation: task.incarnation,
             attempt: task.attempt,
-            phase: if reading { Phase::Reading } else { self.phase },
+            phase: if reading { Phase::Reading } else { phase },
             topic: self.topic.as_deref().map(str::to_owned),
             done: self.done,
             total: self.total,
@@ -83,7 +70,8 @@ impl Teller {
     }
 
     pub(crate) fn phase(&self, phase: Phase) {
-        self.update(|tally| tally.phase = phase);
+        // Who waits says so again and again, and is heard once.
+        self.tally.send_if_modified(|tally| tally.phase.replace(phase) != Some(phase));
     }
 
     /// Tells the last figures and ends.
@@ -125,7 +113,7 @@ async fn tell(
         let tally = seen.borrow_and_update().clone();
         let rate = match tally.phase {
             // In the end it is the whole that counts.
-            Phase::Done => Speed::default().note(began.elapsed(), tally.done),
+            Some(Phase::Done) => Speed::default().note(began.elapsed(), tally.done),
             _ => speed.note(began.elapsed(), tally.done),
         };
         let progress = tally.progress(&request, rate.round());
@@ -177,7 +165,7 @@ mod tests {
             (Phase::Sealing, None, Phase::Sealing),
             (Phase::Done, None, Phase::Done),
         ] {
-            let tally = Tally { phase, topic: topic.map(Into::into), ..Tally::default() };
+            let tally = Tally { phase: Some(phase), topic: topic.map(Into::into), ..Tally::default() };
             let progress = tally.progress(&task, 0.0);
             assert_eq!((progress.phase, progress.attempt), (shown, 2), "{phase:?} {topic:?}");
         }
