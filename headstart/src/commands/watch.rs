@@ -148,7 +148,7 @@ async fn look_until_over(
 }
 
 async fn look(client: &reqwest::Client, url: &Url, settings: &settings::Watch) -> Result<View, Trouble> {
-    let passing = |error: reqwest::Error| Trouble::Passing(model::chain(&error));
+    let passing = |error: reqwest::Error| Trouble::Passing(model::chain(&error.without_url()));
     let (user, password) = settings.credentials();
     let answer = client.get(url.clone()).basic_auth(user, Some(password)).send().await;
     let answer = answer.map_err(|error| match error.is_builder() {
@@ -180,7 +180,7 @@ impl Display {
             ProgressBar::hidden()
         };
         // The template is ours and right; without it the bar is only plainer.
-        if let Ok(style) = ProgressStyle::with_template("{prefix} {wide_bar} {msg}") {
+        if let Ok(style) = ProgressStyle::with_template("{prefix} {bar:30} {wide_msg}") {
             bar.set_style(style);
         }
         Self { bar, last: std::sync::Mutex::default() }
