@@ -40,6 +40,7 @@ mod registration;
 mod request;
 mod roles;
 mod router;
+mod selection;
 mod server;
 mod stream;
 mod subscriptions;

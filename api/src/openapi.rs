@@ -3,7 +3,7 @@
 use axum::{extract::State, http::StatusCode, response::Response};
 use serde_json::{Value, json};
 
-use crate::{app::Shared, error::json as json_answer};
+use crate::{app::Shared, error::json as json_answer, selection};
 
 pub(crate) async fn serve(State(app): Shared) -> Response {
     json_answer(StatusCode::OK, &document(&app.config.root_path))
@@ -370,10 +370,12 @@ fn schemas() -> Value {
             "name": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9_=-]{0,62}$"},
             "realms_topics": topics, "request_prefill": {"type": "boolean"},
             "password": {"type": "string", "description": "At most 1024 bytes, no NUL"},
+            "selection": {"anyOf": [{"type": "null"}, schema("Selection")]},
         })),
+        "Selection": selection::description(),
         "Subscription": object(&["name", "realms_topics", "request_prefill", "prefill_queue_status"], json!({
             "name": text, "realms_topics": topics, "request_prefill": {"type": "boolean"},
-            "prefill_queue_status": states(), "prefill": schema("Prefill"),
+            "prefill_queue_status": states(), "selection": schema("Selection"), "prefill": schema("Prefill"),
             "queue": object(&["prefill", "live", "dead_letters", "limit", "full", "bytes", "when_full", "swept"], json!({
                 "prefill": count, "live": count, "dead_letters": count,
                 "limit": {"type": "integer", "description": "Most messages of each kind. A prefill that reaches it \
@@ -399,13 +401,16 @@ fn schemas() -> Value {
             "reason": {"type": ["string", "null"]}, "message": {"type": ["string", "null"]},
             "boundary_known": {"type": "boolean"},
             "job": {"type": ["string", "null"], "description": "Name of its Job in Kubernetes"},
-            "progress": {"anyOf": [{"type": "null"}, object(&["done", "skipped", "set_aside", "missing", "rate"], json!({
+            "progress": {"anyOf": [{"type": "null"}, object(&["phase", "done", "skipped", "set_aside", "missing", "rate", "text"], json!({
+                "phase": {"enum": ["waiting", "listing", "reading", "sealing", "done"]},
+                "text": {"type": "string", "description": "All of it in a line for people"},
                 "topic": {"type": ["string", "null"]}, "done": count, "total": {"type": ["integer", "null"]},
-                "skipped": count,
+                "skipped": {"type": "integer", "description": "Objects that vanished while they were read"},
+                "not_selected": {"type": "integer", "description": "Objects that the selection leaves out"},
                 "set_aside": {"type": "integer", "description": "Objects that are dead letters now"},
                 "missing": {"type": "array", "items": text, "description": "Topics that are left out: the directory \
                     knows no such object type"},
-                "rate": {"type": "number", "description": "Objects a second"},
+                "rate": {"type": "number", "description": "Objects a second, of late"},
                 "eta": {"type": ["number", "null"], "description": "Seconds until it is done, at that rate"},
                 "error": {"type": ["string", "null"], "description": "What is being tried again"},
             }))]},

@@ -46,16 +46,20 @@ pub(crate) struct PrefillView<'a> {
 
 #[derive(Serialize)]
 struct ProgressView<'a> {
+    phase: &'static str,
     topic: Option<&'a str>,
     done: u64,
     total: Option<u64>,
     skipped: u64,
     set_aside: u64,
     missing: &'a [String],
+    not_selected: u64,
     rate: f64,
     /// Seconds until it is done, at that rate.
     eta: Option<f64>,
     error: Option<&'a str>,
+    /// All of it in a line for people.
+    text: String,
 }
 
 impl<'a> PrefillView<'a> {
@@ -82,15 +86,18 @@ impl<'a> PrefillView<'a> {
             boundary_known: prefill.boundary.is_some(),
             job: details.job.clone(),
             progress: current.map(|p| ProgressView {
+                phase: p.phase.as_str(),
                 topic: p.topic.as_deref(),
                 done: p.done,
                 total: p.total,
                 skipped: p.skipped,
                 set_aside: p.set_aside,
                 missing: &p.missing,
+                not_selected: p.not_selected,
                 rate: p.rate,
                 eta: p.eta(),
                 error: p.error.as_deref(),
+                text: p.to_string(),
             }),
             paused: prefill.paused,
             attempts: &prefill.attempts,

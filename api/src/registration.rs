@@ -90,6 +90,7 @@ async fn compare(
             return Err(differs(existing, "realms_topics (their order counts)"));
         }
         RegistrationOutcome::PrefillDiffers => return Err(differs(existing, "request_prefill")),
+        RegistrationOutcome::SelectionDiffers => return Err(differs(existing, "selection")),
         RegistrationOutcome::Same => {}
     }
     // Missing: a former request died before it was written; it will be.

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use crate::{
     budget::{BODIES, Held},
     error::{ApiError, Problem},
+    selection,
 };
 
 /// Largest body of anything but an event, in bytes.
@@ -195,10 +196,14 @@ pub(crate) fn registration(body: &JsonBody) -> Result<(Registration, String), Ap
     let password = problems
         .field(&fields, "password", "string_type", "a string is expected")
         .inspect(|Text(password)| check_password(password, &mut problems));
+    let selection = selection::parse(&fields).unwrap_or_else(|found| {
+        problems.0.extend(found);
+        None
+    });
     problems.finish()?;
     match (name, realms_topics, request_prefill, password) {
         (Some(name), Some(realms_topics), Some(Lax(request_prefill)), Some(Text(password))) => {
-            Ok((Registration { name, realms_topics, request_prefill }, password))
+            Ok((Registration { name, realms_topics, request_prefill, selection }, password))
         }
         // Each missing one is a problem, and was returned above.
         _ => Err(ApiError::Invalid(Vec::new())),
@@ -231,7 +236,11 @@ pub(crate) fn change(body: &JsonBody) -> Result<Change, ApiError> {
     let fields = body.fields()?;
     let mut problems = Problems::default();
     for field in fields.keys().filter(|field| !KNOWN.contains(&field.as_str())) {
-        let msg = "this field can't be changed; realms_topics, password and prefill can";
+        let msg = match field.as_str() {
+            // What the consumer has of before would have to be taken from it.
+            "selection" => "the selection can't be changed: remove the subscription and register it again",
+            _ => "this field can't be changed; realms_topics, password and prefill can",
+        };
         problems.0.push(Problem::new(&[&"body", &field.as_str()], "extra_forbidden", msg));
     }
     if fields.is_empty() {

@@ -8,7 +8,8 @@ use axum::{
 };
 use broker::{QueueCounts, Removal, Revised};
 use model::{
-    Entry, GivenUp, Lifecycle, QueueLimits, QueueUse, RealmTopic, Subscription, SubscriptionName, WhenFull,
+    Entry, GivenUp, Lifecycle, QueueLimits, QueueUse, RealmTopic, Selection, Subscription, SubscriptionName,
+    WhenFull,
 };
 use serde::Serialize;
 
@@ -29,6 +30,8 @@ pub(crate) struct SubscriptionView<'a> {
     realms_topics: &'a [RealmTopic],
     request_prefill: bool,
     prefill_queue_status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    selection: Option<&'a Selection>,
     #[serde(skip_serializing_if = "Option::is_none")]
     prefill: Option<PrefillView<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -97,6 +100,7 @@ impl<'a> SubscriptionView<'a> {
             realms_topics: &subscription.realms_topics,
             request_prefill: subscription.request_prefill,
             prefill_queue_status: prefill.as_ref().map_or(subscription.prefill.state.as_str(), |p| p.state),
+            selection: subscription.selection.as_ref(),
             prefill,
             queue,
         }

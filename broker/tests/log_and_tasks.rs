@@ -19,6 +19,7 @@ fn registered() -> Subscription {
         name: "mail".parse().unwrap(),
         realms_topics: vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
         request_prefill: true,
+        selection: None,
     };
     let now = "2026-01-01T00:00:00".parse().unwrap();
     Subscription::reserve(registration, Incarnation(Uuid::from_u128(1)), 1, now)
@@ -31,6 +32,7 @@ fn task(attempt: u32) -> PrefillTask {
         round: 1,
         attempt,
         realms_topics: vec![],
+        selection: None,
     }
 }
 
@@ -121,8 +123,12 @@ async fn the_view_follows_the_registry_over_a_kill_of_the_server() {
     let view = broker.registry().view(shutdown.clone());
     view.synced().await;
     for name in ["one", "two"] {
-        let registration =
-            Registration { name: name.parse().unwrap(), realms_topics: vec![], request_prefill: false };
+        let registration = Registration {
+            name: name.parse().unwrap(),
+            realms_topics: vec![],
+            request_prefill: false,
+            selection: None,
+        };
         let now = "2026-01-01T00:00:00".parse().unwrap();
         let s = Subscription::reserve(registration, Incarnation(Uuid::new_v4()), 1, now);
         let _created = eventually(

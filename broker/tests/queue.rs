@@ -15,6 +15,7 @@ fn subscription(name: &str, number: u128, first_sequence: u64) -> Subscription {
         name: name.parse().unwrap(),
         realms_topics: vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
         request_prefill: true,
+        selection: None,
     };
     // The first eight digits tell incarnations apart.
     let incarnation = Incarnation(Uuid::from_u128(number << 96));

@@ -1,11 +1,14 @@
 //! What the controller tells of itself in figures. Labels are words from exhaustive matches, never free text.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
-use model::{PrefillState, Reason, Subscription};
+use model::{PrefillState, Progress, Reason, Subscription, SubscriptionName};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -19,6 +22,11 @@ pub struct Metrics {
     prefills: Family<ByState, Gauge>,
     with_reason: Family<ByReason, Gauge>,
     changes: Family<Change, Counter>,
+    /// Of the prefills that run.
+    progress: Arc<Mutex<HashMap<SubscriptionName, Progress>>>,
+    objects_written: Gauge,
+    objects_known: Gauge,
+    objects_per_second: Gauge<f64, AtomicU64>,
     leads: Gauge,
     pub(crate) jobs_running: Gauge,
     pub(crate) jobs_running_limit: Gauge,
@@ -67,6 +75,10 @@ impl Default for Metrics {
             prefills: Family::default(),
             with_reason: Family::default(),
             changes: Family::default(),
+            progress: Arc::default(),
+            objects_written: Gauge::default(),
+            objects_known: Gauge::default(),
+            objects_per_second: Gauge::default(),
             leads: Gauge::default(),
             jobs_running: Gauge::default(),
             jobs_running_limit: Gauge::default(),
@@ -92,7 +104,7 @@ impl Metrics {
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         let Self {
-            ready: _, leads, prefills, with_reason, changes, jobs_running, jobs_running_limit, jobs_waiting, jobs_admitted,
+            ready: _, progress: _, objects_written, objects_known, objects_per_second, leads, prefills, with_reason, changes, jobs_running, jobs_running_limit, jobs_waiting, jobs_admitted,
             jobs_deleted, errors, pass_seconds, watch_interruptions, markers_resent, tasks_resent, removals_finished,
             registrations_rolled_back,
         } = metrics.clone();
@@ -100,6 +112,9 @@ impl Metrics {
         registry.register("headstart_prefills", "Subscriptions by the state of their prefill", prefills);
         registry.register("headstart_prefills_with_reason", "Subscriptions whose prefill waits or has failed, by reason", with_reason);
         registry.register("headstart_prefill_changes", "Changes of a prefill's state or reason", changes);
+        registry.register("headstart_prefill_objects_written", "Objects that the prefills that run have written", objects_written);
+        registry.register("headstart_prefill_objects_known", "Objects that the prefills that run have listed", objects_known);
+        registry.register("headstart_prefill_objects_per_second", "Objects that the prefills that run write a second, of late", objects_per_second);
         registry.register("headstart_prefill_jobs_running", "Prefill Jobs that have a place", jobs_running);
         registry.register("headstart_prefill_jobs_running_limit", "Prefill Jobs that may have a place", jobs_running_limit);
         registry.register("headstart_prefill_jobs_waiting", "Prefill Jobs that wait for a place", jobs_waiting);
@@ -148,11 +163,26 @@ impl Metrics {
         self.errors.get_or_create(&ByPart { part: error.part() }).inc();
     }
 
+    /// Notes how far a prefill is; `None` if none runs.
+    pub(crate) fn progress(&self, name: &SubscriptionName, progress: Option<&Progress>) {
+        let mut all = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        match progress {
+            Some(progress) => _ = all.insert(name.clone(), progress.clone()),
+            None if all.remove(name).is_none() => return,
+            None => {}
+        }
+        let sum =
+            |of: fn(&Progress) -> u64| i64::try_from(all.values().map(of).sum::<u64>()).unwrap_or(i64::MAX);
+        self.objects_written.set(sum(|p| p.done));
+        self.objects_known.set(sum(|p| p.total.unwrap_or(0)));
+        self.objects_per_second.set(all.values().map(|p| p.rate).sum());
+    }
+
     /// Counts all subscriptions anew.
     pub(crate) fn count<'a>(&self, entries: impl Iterator<Item = &'a Subscription>) {
         use PrefillState::{Done, Failed, Pending, Running};
         let mut states = [Pending, Running, Failed, Done].map(|state| (state, 0));
-        let mut reasons = std::collections::HashMap::<&'static str, i64>::new();
+        let mut reasons = HashMap::<&'static str, i64>::new();
         for entry in entries {
             for (state, count) in &mut states {
                 *count += i64::from(*state == entry.prefill.state);
@@ -182,12 +212,31 @@ mod tests {
         metrics.changed(PrefillState::Failed, Some(Reason::ImagePull));
         metrics.deleted(crate::decide::Deletion::Unwanted);
         metrics.count(std::iter::empty());
+        let progress = |done| Progress {
+            incarnation: model::Incarnation(uuid::Uuid::nil()),
+            attempt: 1,
+            phase: model::Phase::Reading,
+            topic: None,
+            done,
+            total: Some(9),
+            skipped: 0,
+            not_selected: 0,
+            rate: 1.5,
+            error: None,
+        };
+        let names = ["a", "b", "c"].map(|name| name.parse::<SubscriptionName>().unwrap());
+        names.iter().for_each(|name| metrics.progress(name, Some(&progress(2))));
+        metrics.progress(&names[0], Some(&progress(4)));
+        metrics.progress(&names[1], None);
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
         for line in [
             r#"headstart_prefill_changes_total{state="failed",reason="ImagePull"} 1"#,
             r#"headstart_prefill_jobs_deleted_total{why="unwanted"} 1"#,
             r#"headstart_prefills{state="running"} 0"#,
+            "headstart_prefill_objects_written 6",
+            "headstart_prefill_objects_known 18",
+            "headstart_prefill_objects_per_second 3.0",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }

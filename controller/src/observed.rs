@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use manifests::Identity;
-use model::{Fence, PrefillState, Reason, Subscription, SubscriptionName};
+use model::{Fence, PrefillState, Progress, Reason, Subscription, SubscriptionName};
 
 /// A point on the monotonic clock: time since the controller began. Deadlines count on it from our first sight;
 /// the times that Kubernetes writes are for display and for the order of Jobs only.
@@ -22,8 +22,8 @@ pub struct Observed {
     pub jobs: Vec<JobSeen>,
     /// May the Job that waits for admission go now?
     pub place: Place,
-    /// Progress of the current attempt, in a line for people.
-    pub progress: Option<String>,
+    /// Progress of the current attempt, for people.
+    pub progress: Option<Progress>,
     /// The labels that the current attempt's Job is found by; empty without one.
     pub index: BTreeMap<String, String>,
 }

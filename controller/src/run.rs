@@ -234,6 +234,7 @@ impl Looker {
     async fn look_and_act(&self, name: &SubscriptionName, snapshot: &Snapshot) -> Result<Moment, Error> {
         let now = self.now();
         let observed = self.observer.look(name, snapshot, now).await?;
+        self.metrics.progress(name, observed.progress.as_ref());
         let mut again = self.look_again_anyhow(&observed, now);
         for action in decide(&observed, &self.observer.rules, now) {
             if let Action::LookAgain(at) = action {

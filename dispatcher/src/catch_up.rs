@@ -160,8 +160,10 @@ impl Lane {
             portion.through = found.sequence;
             match found.item {
                 LogItem::Event(payload) if self.wants(found.sequence, &payload) => {
-                    bytes += payload.len();
-                    portion.batch.push(Copy { incoming_seq: found.sequence, payload });
+                    if let Some(copy) = self.see(found.sequence, payload) {
+                        bytes += copy.payload.len();
+                        portion.batch.push(copy);
+                    }
                 }
                 LogItem::Marker(marker) if marker.incarnation == self.writer.incarnation => {
                     portion.marker = Some(marker);
@@ -183,7 +185,7 @@ impl Lane {
     fn wants(&self, sequence: u64, payload: &[u8]) -> bool {
         // One that can't be read was told by the main reader.
         sequence > self.writer.checkpoint()
-            && Head::of(payload).is_ok_and(|Head { realm, topic }| self.route.is_match(&realm, &topic))
+            && Head::of(payload).is_ok_and(|Head { realm, topic }| self.choice.route.is_match(&realm, &topic))
     }
 
     async fn mark_end(&mut self, marker: Option<Marker>, through: u64) -> Result<(), Trouble> {

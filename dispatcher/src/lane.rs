@@ -8,10 +8,12 @@ use std::sync::{
 };
 
 use broker::{Copier, Copy};
+use bytes::Bytes;
 use model::{Incarnation, Marker, Route};
 use tokio::sync::{Notify, Semaphore, mpsc};
 
 use crate::{
+    choice::Choice,
     mailbox::{Item, Mailbox, Taken},
     writer::{Gone, Patience, Trouble, Writer},
 };
@@ -80,8 +82,8 @@ impl Inlet {
 /// One subscription's lane.
 pub(crate) struct Lane {
     pub writer: Writer,
-    /// As of the last marker that the lane has seen; for reading the log itself.
-    pub route: Route,
+    /// Its topics are those of the last marker that the lane has seen; they are for reading the log itself.
+    pub choice: Choice,
     pub inlet: Arc<Inlet>,
     pub pace: Arc<Pace>,
     pub reports: mpsc::UnboundedSender<Report>,
@@ -118,7 +120,7 @@ impl Lane {
         let mut batch = Vec::with_capacity(items.len());
         for item in items {
             match item {
-                Item::Event { sequence, payload } => batch.push(Copy { incoming_seq: sequence, payload }),
+                Item::Event { sequence, payload } => batch.extend(self.see(sequence, payload)),
                 Item::Marker { sequence, marker } => self.mark(sequence, &marker).await?,
             }
         }
@@ -126,6 +128,16 @@ impl Lane {
         self.inlet.with(Mailbox::done);
         self.pace.stepped.notify_one();
         Ok(())
+    }
+
+    /// An event as the subscription sees it, if it does.
+    pub(crate) fn see(&self, sequence: u64, payload: Bytes) -> Option<Copy> {
+        let payload = match sequence > self.writer.checkpoint() {
+            true => self.choice.see(&self.writer.name, payload, &self.writer.metrics)?,
+            // It is in the queue, and only counted.
+            false => payload,
+        };
+        Some(Copy { incoming_seq: sequence, payload })
     }
 
     /// Writes copies, however long it takes.
@@ -168,7 +180,7 @@ impl Lane {
     pub(crate) fn follow_checkpoint(&mut self) {
         // Topics that can't be used were told by the main reader.
         if let Ok(route) = Route::new(&self.writer.copier.checkpoint().realms_topics) {
-            self.route = route;
+            self.choice.route = route;
         }
     }
 

@@ -19,6 +19,7 @@
 //! * A subscription gets events from its marker on: the marker stands in the log itself.
 
 mod catch_up;
+mod choice;
 mod crowd;
 mod lane;
 mod mailbox;

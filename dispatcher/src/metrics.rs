@@ -52,6 +52,7 @@ pub struct Metrics {
     lanes_waiting: Family<WaitLabel, Gauge>,
     lanes_catching_up: Gauge,
     pub(crate) copies: Counter,
+    pub(crate) not_selected: Counter,
     pub(crate) dead_letters: Counter,
     pub(crate) given_up: Counter,
     pub(crate) swept: Counter,
@@ -70,6 +71,7 @@ impl Metrics {
             lanes_waiting,
             lanes_catching_up,
             copies,
+            not_selected,
             dead_letters,
             given_up,
             swept,
@@ -120,6 +122,11 @@ impl Metrics {
             swept.clone(),
         );
         registry.register("headstart_dispatcher_copies", "Copies written to queues", copies.clone());
+        registry.register(
+            "headstart_dispatcher_not_selected",
+            "Events of a subscription's topics that its selection leaves out",
+            not_selected.clone(),
+        );
         metrics
     }
 

@@ -5,14 +5,12 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use broker::{Broker, Copier, LogEntry, LogItem, Revised, WriteError};
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
-use model::{
-    Checkpoint, Entry, Epoch, Incarnation, Lifecycle, Marker, RealmTopic, Room, Route, Subscription,
-    SubscriptionName,
-};
+use model::{Checkpoint, Entry, Epoch, Incarnation, Lifecycle, Marker, Room, Subscription, SubscriptionName};
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
 use crate::{
     Config,
+    choice::{Choice, route_of},
     crowd::Crowd,
     lane::{Inlet, Lane, Pace, Report},
     mailbox::{Bound, Item, Mailbox},
@@ -126,13 +124,6 @@ struct Session<'a> {
     stepped: bool,
 }
 
-fn route_of(name: &SubscriptionName, topics: &[RealmTopic]) -> Option<Route> {
-    let told = |(index, error): (usize, model::TopicError)| {
-        tracing::error!(subscription = %name, index, %error, "a topic can't be used: no events for it");
-    };
-    Route::new(topics).map_err(told).ok()
-}
-
 /// Opens the queue of a subscription that had a lane before, or whose entry is new.
 async fn open_known(broker: &Broker, subscription: &Subscription) -> Result<Option<Copier>, broker::Error> {
     let Subscription { name, incarnation, given_up, .. } = subscription;
@@ -186,15 +177,16 @@ impl<'a> Session<'a> {
             (subscription.lifecycle != Lifecycle::Deleting).then_some(subscription)
         });
         let mut opened = futures::stream::iter(subscriptions)
-            .map(async |s: Subscription| (open_known(broker, &s).await, s.name))
+            .map(async |s: Subscription| (open_known(broker, &s).await, s))
             .buffer_unordered(OPENED_AT_ONCE);
-        while let Some((copier, name)) = opened.next().await {
+        while let Some((copier, subscription)) = opened.next().await {
             // Without a marker only those that had one before: what is in effect then stands in the queue.
             if let Some(copier) = copier?
                 && copier.checkpoint().active
             {
                 let Checkpoint { epoch, realms_topics, .. } = copier.checkpoint().clone();
-                session.add(&name, epoch, &realms_topics, copier);
+                let choice = Choice::new(&subscription.name, &realms_topics, subscription.selection.as_ref());
+                session.add(&subscription.name, epoch, choice, copier);
             }
         }
         drop(opened);
@@ -204,9 +196,10 @@ impl<'a> Session<'a> {
         Ok(session)
     }
 
-    /// Begins a lane.
-    fn add(&mut self, name: &SubscriptionName, epoch: Epoch, topics: &[RealmTopic], copier: Copier) {
-        let Some(route) = route_of(name, topics) else { return };
+    /// Begins a lane, unless what was chosen can't be used.
+    fn add(&mut self, name: &SubscriptionName, epoch: Epoch, choice: Option<Choice>, copier: Copier) {
+        let Some(choice) = choice else { return };
+        let route = choice.route.clone();
         let incarnation = copier.checkpoint().incarnation;
         let bound = Bound { entries: self.config.lane_entries_max, bytes: self.config.lane_bytes_max };
         let inlet = Inlet::new(Mailbox::new(bound));
@@ -220,7 +213,7 @@ impl<'a> Session<'a> {
             room: Room::default(),
         };
         let (pace, reports) = (self.pace.clone(), self.reporter.clone());
-        let lane = Lane { writer, route: route.clone(), inlet: inlet.clone(), pace, reports };
+        let lane = Lane { writer, choice, inlet: inlet.clone(), pace, reports };
         self.tasks.spawn(lane.run());
         self.lanes.insert(incarnation, inlet);
         self.routes.insert(incarnation, epoch, route);
@@ -301,7 +294,7 @@ impl<'a> Session<'a> {
     }
 
     async fn activate(&mut self, sequence: u64, marker: Marker) -> Result<(), Ended> {
-        let Marker { subscription, incarnation, epoch, realms_topics } = &marker;
+        let Marker { subscription, incarnation, epoch, realms_topics, selection } = &marker;
         match self.routes.epoch(*incarnation) {
             // From this place on the new topics count.
             Some(known) if *epoch >= known => {
@@ -318,10 +311,12 @@ impl<'a> Session<'a> {
                 // Of a marker that is read again, the queue may know more.
                 let known = copier.checkpoint();
                 let known = (known.active && known.epoch > *epoch).then(|| known.clone());
-                match known {
-                    Some(known) => self.add(subscription, known.epoch, &known.realms_topics, copier),
-                    None => self.add(subscription, *epoch, realms_topics, copier),
-                }
+                let (epoch, topics) = match &known {
+                    Some(known) => (known.epoch, &known.realms_topics),
+                    None => (*epoch, realms_topics),
+                };
+                let choice = Choice::new(subscription, topics, selection.as_ref());
+                self.add(subscription, epoch, choice, copier);
                 self.metrics.lanes.set(self.lanes.len() as u64);
             }
         }

@@ -37,6 +37,7 @@ fn task(subscription: &str) -> PrefillTask {
         round: 1,
         attempt: 2,
         realms_topics: vec![topic("groups/group"), topic("users/user")],
+        selection: None,
     }
 }
 
@@ -235,7 +236,7 @@ proptest! {
     ) {
         let Ok(subscription) = subscription.parse() else { return Ok(()) };
         let incarnation = Incarnation(uuid::Uuid::from_u128(incarnation));
-        let task = PrefillTask { subscription, incarnation, round, attempt, realms_topics: vec![] };
+        let task = PrefillTask { subscription, incarnation, round, attempt, realms_topics: vec![], selection: None };
         let built = job(&template(), &task);
         prop_assert_eq!(subscription_of(&built), Some(Identity::from(&task)));
         prop_assert_eq!(&built, &job(&template(), &task));

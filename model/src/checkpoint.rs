@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Incarnation, RealmTopic, Subscription, SubscriptionName};
+use crate::{Incarnation, RealmTopic, Selection, Subscription, SubscriptionName};
 
 /// A control message in the event log: the events behind it belong to this round, and are chosen by these topics.
 ///
@@ -19,6 +19,9 @@ pub struct Marker {
     pub epoch: Epoch,
     /// Its topics in that state.
     pub realms_topics: Vec<RealmTopic>,
+    /// Which objects of them, and what of those; `None`: all. The same in each of its states.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selection: Option<Selection>,
 }
 
 /// The state of a subscription that a marker puts into effect. It only grows, and a marker may be sent twice and come
@@ -47,6 +50,7 @@ impl Subscription {
             incarnation: self.incarnation,
             epoch: self.epoch(),
             realms_topics: self.realms_topics.clone(),
+            selection: self.selection.clone(),
         }
     }
 }
@@ -101,6 +105,7 @@ mod tests {
             incarnation: MINE,
             epoch: Epoch { round, topics_version },
             realms_topics: vec![RealmTopic { realm: "udm".into(), topic }],
+            selection: None,
         }
     }
 

@@ -48,6 +48,9 @@ pub struct Counts {
     /// Objects that were set aside: too large for NATS, or nothing that the source could read.
     #[serde(default)]
     pub set_aside: u64,
+    /// Objects that the selection leaves out.
+    #[serde(default)]
+    pub not_selected: u64,
     /// Requested topics of no object type that the directory knows, where these are left out on request.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,

@@ -16,15 +16,18 @@ mod chain;
 mod checkpoint;
 mod dead_letter;
 mod delivery;
+mod dn;
 mod exit;
 mod fence;
 mod history;
 mod limits;
+mod members;
 mod message;
 mod name;
 mod progress;
 mod reason;
 mod seam;
+mod selection;
 mod subscription;
 mod task;
 mod timestamp;
@@ -38,15 +41,18 @@ pub use delivery::{
     AfterMain, AfterPrefill, EventId, EventIdError, Kind, LiveTag, PrefillTag, Tag, after_main,
     after_prefill, may_acknowledge_prefill, may_go_on, prefill_decides,
 };
+pub use dn::{Dn, DnError};
 pub use exit::ExitCode;
 pub use fence::{Claim, Counts, Fence, FenceState, claim};
 pub use history::{ATTEMPTS_MAX, PastAttempt};
 pub use limits::{GivenUp, Limit, QueueLimits, QueueUse, Room, WhenFull};
+pub use members::Members;
 pub use message::{Body, BodyError, Message, Publisher};
 pub use name::{Incarnation, NameError, SubscriptionName};
-pub use progress::Progress;
+pub use progress::{Phase, Progress, Speed};
 pub use reason::Reason;
 pub use seam::Seam;
+pub use selection::{Crossing, Properties, Seen, Selection, SelectionError, Selector};
 pub use subscription::{
     Entry, Lifecycle, Prefill, PrefillState, Registration, RegistrationOutcome, Subscription, Tombstone,
     compare_registration,

@@ -3,7 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{GivenUp, Incarnation, PastAttempt, RealmTopic, Reason, SubscriptionName, Timestamp, history};
+use crate::{
+    GivenUp, Incarnation, PastAttempt, RealmTopic, Reason, Selection, SubscriptionName, Timestamp, history,
+};
 
 /// What a client asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +16,8 @@ pub struct Registration {
     pub realms_topics: Vec<RealmTopic>,
     /// Should the queue begin with all that exists?
     pub request_prefill: bool,
+    /// Which objects of the topics, and what of them; `None`: all.
+    pub selection: Option<Selection>,
 }
 
 /// Value of the key `<name>` in the bucket `SUBSCRIPTIONS`.
@@ -49,6 +53,9 @@ pub struct Subscription {
     pub topics_version: u32,
     /// Was a prefill asked for at registration?
     pub request_prefill: bool,
+    /// Which objects of the topics, and what of them; `None`: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selection: Option<Selection>,
     /// Is it usable?
     pub lifecycle: Lifecycle,
     /// First sequence of the queue's stream.
@@ -158,6 +165,7 @@ impl Subscription {
             realms_topics: registration.realms_topics,
             topics_version: 0,
             request_prefill: registration.request_prefill,
+            selection: registration.selection,
             lifecycle: Lifecycle::Registering,
             first_sequence,
             next_sequence: None,
@@ -306,6 +314,8 @@ pub enum RegistrationOutcome {
     TopicsDiffer,
     /// The other answer to "prefill?": 409.
     PrefillDiffers,
+    /// Another selection: 409.
+    SelectionDiffers,
 }
 
 /// Compares a request with what is registered. Topics are compared as an ordered list, because their order is the
@@ -316,6 +326,8 @@ pub fn compare_registration(existing: &Subscription, asked: &Registration) -> Re
         RegistrationOutcome::TopicsDiffer
     } else if existing.request_prefill != asked.request_prefill {
         RegistrationOutcome::PrefillDiffers
+    } else if existing.selection != asked.selection {
+        RegistrationOutcome::SelectionDiffers
     } else {
         RegistrationOutcome::Same
     }
@@ -335,6 +347,7 @@ mod tests {
             name: "mail".parse().unwrap(),
             realms_topics: vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
             request_prefill: prefill,
+            selection: None,
         };
         Subscription::reserve(registration, Incarnation(Uuid::from_u128(7)), 5, now("2026-01-01T00:00:00"))
     }
@@ -439,8 +452,12 @@ mod tests {
             name: s.name.clone(),
             realms_topics: s.realms_topics.clone(),
             request_prefill: true,
+            selection: None,
         };
         assert_eq!(compare_registration(&s, &asked), RegistrationOutcome::Same);
+        let filter = Some("(mail=*)".to_owned());
+        asked.selection = Some(Selection { filter, ..Selection::default() });
+        assert_eq!(compare_registration(&s, &asked), RegistrationOutcome::SelectionDiffers);
         asked.request_prefill = false;
         assert_eq!(compare_registration(&s, &asked), RegistrationOutcome::PrefillDiffers);
         asked.realms_topics.clear();

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Incarnation, RealmTopic, Subscription, SubscriptionName};
+use crate::{Incarnation, RealmTopic, Selection, Subscription, SubscriptionName};
 
 /// All that an attempt needs to know about its subscription. Unknown keys are errors: the file may be written by
 /// a newer version, and half-understood requests fill queues wrongly.
@@ -20,6 +20,9 @@ pub struct PrefillTask {
     pub attempt: u32,
     /// What to read, in this order.
     pub realms_topics: Vec<RealmTopic>,
+    /// Which objects of them, and what of those; `None`: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selection: Option<Selection>,
 }
 
 impl PrefillTask {
@@ -32,6 +35,7 @@ impl PrefillTask {
             round: subscription.prefill.round,
             attempt: subscription.prefill.attempt,
             realms_topics: subscription.realms_topics.clone(),
+            selection: subscription.selection.clone(),
         }
     }
 }

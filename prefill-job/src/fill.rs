@@ -15,11 +15,10 @@ use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    attempt::stopped,
+    attempt::{How, stopped},
     dead_letter,
     outcome::{Failure, Outcome},
-    progress::Teller,
-    seam::SeamWatch,
+    shape::Shaper,
     source::{Place, SnapshotObject, SourceEvent},
 };
 
@@ -69,8 +68,7 @@ pub(crate) struct Filler<'a> {
     broker: &'a Broker,
     task: &'a PrefillTask,
     fence: &'a mut FenceHolder,
-    teller: &'a Teller,
-    seam: &'a SeamWatch,
+    how: &'a How<'a>,
     /// Where an earlier pod was; taken when the source has said whether it goes on from there.
     from: Option<Progress>,
     begun: bool,
@@ -84,12 +82,11 @@ impl<'a> Filler<'a> {
         broker: &'a Broker,
         task: &'a PrefillTask,
         fence: &'a mut FenceHolder,
-        teller: &'a Teller,
-        seam: &'a SeamWatch,
+        how: &'a How<'a>,
         from: Option<Progress>,
     ) -> Self {
         let (done, batch) = (Progress::default(), Batch::new());
-        Self { broker, task, fence, teller, seam, from, begun: false, went_on: false, done, batch }
+        Self { broker, task, fence, how, from, begun: false, went_on: false, done, batch }
     }
 
     /// Writes what comes until the source closes the channel.
@@ -125,7 +122,7 @@ impl<'a> Filler<'a> {
 
     async fn take(&mut self, event: SourceEvent) -> Result<(), Outcome> {
         if let SourceEvent::Retrying { error } = event {
-            self.teller.update(|tally| tally.error = Some(error.into()));
+            self.how.teller.update(|tally| tally.error = Some(error.into()));
             return Ok(());
         }
         let first = if let SourceEvent::Listed { place } = &event { Some(place) } else { None };
@@ -157,12 +154,12 @@ impl<'a> Filler<'a> {
             SourceEvent::TopicStarted { topic, total } => {
                 // The list of another type says nothing of this one.
                 self.done.place = self.done.place.take().filter(|place| place.topic == topic);
-                self.teller.update(|tally| {
+                self.how.teller.update(|tally| {
                     tally.topic = Some(topic.into());
                     tally.total = total.map(|n| tally.total.unwrap_or(0) + n).or(tally.total);
                 });
             }
-            SourceEvent::TopicFinished { .. } => self.teller.update(|tally| tally.topic = None),
+            SourceEvent::TopicFinished { .. } => self.how.teller.update(|tally| tally.topic = None),
             SourceEvent::Retrying { .. } => {}
         }
         Ok(())
@@ -176,14 +173,14 @@ impl<'a> Filler<'a> {
         self.begun = true;
         match (self.from.take(), first) {
             (Some(from), Some(place)) if from.place.as_ref() == Some(place) => {
-                let Counts { messages, skipped, set_aside, .. } = from.counts;
+                let Counts { messages, skipped, set_aside, not_selected, .. } = from.counts;
                 tracing::info!(
                     subscription = %self.task.subscription, attempt = self.task.attempt, topic = place.topic, messages,
                     "the list is the same: going on from where an earlier pod was"
                 );
                 // The whole list of this type is counted when it starts.
-                let before = (messages + skipped + set_aside).saturating_sub(place.done);
-                self.teller.update(|tally| tally.total = Some(before));
+                let before = (messages + skipped + set_aside + not_selected).saturating_sub(place.done);
+                self.how.teller.update(|tally| tally.total = Some(before));
                 (self.done, self.went_on) = (from, true);
                 Ok(())
             }
@@ -204,12 +201,15 @@ impl<'a> Filler<'a> {
         }
         let index = self.done.counts.messages + self.batch.messages.len() as u64 + 1;
         let as_of = object.as_of;
-        let (topic, payload) = message(object, index)?;
+        let Some((topic, payload)) = message(object, index, self.how.shaper)? else {
+            self.done.counts.not_selected += 1;
+            return Ok(());
+        };
         if payload.len() > self.broker.largest_message() {
             dead_letter::too_large(self.broker, self.task, topic, &payload).await?;
             self.done.counts.set_aside += 1;
         } else {
-            self.seam.wrote(as_of, &payload);
+            self.how.seam.wrote(as_of, &payload);
             self.batch.push(payload);
         }
         Ok(())
@@ -227,12 +227,13 @@ impl<'a> Filler<'a> {
     }
 
     fn tell(&self) {
-        let Counts { messages, skipped, set_aside, missing } = &self.done.counts;
-        self.teller.update(|tally| {
+        let Counts { messages, skipped, set_aside, not_selected, missing } = &self.done.counts;
+        self.how.teller.update(|tally| {
             if tally.done < *messages {
                 tally.error = None;
             }
             (tally.done, tally.skipped, tally.set_aside) = (*messages, *skipped, *set_aside);
+            tally.not_selected = *not_selected;
             tally.missing.clone_from(missing);
         });
     }
@@ -268,8 +269,18 @@ impl Batch {
     }
 }
 
-/// The message of an object, as consumers know it.
-fn message(object: SnapshotObject, index: u64) -> Result<(String, Bytes), Outcome> {
+/// The message of an object, as consumers know it; `None` if it is not selected.
+fn message(
+    object: SnapshotObject,
+    index: u64,
+    shaper: &Shaper,
+) -> Result<Option<(String, Bytes)>, Outcome> {
+    let topic = object.topic.clone();
+    let unwritable = |error: serde_json::Error| {
+        let text = format!("object {index} ({topic}) can't be written: {error}");
+        Outcome::Failed(Failure::permanent(ExitCode::BadData, Reason::BadData, text))
+    };
+    let Some(object) = shaper.apply(object).map_err(unwritable)? else { return Ok(None) };
     let length = object.object.get().len();
     let message = Message {
         publisher_name: Publisher::UdmPreFill,
@@ -280,11 +291,6 @@ fn message(object: SnapshotObject, index: u64) -> Result<(String, Bytes), Outcom
     };
     // At once as long as it will be: a group of everybody must not be doubled while it grows.
     let mut payload = Vec::with_capacity(length + ENVELOPE);
-    match serde_json::to_writer(&mut payload, &message) {
-        Ok(()) => Ok((message.topic, Bytes::from(payload))),
-        Err(error) => {
-            let text = format!("object {index} ({}) can't be written: {error}", message.topic);
-            Err(Outcome::Failed(Failure::permanent(ExitCode::BadData, Reason::BadData, text)))
-        }
-    }
+    serde_json::to_writer(&mut payload, &message).map_err(unwritable)?;
+    Ok(Some((message.topic, Bytes::from(payload))))
 }

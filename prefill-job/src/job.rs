@@ -7,7 +7,7 @@ use model::{ExitCode, PrefillTask, Reason};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    attempt,
+    attempt::{self, Options},
     outcome::{Failure, Outcome},
     source::Source,
 };
@@ -21,6 +21,8 @@ pub struct Config {
     pub holder: String,
     /// Where Kubernetes reads the termination message.
     pub termination_log: Option<PathBuf>,
+    /// In which shape objects come, and who hears of the progress.
+    pub options: Options,
 }
 
 /// Reads the request.
@@ -39,7 +41,9 @@ pub fn read_task(path: &Path) -> Result<PrefillTask, Failure> {
 /// Runs the attempt and answers how it ended.
 pub async fn run(config: &Config, broker: &Broker, source: &Source, shutdown: &CancellationToken) -> Outcome {
     match read_task(&config.task) {
-        Ok(task) => attempt::run(broker, source, &task, &config.holder, shutdown).await,
+        Ok(task) => {
+            attempt::run_with(broker, source, &task, &config.holder, shutdown, config.options.clone()).await
+        }
         Err(failure) => Outcome::Failed(failure),
     }
 }

@@ -17,10 +17,15 @@ pub mod attempt;
 mod dead_letter;
 mod fill;
 pub mod job;
+mod metrics;
 mod outcome;
 mod progress;
 mod seam;
+mod shape;
 pub mod source;
 pub mod worker;
 
+pub use metrics::Metrics;
 pub use outcome::{Failure, Outcome, TerminationMessage};
+pub use progress::Told;
+pub use shape::Shape;

@@ -11,8 +11,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    attempt,
+    attempt::{self, Options},
+    metrics::Metrics,
     outcome::{Failure, Outcome},
+    shape::Shape,
     source::Source,
 };
 
@@ -27,6 +29,10 @@ pub struct Config {
     pub holder: String,
     /// Pauses between tries.
     pub tasks: TasksConfig,
+    /// In which shape objects come.
+    pub shape: Shape,
+    /// What it tells of itself.
+    pub metrics: Metrics,
 }
 
 /// How often the server hears that the work goes on. A third of the shortest pause of [`TasksConfig`].
@@ -124,7 +130,13 @@ impl Worker {
             // It crashed the worker each time; if the last one sealed before it died, the attempt is complete.
             self.sealed_or(request, gave_up(tries - 1)).await
         } else {
-            attempt::run(&self.broker, &self.source, request, &self.holder, &self.shutdown).await
+            let (told, _running) = self.config.metrics.attempt();
+            let options = Options { shape: self.config.shape, told: Some(told) };
+            let (broker, source) = (&self.broker, &self.source);
+            let outcome =
+                attempt::run_with(broker, source, request, &self.holder, &self.shutdown, options).await;
+            self.config.metrics.ended(&outcome);
+            outcome
         };
         let last = self.config.tries_max.is_some_and(|max| tries >= max);
         let (state, reason, message, fate) = decide(&outcome, last, self.pause(tries));

@@ -8,11 +8,11 @@ use broker::{
     testing::{NatsServer, eventually},
 };
 use model::{
-    Counts, ExitCode, Incarnation, Lifecycle, PrefillState, PrefillTask, RealmTopic, Reason, Registration,
-    Subscription,
+    Counts, ExitCode, Incarnation, Lifecycle, Phase, PrefillState, PrefillTask, Properties, RealmTopic,
+    Reason, Registration, Selection, Subscription,
 };
 use prefill_job::{
-    Failure, Outcome, attempt,
+    Failure, Metrics, Outcome, Shape, attempt,
     source::{
         Source,
         dump::Dump,
@@ -20,6 +20,7 @@ use prefill_job::{
     },
     worker,
 };
+use prometheus_client::registry::Registry;
 use tempfile::NamedTempFile;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
@@ -46,6 +47,7 @@ async fn registered(broker: &Broker) -> (Subscription, Queue) {
         name: "mail".parse().unwrap(),
         realms_topics: topics.map(|t| RealmTopic { realm: "udm".into(), topic: t.into() }).to_vec(),
         request_prefill: true,
+        selection: None,
     };
     let now = "2026-01-01T00:00:00".parse().unwrap();
     let mut s = Subscription::reserve(registration, Incarnation(Uuid::new_v4()), 1, now);
@@ -103,6 +105,8 @@ async fn an_attempt_waits_for_its_boundary_then_fills_in_the_order_of_the_topics
     tokio::pin!(filling);
     let early = tokio::time::timeout(Duration::from_millis(300), &mut filling).await;
     assert!(early.is_err(), "it began before the queue showed its round: {early:?}");
+    let progress = broker.progress().get(&s.name).await.unwrap().unwrap();
+    assert_eq!((progress.phase, progress.done), (Phase::Waiting, 0));
     activate(&s, &queue).await;
     let outcome = tokio::time::timeout(SOON, filling).await.unwrap();
     assert_eq!(outcome, Outcome::Done(Some(Counts { messages: 1201, ..Counts::default() })));
@@ -111,8 +115,50 @@ async fn an_attempt_waits_for_its_boundary_then_fills_in_the_order_of_the_topics
     let done = |s: &Subscription| s.with_prefill_state(PrefillState::Done, None, None, s.created.clone());
     broker.registry().modify(&s.name, s.incarnation, done).await.unwrap();
     assert_eq!(read_all(&broker, &s).await, expected(1200));
+    // The attempt that found itself sealed has not written over it.
     let progress = broker.progress().get(&s.name).await.unwrap().unwrap();
-    assert_eq!((progress.done, progress.total), (1201, Some(1201)));
+    assert_eq!((progress.phase, progress.done, progress.total), (Phase::Done, 1201, Some(1201)));
+    assert_eq!((progress.topic.as_deref(), progress.eta()), (None, Some(0.0)));
+}
+
+#[tokio::test]
+async fn objects_are_selected_and_shaped_on_their_way() {
+    let server = NatsServer::start().await;
+    let broker = server.broker().await;
+    let (s, queue) = registered(&broker).await;
+    activate(&s, &queue).await;
+    let file = dump(700);
+    let selection = Selection {
+        filter: None,
+        position: Some("DC=X".into()),
+        properties: Some(Properties::Keep(vec!["id".into()])),
+    };
+    let task = PrefillTask { selection: Some(selection), ..PrefillTask::of(&s) };
+    let nowhere = Selection { position: Some("uid=u7,dc=x".into()), ..Selection::default() };
+    let options = attempt::Options { shape: Shape::Live, told: None };
+    let run = async |task: &PrefillTask| {
+        let shutdown = CancellationToken::new();
+        attempt::run_with(&broker, &source(&file), task, "pod", &shutdown, options.clone()).await
+    };
+    assert_eq!(run(&task).await, Outcome::Done(Some(Counts { messages: 701, skipped: 0 })));
+    // The next attempt has another selection: one object of all.
+    let again = PrefillTask { attempt: 2, selection: Some(nowhere), ..task.clone() };
+    assert_eq!(run(&again).await, Outcome::Done(Some(Counts { messages: 1, skipped: 0 })));
+    let progress = broker.progress().get(&s.name).await.unwrap().unwrap();
+    assert_eq!((progress.done, progress.total, progress.not_selected), (1, Some(701), 700));
+    let entry = |s: &Subscription| {
+        let mut s = s.with_prefill_state(PrefillState::Done, None, None, s.created.clone())?;
+        s.prefill.attempt = 2;
+        Some(s)
+    };
+    broker.registry().modify(&s.name, s.incarnation, entry).await.unwrap();
+    // In the shape of live events the identifier is the id, and these have none.
+    assert_eq!(read_all(&broker, &s).await, [""]);
+    // What can't be evaluated never was in a registration; it does not fill a queue with all there is.
+    let bad = Selection { filter: Some("no filter".into()), ..Selection::default() };
+    let failed = run(&PrefillTask { attempt: 3, selection: Some(bad), ..task }).await;
+    let Outcome::Failed(Failure { code, message, .. }) = failed else { panic!("{failed:?}") };
+    assert!(code == ExitCode::BadRequest && message.contains("filter"), "{message}");
 }
 
 #[tokio::test]
@@ -210,11 +256,22 @@ async fn a_kill_of_the_server_in_the_middle_loses_and_repeats_nothing() {
 }
 
 fn start_worker(broker: &Broker, source: Source, tries_max: u64) -> (tokio::task::JoinHandle<()>, DropGuard) {
+    start_worker_with(broker, source, tries_max, Metrics::default())
+}
+
+fn start_worker_with(
+    broker: &Broker,
+    source: Source,
+    tries_max: u64,
+    metrics: Metrics,
+) -> (tokio::task::JoinHandle<()>, DropGuard) {
     let config = worker::Config {
         parallel: 1,
         tries_max: Some(tries_max),
         holder: "worker".into(),
         tasks: TasksConfig { backoff: vec![Duration::from_millis(400), Duration::from_millis(800)] },
+        shape: Shape::default(),
+        metrics,
     };
     let shutdown = CancellationToken::new();
     let running = worker::run(config, broker.clone(), Arc::new(source), shutdown.clone());
@@ -228,13 +285,27 @@ async fn a_worker_takes_the_task_and_records_the_end() {
     let (s, queue) = registered(&broker).await;
     broker.tasks().submit(&PrefillTask::of(&s)).await.unwrap();
     let file = dump(50);
-    let _worker = start_worker(&broker, source(&file), 3);
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry);
+    let _worker = start_worker_with(&broker, source(&file), 3, metrics);
     eventually("running", SOON, async || state(&broker, &s).await.0, |s| *s == PrefillState::Running).await;
     activate(&s, &queue).await;
     eventually("done", SOON, async || state(&broker, &s).await.0, |s| *s == PrefillState::Done).await;
     assert_eq!(read_all(&broker, &s).await, expected(50));
     let gone = async || broker.tasks().contains(&PrefillTask::of(&s)).await.unwrap();
     eventually("the task to be finished", SOON, gone, |there| !there).await;
+    let figures = async || {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        text
+    };
+    let lines = [
+        r#"headstart_worker_attempts_total{outcome="done"} 1"#,
+        "headstart_worker_attempts_running 0",
+        "headstart_worker_objects_written_total 51",
+    ];
+    let told = |text: &String| lines.iter().all(|line| text.lines().any(|l| l == *line));
+    eventually("the figures", SOON, figures, told).await;
 }
 
 #[tokio::test]

@@ -45,6 +45,7 @@ impl World {
             name: "mail".parse().unwrap(),
             realms_topics: vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
             request_prefill: true,
+            selection: None,
         };
         let now = "2026-01-01T00:00:00".parse().unwrap();
         let mut subscription = Subscription::reserve(registration, Incarnation(Uuid::new_v4()), 1, now);
@@ -100,6 +101,8 @@ impl World {
             tries_max: None,
             holder: "worker".to_owned(),
             tasks: TasksConfig::default(),
+            shape: prefill_job::Shape::default(),
+            metrics: prefill_job::Metrics::default(),
         };
         let source = Arc::new(self.source(reads_primary));
         tokio::spawn(worker::run(config, self.broker.clone(), source, shutdown));

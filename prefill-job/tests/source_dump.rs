@@ -11,8 +11,9 @@ use std::time::Duration;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use model::ExitCode;
-use prefill_job::source::dump::Dump;
+use prefill_job::source::dump::{Dump, DumpWriter, Format};
 use prefill_job::source::{Source, SourceError, SourceEvent};
+use serde_json::value::RawValue;
 use source_support::{read, topics};
 use stand_in_udm::{Directory, Population};
 use tempfile::NamedTempFile;
@@ -28,6 +29,18 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
+}
+
+fn zstd(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
+    encoder.include_checksum(true).unwrap();
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// The same text in each way that is read.
+fn packed(text: &str) -> [Vec<u8>; 3] {
+    [text.as_bytes().to_vec(), gzip(text.as_bytes()), zstd(text.as_bytes())]
 }
 
 fn source(path: &Path) -> Source {
@@ -62,7 +75,7 @@ const B: &str = r#"{"objectType": "groups/group", "dn": "cn=b"}"#;
 async fn objects_come_in_the_order_of_the_topics_whatever_the_order_of_the_lines() {
     let grouped = directory();
     for text in [mixed(&grouped), grouped] {
-        for bytes in [text.clone().into_bytes(), gzip(text.as_bytes())] {
+        for bytes in packed(&text) {
             let file = file(&bytes);
             let read = read(&source(file.path()), &["users/user", "groups/.*", "container/ou"]).await.well();
             let wanted: Vec<_> = ["users/user", "groups/group", "container/ou"]
@@ -98,10 +111,28 @@ async fn bytes_stay_as_they_are_and_links_go() {
 }
 
 #[tokio::test]
-async fn several_gzip_members_are_one_dump() {
-    let bytes = [gzip(format!("{A}\n").as_bytes()), gzip(format!("{B}\n{A}\n").as_bytes())].concat();
-    let file = file(&bytes);
-    assert_eq!(read(&source(file.path()), &["users/user"]).await.well().texts(), [A, A]);
+async fn several_compressed_parts_are_one_dump() {
+    let (first, second) = (format!("{A}\n"), format!("{B}\n{A}\n"));
+    // Parallel compressors of zstd begin with a frame that is to be skipped.
+    let skipped = [&[0x50, 0x2a, 0x4d, 0x18, 2, 0, 0, 0, 7, 7][..], &zstd(first.as_bytes())].concat();
+    for parts in [[gzip(first.as_bytes()), gzip(second.as_bytes())], [skipped, zstd(second.as_bytes())]] {
+        let file = file(&parts.concat());
+        assert_eq!(read(&source(file.path()), &["users/user"]).await.well().texts(), [A, A]);
+    }
+}
+
+#[tokio::test]
+async fn other_compressions_are_named() {
+    for (begin, name) in [(&b"\xfd7zXZ\0\0\x04"[..], "xz"), (b"BZh91AY&SY", "bzip2")] {
+        let file = file(begin);
+        let read = read(&source(file.path()), &["users/user"]).await;
+        assert!(
+            model::chain(read.error()).contains(&format!("compressed with {name}")),
+            "{:?}",
+            read.error()
+        );
+        assert_eq!(read.error().exit_code(), ExitCode::BadData);
+    }
 }
 
 #[tokio::test]
@@ -114,9 +145,7 @@ async fn a_broken_line_is_named_before_anything_is_sent() {
         (r#"{"dn": "uid=a"}"#, "objectType"),
         ("\u{1}", "not a JSON object"),
     ] {
-        for compressed in [false, true] {
-            let text = format!("{A}\n\n{A}\n{broken}\n{A}\nbroken too\n");
-            let bytes = if compressed { gzip(text.as_bytes()) } else { text.into_bytes() };
+        for bytes in packed(&format!("{A}\n\n{A}\n{broken}\n{A}\nbroken too\n")) {
             let file = file(&bytes);
             let read = read(&source(file.path()), &["users/user"]).await;
             let error = read.error().to_string();
@@ -135,21 +164,22 @@ async fn a_broken_line_is_named_before_anything_is_sent() {
 #[tokio::test]
 async fn a_dump_that_is_cut_or_damaged_is_bad_data() {
     let text = directory();
-    let whole = gzip(text.as_bytes());
-    let mut damaged = whole.clone();
-    let middle = damaged.len() / 2;
-    damaged[middle] ^= 0xff;
-    for bytes in [&whole[..whole.len() / 2], &whole[..whole.len() - 4], &whole[..5], &damaged] {
-        let file = file(bytes);
-        let read = read(&source(file.path()), &["users/user"]).await;
-        assert_eq!(read.error().exit_code(), ExitCode::BadData, "{:?}", read.error());
-        assert!(read.events.is_empty());
+    for whole in [gzip(text.as_bytes()), zstd(text.as_bytes())] {
+        let mut damaged = whole.clone();
+        let middle = damaged.len() / 2;
+        damaged[middle] ^= 0xff;
+        for bytes in [&whole[..whole.len() / 2], &whole[..whole.len() - 4], &whole[..5], &damaged] {
+            let file = file(bytes);
+            let read = read(&source(file.path()), &["users/user"]).await;
+            assert_eq!(read.error().exit_code(), ExitCode::BadData, "{:?}", read.error());
+            assert!(read.events.is_empty());
+        }
     }
 }
 
 #[tokio::test]
 async fn an_empty_dump_is_an_error_and_an_absent_topic_is_not() {
-    for bytes in [Vec::new(), b"\n\n".to_vec(), gzip(b"")] {
+    for bytes in [Vec::new(), b"\n\n".to_vec(), gzip(b""), zstd(b""), b"version: 1\n".to_vec()] {
         let file = file(&bytes);
         let read = read(&source(file.path()), &["users/user"]).await;
         assert!(matches!(read.error(), SourceError::DumpEmpty { .. }), "{:?}", read.error());
@@ -170,14 +200,14 @@ async fn a_file_that_is_not_there_is_a_bad_request() {
 
 #[tokio::test]
 async fn a_huge_line_is_read_within_the_bound_and_refused_beyond_it() {
-    let huge = format!(r#"{{"objectType": "users/user", "photo": "{}"}}"#, "x".repeat(20 << 20));
+    let huge = format!(r#"{{"objectType": "users/user", "photo": "{}"}}"#, "x".repeat(5 << 20));
     for bytes in [format!("{A}\n{huge}\n{B}"), format!("{A}\n{B}\n{huge}")] {
-        for bytes in [bytes.clone().into_bytes(), gzip(bytes.as_bytes())] {
+        for bytes in packed(&bytes) {
             let file = file(&bytes);
             let read_all = read(&source(file.path()), &["users/user"]).await.well();
             assert_eq!(read_all.texts(), [A, &huge]);
 
-            let bounded = Source::Dump(Dump::new(file.path()).max_line_bytes(1 << 20));
+            let bounded = Source::Dump(Dump::new(file.path()).max_record_bytes(1 << 20));
             let read = read(&bounded, &["users/user"]).await;
             let error = read.error().to_string();
             assert!(error.contains("more than 1048576 bytes") && error.contains("line "), "{error}");
@@ -187,7 +217,7 @@ async fn a_huge_line_is_read_within_the_bound_and_refused_beyond_it() {
     // A line of exactly the bound is well, with or without its end.
     for text in [format!("{A}\n"), A.to_owned()] {
         let file = file(text.as_bytes());
-        let exact = Source::Dump(Dump::new(file.path()).max_line_bytes(A.len()));
+        let exact = Source::Dump(Dump::new(file.path()).max_record_bytes(A.len()));
         assert_eq!(read(&exact, &["users/user"]).await.well().texts(), [A]);
     }
 }
@@ -215,7 +245,7 @@ async fn validation_counts_types_and_names_broken_lines() {
     let text = directory();
     let lines = text.lines().count();
     let file_well = file(&gzip(text.as_bytes()));
-    let summary = Dump::new(file_well.path()).validate().await.unwrap();
+    let summary = Dump::new(file_well.path()).validate(20).await.unwrap();
     assert_eq!((summary.objects(), summary.problem_count), (lines as u64, 0));
     let users = &summary.types["users/user"];
     let of_users = of_type(&text, "users/user");
@@ -225,10 +255,10 @@ async fn validation_counts_types_and_names_broken_lines() {
 
     let broken = format!("{A}\nx\n{B}\n{{}}\n{}", "y\n".repeat(100));
     let file_broken = file(broken.as_bytes());
-    let summary = Dump::new(file_broken.path()).validate().await.unwrap();
+    let summary = Dump::new(file_broken.path()).validate(20).await.unwrap();
     assert_eq!((summary.objects(), summary.problem_count, summary.problems.len()), (2, 102, 20));
     assert_eq!(summary.problems.iter().map(|p| p.line).take(3).collect::<Vec<_>>(), [2, 4, 5]);
-    assert!(Dump::new("/no/such/dump").validate().await.is_err());
+    assert!(Dump::new("/no/such/dump").validate(20).await.is_err());
 }
 
 #[tokio::test]
@@ -241,4 +271,148 @@ async fn it_ends_when_the_engine_takes_no_more() {
     drop(receiver);
     let result = tokio::time::timeout(Duration::from_secs(5), reading).await.expect("it ends").unwrap();
     assert!(matches!(result, Err(SourceError::ReceiverGone)));
+}
+
+/// As `slapcat` writes it, all kinds of lines in it.
+const LDIF: &str = "\u{feff}version: 1\r
+# extended LDIF\r
+#\r
+dn: dc=example,dc=org\r
+objectClass: domain\r
+\r
+dn: cn=admin,dc=example,\r
+ dc=org\r
+cn: admin\r
+userPassword:: e1NTSEF9c2VjcmV0\r
+\r
+\r
+dn:: dWlkPWrDvHJnZW4sY249dXNlcnMsZGM9ZXhhbXBsZSxkYz1vcmc=\r
+univentionObjectType: users/user\r
+uid:: asO8cmdlbg==\r
+sn: M\r
+ üller\r
+jpegPhoto:: /9j/\r
+oxTimeZone: Europe/Berlin\r
+\r
+dn: cn=portal,dc=example,dc=org\r
+univentionObjectType: portals/portal\r
+cn: portal\r
+\r
+dn: cn=staff,cn=groups,dc=example,dc=org\r
+univentionObjectType: groups/group\r
+cn: staff\r
+uniqueMember: uid=anna,cn=users,dc=example,dc=org\r
+\r
+dn: uid=anna,cn=users,dc=example,dc=org\r
+univentionObjectType: users/user\r
+uid: anna";
+
+#[tokio::test]
+async fn ldif_is_read_as_objects_of_udm() {
+    for text in [LDIF.to_owned(), LDIF.replace('\r', ""), format!("{}\n\n\n", LDIF.replace('\r', ""))] {
+        for bytes in packed(&text) {
+            let file = file(&bytes);
+            let read = read(&source(file.path()), &["groups/group", "users/.*"]).await.well();
+            assert_eq!(
+                read.story(),
+                [
+                    "groups/group: 1",
+                    "1 objects",
+                    "groups/group done",
+                    "users/user: 2",
+                    "2 objects",
+                    "users/user done"
+                ]
+            );
+            let objects: Vec<serde_json::Value> =
+                read.texts().iter().map(|text| serde_json::from_str(text).unwrap()).collect();
+            assert_eq!(objects[0]["properties"]["users"][0], "uid=anna,cn=users,dc=example,dc=org");
+            assert_eq!(objects[1]["dn"], "uid=jürgen,cn=users,dc=example,dc=org");
+            assert_eq!(objects[1]["properties"]["username"], "jürgen");
+            assert_eq!(objects[1]["properties"]["lastname"], "Müller");
+            assert_eq!(objects[1]["properties"]["jpegPhoto"], "/9j/");
+            assert_eq!(objects[2]["id"], "anna");
+
+            let summary = Dump::new(file.path()).validate(20).await.unwrap();
+            assert_eq!(summary.format, Format::Ldif);
+            assert_eq!((summary.objects(), summary.untyped, summary.problem_count), (4, 2, 0));
+            assert_eq!(summary.types["users/user"].left_out, [("oxTimeZone".to_owned(), 1)].into());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_broken_record_of_ldif_is_named_by_its_line() {
+    let good = "dn: uid=a,dc=x\nuniventionObjectType: users/user\n";
+    let broken = [
+        ("dn: uid=b,dc=x\nchangetype: add\nuid: b\n", 5, "only whole entries"),
+        ("dn: uid=b,dc=x\nuid: b\njpegPhoto:< file:///etc/passwd\n", 6, "not fetched"),
+        ("dn: uid=b,dc=x\nuid\n", 5, "no colon"),
+        ("uid: b\n", 4, "begins with dn:"),
+    ];
+    for (record, line, problem) in broken {
+        for bytes in packed(&format!("{good}\n{record}\n{good}")) {
+            let file = file(&bytes);
+            let read = read(&source(file.path()), &["users/user"]).await;
+            let error = read.error().to_string();
+            assert!(error.contains(&format!("line {line}: ")) && error.contains(problem), "{error}");
+            assert!(error.contains(&file.path().display().to_string()) && read.events.is_empty());
+            assert_eq!(read.error().exit_code(), ExitCode::BadData);
+        }
+    }
+    // One problem a record, and all of them.
+    let text: String = broken.iter().map(|(record, ..)| format!("{record}x x\n\n{good}\n")).collect();
+    let file_broken = file(text.as_bytes());
+    let summary = Dump::new(file_broken.path()).validate(3).await.unwrap();
+    assert_eq!((summary.objects(), summary.problem_count, summary.problems.len()), (4, 4, 3));
+    assert_eq!(summary.problems.iter().map(|p| p.line).collect::<Vec<_>>(), [2, 11, 18]);
+
+    let without_types = file(b"dn: dc=x\nobjectClass: domain\n");
+    let read = read(&source(without_types.path()), &["users/user"]).await;
+    assert!(
+        read.error().to_string().contains("1 entries have no univentionObjectType"),
+        "{:?}",
+        read.error()
+    );
+}
+
+#[tokio::test]
+async fn a_huge_entry_is_refused_beyond_the_bound_however_it_is_folded() {
+    let good = "dn: uid=a,dc=x\nuniventionObjectType: users/user\n\n";
+    let folded = format!("photo:: {}\n", "QUFB\n QUFB\n ".repeat(100_000));
+    let one_line = format!("photo:: {}\n", "QUFB".repeat(200_000));
+    for huge in [folded, one_line] {
+        let text = format!("{good}dn: uid=b,dc=x\n{huge}univentionObjectType: users/user\n\n{good}");
+        for bytes in packed(&text) {
+            let file = file(&bytes);
+            assert_eq!(read(&source(file.path()), &["users/user"]).await.well().texts().len(), 3);
+            let bounded = Dump::new(file.path()).max_record_bytes(100_000);
+            let summary = bounded.validate(20).await.unwrap();
+            assert_eq!((summary.objects(), summary.problem_count), (2, 1));
+            assert!(summary.problems[0].problem.contains("more than 100000 bytes"), "{:?}", summary.problems);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_written_is_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["a.jsonl", "a.jsonl.gz", "a.zst"] {
+        let path = folder.path().join(name);
+        let objects = [A, "{\"objectType\":\r\n \"users/user\", \"u\": \"a\\nb\"}", B];
+        std::fs::write(&path, "what was there before").unwrap();
+        let mut writer = DumpWriter::create(&path).unwrap();
+        for object in objects {
+            writer.write(&RawValue::from_string(object.to_owned()).unwrap()).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "what was there before");
+        writer.finish().unwrap();
+        let read = read(&source(&path), &["users/user", "groups/group"]).await.well();
+        assert_eq!(read.texts(), [A, "{\"objectType\":   \"users/user\", \"u\": \"a\\nb\"}", B]);
+    }
+    // One that is not finished leaves nothing behind.
+    drop(DumpWriter::create(folder.path().join("b.jsonl")).unwrap());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3);
+    let error = DumpWriter::create("/no/such/folder/a.jsonl").unwrap_err();
+    assert!(error.to_string().contains("/no/such/folder/a.jsonl"));
 }

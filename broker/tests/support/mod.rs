@@ -41,6 +41,7 @@ impl Case {
             name: name.parse().unwrap(),
             realms_topics: vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
             request_prefill: prefill,
+            selection: None,
         };
         let mut s = Subscription::reserve(registration, Incarnation(Uuid::new_v4()), 1, now());
         s.lifecycle = Lifecycle::Ready;

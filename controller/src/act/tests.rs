@@ -27,6 +27,7 @@ impl Scene {
             name: "mail".parse().unwrap(),
             realms_topics: vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
             request_prefill: true,
+            selection: None,
         };
         let mut entry = Subscription::reserve(registration, Incarnation(uuid::Uuid::new_v4()), 1, now());
         entry.lifecycle = Lifecycle::Ready;

@@ -18,7 +18,7 @@ pub(super) fn show(observed: &Observed, entry: &Subscription, rules: &Rules, now
     let prefill = &entry.prefill;
     let state_differs = shown.state.as_deref() != Some(prefill.state.as_str())
         || shown.reason.as_deref() != prefill.reason.map(|reason| reason.as_str());
-    let progress = observed.progress.clone().or_else(|| shown.progress.clone());
+    let progress = observed.progress.as_ref().map(ToString::to_string).or_else(|| shown.progress.clone());
     let next = shown.progress_at.map_or(now, |at| at + rules.progress_every);
     if state_differs || (progress != shown.progress && next <= now) {
         actions.push(Action::Show {

@@ -1,6 +1,6 @@
 //! The documentation of failures: what is seen, and what is done about it.
 
-use model::{FenceState::*, Lifecycle, PrefillState::*, Reason};
+use model::{FenceState::*, Lifecycle, PrefillState::*, Progress, Reason};
 
 use super::{
     Action,
@@ -366,21 +366,31 @@ fn what_the_annotations_show() {
     let shows = |mut world: World| {
         world.decide().iter().filter(|a| matches!(a, Action::Show { .. } | Action::Adopt(_))).count()
     };
-    let progress = |text: &str| {
-        let text = text.to_owned();
+    let progress = |done: u64| {
         move |mut world: World| {
-            world.observed.progress = Some(text);
+            world.observed.progress = Some(Progress {
+                incarnation: model::Incarnation(uuid::Uuid::nil()),
+                attempt: 1,
+                phase: model::Phase::Reading,
+                topic: None,
+                done,
+                total: Some(9),
+                skipped: 0,
+                not_selected: 0,
+                rate: 1.0,
+                error: None,
+            });
             world
         }
     };
     let running = || running().admitted().pod(PodPhase::Running).shown();
     assert_eq!(shows(running()), 0);
     assert_eq!(shows(running().state(Failed, Some(Reason::JobDeleted))), 1, "the state changed");
-    assert_eq!(shows(progress("1 of 9")(running())), 1, "the first progress");
-    let mut world = progress("1 of 9")(running());
+    assert_eq!(shows(progress(1)(running())), 1, "the first progress");
+    let mut world = progress(1)(running());
     let action = world.decide().pop().unwrap();
     assert!(world.apply(&action), "{action:?}");
-    let world = progress("2 of 9")(world);
+    let world = progress(2)(world);
     assert_eq!(shows(world.clone().after(4)), 0, "not more often than every five seconds");
     assert_eq!(shows(world.after(5)), 1);
     assert_eq!(shows(running().with_job(|job| job.admitted = false)), 1, "resumed by somebody else");

@@ -38,8 +38,12 @@ fn time() -> Timestamp {
 impl World {
     /// A ready subscription whose prefill is pending, with its boundary known, a place free, and no Job.
     pub fn new() -> Self {
-        let registration =
-            Registration { name: "mail".parse().unwrap(), realms_topics: vec![], request_prefill: true };
+        let registration = Registration {
+            name: "mail".parse().unwrap(),
+            realms_topics: vec![],
+            request_prefill: true,
+            selection: None,
+        };
         let mut entry = Subscription::reserve(registration, MINE, 1, time());
         entry.lifecycle = Lifecycle::Ready;
         entry.prefill.boundary = Some(7);

@@ -125,6 +125,7 @@ mod tests {
             round: 1,
             attempt,
             realms_topics: vec![],
+            selection: None,
         }
     }
 

@@ -158,10 +158,10 @@ impl Observer {
         Ok(())
     }
 
-    async fn progress(&self, entry: &Subscription) -> Result<Option<String>, Error> {
+    async fn progress(&self, entry: &Subscription) -> Result<Option<Progress>, Error> {
         let progress = self.broker.progress().get(&entry.name).await?;
         let ours = |p: &Progress| p.incarnation == entry.incarnation && p.attempt == entry.prefill.attempt;
-        Ok(progress.filter(ours).as_ref().map(progress_line))
+        Ok(progress.filter(ours))
     }
 }
 
@@ -176,64 +176,4 @@ fn has_open_prefill(entry: &Subscription) -> bool {
 fn depends_on_fence(observed: &Observed, entry: &Subscription) -> bool {
     let queued = observed.current_job().is_some_and(|job| job.suspended && !job.admitted);
     entry.prefill.state != PrefillState::Pending || !queued || observed.place == Place::Free
-}
-
-/// `users/user: 1200 of 5000 (210/s)`.
-fn progress_line(progress: &Progress) -> String {
-    let Progress { topic, done, total, skipped, set_aside, missing, rate, error, incarnation: _, attempt: _ } =
-        progress;
-    let mut line = topic.as_ref().map_or_else(String::new, |topic| format!("{topic}: "));
-    line.push_str(&match total {
-        Some(total) => format!("{done} of {total} ({rate:.0}/s)"),
-        None => format!("{done} ({rate:.0}/s)"),
-    });
-    if *skipped > 0 {
-        line.push_str(&format!(", {skipped} vanished"));
-    }
-    if *set_aside > 0 {
-        line.push_str(&format!(", {set_aside} set aside"));
-    }
-    if !missing.is_empty() {
-        line.push_str(&format!("; no such type: {}", missing.join(", ")));
-    }
-    if let Some(error) = error {
-        line.push_str(&format!("; trying again: {error}"));
-    }
-    line
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn progress_is_a_line_for_people() {
-        let mut progress = Progress {
-            incarnation: model::Incarnation(uuid::Uuid::nil()),
-            attempt: 1,
-            topic: None,
-            done: 0,
-            total: None,
-            skipped: 0,
-            set_aside: 0,
-            missing: vec![],
-            rate: 0.0,
-            error: None,
-        };
-        assert_eq!(progress_line(&progress), "0 (0/s)");
-        progress.topic = Some("users/user".into());
-        (progress.done, progress.total, progress.rate) = (1200, Some(5000), 209.7);
-        assert_eq!(progress_line(&progress), "users/user: 1200 of 5000 (210/s)");
-        (progress.skipped, progress.error) = (3, Some("503".into()));
-        assert_eq!(
-            progress_line(&progress),
-            "users/user: 1200 of 5000 (210/s), 3 vanished; trying again: 503"
-        );
-        (progress.set_aside, progress.missing) = (2, vec!["oxmail/.*".into(), "a/b".into()]);
-        assert_eq!(
-            progress_line(&progress),
-            "users/user: 1200 of 5000 (210/s), 3 vanished, 2 set aside; no such type: oxmail/.*, a/b; \
-             trying again: 503"
-        );
-    }
 }

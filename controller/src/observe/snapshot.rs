@@ -102,8 +102,12 @@ mod tests {
     use super::*;
 
     fn entry(name: &str) -> Subscription {
-        let registration =
-            Registration { name: name.parse().unwrap(), realms_topics: vec![], request_prefill: true };
+        let registration = Registration {
+            name: name.parse().unwrap(),
+            realms_topics: vec![],
+            request_prefill: true,
+            selection: None,
+        };
         let incarnation = model::Incarnation(uuid::Uuid::from_u128(1));
         let mut entry =
             Subscription::reserve(registration, incarnation, 1, "2026-01-01T00:00:00".parse().unwrap());

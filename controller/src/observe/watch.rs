@@ -152,6 +152,7 @@ mod tests {
             round: 1,
             attempt: 1,
             realms_topics: vec![],
+            selection: None,
         };
         let mut job = manifests::job(template, &task);
         job.metadata.uid = Some("u".into());

@@ -15,6 +15,7 @@ fn entry(name: &str, lifecycle: Lifecycle) -> Subscription {
         name: name.parse().unwrap(),
         realms_topics: vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
         request_prefill: true,
+        selection: None,
     };
     let incarnation = Incarnation(uuid::Uuid::new_v4());
     let mut entry =

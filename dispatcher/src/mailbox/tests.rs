@@ -16,6 +16,7 @@ fn marker(sequence: u64) -> Item {
         incarnation: Incarnation(Uuid::from_u128(1)),
         epoch: Epoch::default(),
         realms_topics: vec![],
+        selection: None,
     };
     Item::Marker { sequence, marker: Arc::new(marker) }
 }

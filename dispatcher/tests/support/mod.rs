@@ -6,7 +6,9 @@ use std::time::Duration;
 use broker::{Broker, EventPublisher, ReaderConfig, Readers, testing::eventually};
 use bytes::Bytes;
 use dispatcher::{Config, Metrics};
-use model::{Entry, Incarnation, Lifecycle, RealmTopic, Registration, Subscription, SubscriptionName};
+use model::{
+    Entry, Incarnation, Lifecycle, RealmTopic, Registration, Selection, Subscription, SubscriptionName,
+};
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
@@ -24,11 +26,21 @@ pub fn start_with(broker: &Broker, config: Config) -> (JoinHandle<Result<(), dis
 }
 
 pub async fn register(broker: &Broker, name: &str, topic: &str) -> Subscription {
+    register_selecting(broker, name, topic, None).await
+}
+
+pub async fn register_selecting(
+    broker: &Broker,
+    name: &str,
+    topic: &str,
+    selection: Option<Selection>,
+) -> Subscription {
     let name: SubscriptionName = name.parse().unwrap();
     let registration = Registration {
         name: name.clone(),
         realms_topics: vec![RealmTopic { realm: "udm".into(), topic: topic.into() }],
         request_prefill: false,
+        selection,
     };
     let now = "2026-01-01T00:00:00".parse().unwrap();
     let (first, revision) = match broker.registry().get(&name).await.unwrap() {

@@ -3,13 +3,16 @@
 //! What installations have today (`NATS_HOST`, `ADMIN_PASSWORD`, `UDM_USERNAME` …) keeps its name. This is what was
 //! typed; each group turns into the typed configuration of its component here, and nowhere else.
 
+mod dump;
 mod limits;
 mod nats;
 mod register;
 mod roles;
 mod secret;
 mod serving;
+mod shape;
 mod source;
+mod watch;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -18,12 +21,15 @@ use clap::{
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
+pub use dump::{Export, Validate};
 pub use limits::{Log, Queues};
 pub use nats::{Nats, NatsAccess};
 pub use register::{IfDifferent, Register};
 pub use roles::Roles;
 pub use serving::Serving;
+pub use shape::Shape;
 pub use source::{SourceAddress, Udm};
+pub use watch::Watch;
 
 /// Brings every user and group of the directory to the applications of openDesk and Nubus: first all that exist,
 /// then each change, in order, losing nothing.
@@ -73,6 +79,10 @@ pub enum Command {
     Validate(Validate),
     /// Register the consumers whose registrations lie in a folder.
     Register(Register),
+    /// Write a dump of the directory, in JSON lines, that can be a source.
+    Export(Export),
+    /// Show how a prefill goes until it is done (ends with 0) or has failed (ends with 1).
+    Watch(Watch),
     /// Become nats-server, and end with the parent (used by `standalone` only).
     #[command(hide = true)]
     GuardedNatsServer(GuardedNatsServer),
@@ -185,6 +195,8 @@ pub struct Prefill {
     pub source: SourceAddress,
     #[command(flatten)]
     pub udm: Udm,
+    #[command(flatten)]
+    pub shape: Shape,
     /// The request, as JSON; from the Job's ConfigMap.
     #[arg(
         long,
@@ -211,6 +223,8 @@ pub struct Worker {
     pub source: SourceAddress,
     #[command(flatten)]
     pub udm: Udm,
+    #[command(flatten)]
+    pub shape: Shape,
     #[command(flatten)]
     pub attempts: Attempts,
     /// Name of this worker, for people.
@@ -251,6 +265,8 @@ pub struct Standalone {
     #[command(flatten)]
     pub udm: Udm,
     #[command(flatten)]
+    pub shape: Shape,
+    #[command(flatten)]
     pub roles: Roles,
     #[command(flatten)]
     pub http: Http,
@@ -260,17 +276,6 @@ pub struct Standalone {
     pub queues: Queues,
     #[command(flatten)]
     pub log: Log,
-}
-
-#[derive(Debug, Args)]
-pub struct Validate {
-    #[command(flatten)]
-    pub source: SourceAddress,
-    #[command(flatten)]
-    pub udm: Udm,
-    /// Topics that must be there, such as users/user; may be given several times.
-    #[arg(long, value_name = "TOPIC", default_value = "users/user")]
-    pub topic: Vec<String>,
 }
 
 #[derive(Debug, Args)]

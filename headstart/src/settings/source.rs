@@ -16,7 +16,7 @@ use super::secret;
 #[derive(Debug, Args)]
 pub struct SourceAddress {
     /// The directory: address of the UDM REST API (http://host:9979/univention/udm/), or the path of a dump in JSON
-    /// lines, plain or gzip.
+    /// lines or LDIF, plain or compressed with gzip or zstd.
     #[arg(long, env, value_name = "PATH-OR-URL")]
     pub source: String,
 }

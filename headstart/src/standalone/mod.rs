@@ -69,7 +69,7 @@ async fn work(
     let broker = commands::with_layout(broker, &settings.log, &settings.queues).await?;
     let mut registry = Registry::default();
     let metrics = dispatcher::Metrics::register(&mut registry);
-    let worker = commands::worker_config(&settings.attempts, "standalone".to_owned());
+    let worker = commands::worker_config(&settings.attempts, &settings.shape, "standalone".to_owned());
     let mut parts: JoinSet<anyhow::Result<()>> = JoinSet::new();
     let stop = shutdown.child_token();
     parts.spawn({

@@ -88,7 +88,7 @@ pub enum SourceError {
         /// What is wrong.
         problem: String,
     },
-    /// A line of a dump that is no object.
+    /// A record of a dump that is no object.
     #[error("{}, line {line}: {problem}", path.display())]
     DumpLine {
         /// The dump.
@@ -109,10 +109,12 @@ pub enum SourceError {
         source: io::Error,
     },
     /// A dump without a single object: rather a copy that went wrong than a directory.
-    #[error("the dump {} is empty", path.display())]
+    #[error("the dump {} holds no object{}", path.display(), without_type(*untyped))]
     DumpEmpty {
         /// The dump.
         path: PathBuf,
+        /// LDAP entries without a type.
+        untyped: u64,
     },
     /// A dump that was written to while it was read.
     #[error("the dump {} changed while it was read: {problem}", path.display())]
@@ -125,6 +127,14 @@ pub enum SourceError {
     /// The engine does not take any more.
     #[error("nobody takes the objects any more")]
     ReceiverGone,
+}
+
+/// The likely reason of a dump without objects.
+fn without_type(untyped: u64) -> String {
+    match untyped {
+        0 => String::new(),
+        _ => format!(": {untyped} entries have no univentionObjectType, so they are none that UDM knows"),
+    }
 }
 
 impl SourceError {

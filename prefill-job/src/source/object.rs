@@ -1,12 +1,9 @@
 //! An object's text: its type, and its bytes without `_links`.
 
 use std::borrow::Cow;
-use std::fmt;
 
-use serde::de::{Deserializer, MapAccess, Visitor};
+use model::Members;
 use serde_json::value::RawValue;
-
-use super::cut::Cutter;
 
 /// What a prefill needs of an object.
 #[derive(Debug, PartialEq, Eq)]
@@ -53,59 +50,11 @@ pub(super) fn take(mut bytes: Vec<u8>) -> Result<(String, Box<RawValue>), Object
 
 /// Reads the text of one object.
 pub(super) fn read(bytes: &[u8]) -> Result<RawObject<'_>, ObjectError> {
-    let text = std::str::from_utf8(bytes)?.trim();
-    let members = members(text)?;
-    let value_of =
-        |key: &str| members.iter().rev().find(|member| member.is(key)).map(|member| member.value.get());
-    let object_type: Option<String> = value_of("objectType").and_then(|text| serde_json::from_str(text).ok());
+    let members = Members::of(std::str::from_utf8(bytes)?)?;
+    let object_type: Option<String> =
+        members.get("objectType").and_then(|text| serde_json::from_str(text).ok());
     let object_type = object_type.filter(|t| !t.is_empty()).ok_or(ObjectError::NoType)?;
-    if !members.iter().any(|member| member.is("_links")) {
-        return Ok(RawObject { object_type, text: Cow::Borrowed(text) });
-    }
-    let mut kept = Vec::with_capacity(text.len());
-    Cutter::new().push(text.as_bytes(), &mut kept);
-    Ok(RawObject { object_type, text: Cow::Owned(String::from_utf8(kept).map_err(|e| e.utf8_error())?) })
-}
-
-/// The members of the one object that a text is.
-fn members(text: &str) -> serde_json::Result<Vec<Member<'_>>> {
-    let mut reader = serde_json::Deserializer::from_str(text);
-    let members = reader.deserialize_map(Members(Vec::new()))?.0;
-    reader.end()?;
-    Ok(members)
-}
-
-/// A member as it stands in the text.
-struct Member<'a> {
-    key: &'a RawValue,
-    value: &'a RawValue,
-}
-
-impl Member<'_> {
-    fn is(&self, name: &str) -> bool {
-        let quoted = self.key.get();
-        match quoted.contains('\\') {
-            false => quoted.get(1..quoted.len() - 1) == Some(name),
-            true => serde_json::from_str::<String>(quoted).is_ok_and(|key| key == name),
-        }
-    }
-}
-
-struct Members<'a>(Vec<Member<'a>>);
-
-impl<'de> Visitor<'de> for Members<'de> {
-    type Value = Self;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a JSON object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self, A::Error> {
-        while let Some((key, value)) = map.next_entry()? {
-            self.0.push(Member { key, value });
-        }
-        Ok(self)
-    }
+    Ok(RawObject { object_type, text: members.without(|name| name == "_links") })
 }
 
 #[cfg(test)]

@@ -51,6 +51,7 @@ fn job(template: &str) -> k8s_openapi::api::batch::v1::Job {
         round: 1,
         attempt: 1,
         realms_topics: vec![],
+        selection: None,
     };
     manifests::job(&template, &task)
 }

@@ -54,6 +54,7 @@ async fn register(api: &Broker, name: &str) -> Subscription {
         name: name.parse().unwrap(),
         realms_topics: vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
         request_prefill: true,
+        selection: None,
     };
     let now = "2026-01-01T00:00:00".parse().unwrap();
     let s = Subscription::reserve(registration, Incarnation(Uuid::new_v4()), 1, now);
@@ -80,12 +81,14 @@ async fn fill(writer: &Broker, s: &Subscription) {
     let progress = Progress {
         incarnation: s.incarnation,
         attempt: 1,
+        phase: model::Phase::Reading,
         topic: None,
         done: 2,
         total: Some(2),
         skipped: 0,
         set_aside: 0,
         missing: vec![],
+        not_selected: 0,
         rate: 1.0,
         error: None,
     };

@@ -232,6 +232,7 @@ impl Controlled {
             name: name.parse()?,
             realms_topics: vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
             request_prefill: true,
+            selection: None,
         };
         let incarnation = Incarnation(uuid::Uuid::new_v4());
         let registry = self.broker.registry();

@@ -102,6 +102,7 @@ fn task(incarnation: u128, attempt: u32) -> PrefillTask {
         round: 1,
         attempt,
         realms_topics: vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
+        selection: None,
     }
 }
 

@@ -1,0 +1,71 @@
+//! `headstart prefill`: one attempt, in a Job's pod.
+
+use std::process::ExitCode;
+
+use broker::Broker;
+use prefill_job::{Failure, Outcome, attempt, job, source::Source};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    start::{NATS_WITHIN, connect},
+    watch::Display,
+};
+use crate::settings;
+
+pub async fn prefill(settings: settings::Prefill, shutdown: CancellationToken) -> ExitCode {
+    let config = job::Config {
+        task: settings.task.clone(),
+        holder: settings.pod_name.clone(),
+        termination_log: settings.termination_log.clone(),
+        options: attempt::Options { shape: settings.shape.shape(), told: None },
+    };
+    let config = told_to_a_person(config);
+    let outcome = match prefill_parts(&settings, &shutdown).await {
+        Ok((broker, source)) => job::run(&config, &broker, &source, &shutdown).await,
+        Err(failure) => Outcome::Failed(failure),
+    };
+    job::report(&config, &outcome);
+    ExitCode::from(outcome.exit_code() as u8)
+}
+
+async fn prefill_parts(
+    settings: &settings::Prefill,
+    shutdown: &CancellationToken,
+) -> Result<(Broker, Source), Failure> {
+    let wrong_setting = |e: anyhow::Error| Failure {
+        code: model::ExitCode::BadRequest,
+        reason: model::Reason::BadRequest,
+        message: format!("{e:#}"),
+        lost_to_twin: false,
+    };
+    let source = settings.source.open(&settings.udm).map_err(wrong_setting)?;
+    let nats = settings.nats.config("prefill").map_err(wrong_setting)?;
+    let broker = connect(&nats, NATS_WITHIN, shutdown).await.map_err(|e| Failure {
+        code: model::ExitCode::Transient,
+        reason: model::Reason::Internal,
+        message: format!("{e:#}"),
+        lost_to_twin: false,
+    })?;
+    Ok((broker, source))
+}
+
+/// Whoever runs it on a terminal sees a bar.
+fn told_to_a_person(config: job::Config) -> job::Config {
+    let name = job::read_task(&config.task)
+        .map_or_else(|_| "prefill".to_owned(), |task| task.subscription.to_string());
+    let display = Display::new(&name);
+    if display.is_hidden() {
+        return config;
+    }
+    let (told, mut hears) = tokio::sync::watch::channel(None::<model::Progress>);
+    tokio::spawn(async move {
+        while hears.changed().await.is_ok() {
+            if let Some(progress) = hears.borrow_and_update().as_ref() {
+                display.set(progress.done + progress.skipped, progress.total, progress.to_string());
+            }
+        }
+        display.finish();
+    });
+    let options = attempt::Options { told: Some(told), ..config.options };
+    job::Config { options, ..config }
+}

@@ -1,0 +1,135 @@
+//! `headstart validate`: is this a source that a prefill can be read from? Nothing is written.
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use model::{RealmTopic, TopicPattern, UDM_REALM, chain};
+use prefill_job::source::{
+    Source, SourceEvent,
+    dump::{Dump, Format, Summary},
+};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::settings;
+
+/// What was found, for people and for programs.
+struct Found {
+    text: String,
+    json: Value,
+    /// Why it is no source to use; empty if it is one.
+    problems: Vec<String>,
+}
+
+pub async fn validate(settings: settings::Validate, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let source = settings.source.open(&settings.udm)?;
+    let patterns = settings
+        .topic
+        .iter()
+        .map(|topic| TopicPattern::new(topic).map_err(|e| anyhow::anyhow!("--topic {topic:?}: {e}")))
+        .collect::<Result<Vec<_>, _>>()?;
+    let look = async {
+        match &source {
+            Source::Dump(dump) => dump_found(dump, settings.problems, &patterns).await,
+            Source::Udm(_) => Ok(udm_found(&source, &settings.topic).await),
+        }
+    };
+    let found = tokio::select! {
+        found = look => found?,
+        () = shutdown.cancelled() => anyhow::bail!("stopped"),
+    };
+    let ok = found.problems.is_empty();
+    if settings.json {
+        let mut json = found.json;
+        json["source"] = settings.source.source.as_str().into();
+        json["ok"] = ok.into();
+        json["errors"] = found.problems.iter().map(String::as_str).collect();
+        println!("{json:#}");
+    } else {
+        print!("{}", found.text);
+    }
+    anyhow::ensure!(ok, "{} can't be used: {}", settings.source.source, found.problems.join("; "));
+    Ok(())
+}
+
+async fn dump_found(dump: &Dump, named: usize, topics: &[TopicPattern]) -> anyhow::Result<Found> {
+    let summary = dump.validate(named).await?;
+    let mut problems = Vec::new();
+    if summary.problem_count > 0 {
+        problems.push(format!("{} of its records are no objects", summary.problem_count));
+    }
+    if summary.objects() == 0 {
+        problems.push("it holds no object".to_owned());
+    }
+    for topic in topics.iter().filter(|topic| !summary.types.keys().any(|name| topic.is_match(name))) {
+        problems.push(format!("it has no object of the topic {}", topic.as_str()));
+    }
+    Ok(Found { text: described(&summary), json: serde_json::to_value(&summary)?, problems })
+}
+
+/// A summary as people read it.
+fn described(summary: &Summary) -> String {
+    let mut text = String::new();
+    let format = match summary.format {
+        Format::JsonLines => "JSON lines",
+        Format::Ldif => "LDIF",
+    };
+    let width = summary.types.keys().map(String::len).max().unwrap_or(0);
+    let mut line = |line: std::fmt::Arguments<'_>| _ = writeln!(text, "{line}");
+    line(format_args!("{format}: {} objects of {} types", summary.objects(), summary.types.len()));
+    for (name, of_type) in &summary.types {
+        line(format_args!(
+            "  {name:width$}  {:>9} objects  {:>12} bytes, the biggest {}",
+            of_type.objects, of_type.bytes, of_type.biggest_bytes
+        ));
+        if !of_type.left_out.is_empty() {
+            let names: Vec<String> =
+                of_type.left_out.iter().map(|(n, count)| format!("{n} ({count})")).collect();
+            line(format_args!(
+                "  {:width$}  left out, as no property is known for it: {}",
+                "",
+                names.join(", ")
+            ));
+        }
+    }
+    if summary.untyped > 0 {
+        line(format_args!("{} entries without univentionObjectType are left out", summary.untyped));
+    }
+    for problem in &summary.problems {
+        line(format_args!("line {}: {}", problem.line, problem.problem));
+    }
+    let named = summary.problems.len() as u64;
+    if named < summary.problem_count {
+        line(format_args!("… and {} more problems (--problems)", summary.problem_count - named));
+    }
+    text
+}
+
+/// Reads topics as a prefill would.
+async fn udm_found(source: &Source, topics: &[String]) -> Found {
+    let topics: &[String] = if topics.is_empty() { &["users/user".to_owned()] } else { topics };
+    let asked = |topic: &String| RealmTopic { realm: UDM_REALM.to_owned(), topic: topic.clone() };
+    let topics: Vec<RealmTopic> = topics.iter().map(asked).collect();
+    let (sender, mut events) = tokio::sync::mpsc::channel(1000);
+    let count = async {
+        let mut counts = BTreeMap::<String, (u64, u64)>::new();
+        while let Some(event) = events.recv().await {
+            match event {
+                SourceEvent::Object(object) => counts.entry(object.topic).or_default().0 += 1,
+                SourceEvent::Skipped { topic } => counts.entry(topic).or_default().1 += 1,
+                SourceEvent::TopicStarted { topic, .. } => _ = counts.entry(topic).or_default(),
+                SourceEvent::Retrying { error } => tracing::warn!(error, "trying again"),
+                SourceEvent::TopicFinished { .. } => {}
+            }
+        }
+        counts
+    };
+    let (read, counts) = tokio::join!(source.read(&topics, sender), count);
+    let mut text = String::new();
+    let mut types = json!({});
+    for (topic, (objects, vanished)) in counts {
+        _ = writeln!(text, "{topic}: {objects} objects, {vanished} vanished while they were read");
+        types[topic] = json!({"objects": objects, "vanished": vanished});
+    }
+    let problems = read.err().map(|error| chain(&error)).into_iter().collect();
+    Found { text, json: json!({"format": "udm", "types": types}), problems }
+}

@@ -1,0 +1,271 @@
+//! `headstart watch`: how a prefill goes, until it is done or has failed. It knows the HTTP API only.
+
+use std::{io::IsTerminal, time::Duration};
+
+use anyhow::Context;
+use indicatif::{ProgressBar, ProgressStyle};
+use reqwest::{StatusCode, Url};
+use serde::Deserialize;
+use tokio_util::sync::CancellationToken;
+
+use crate::settings;
+
+/// How often it is asked, and the longest pause after a failure.
+const EVERY: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// A request that takes longer is given up, and sent again.
+const REQUEST_WITHIN: Duration = Duration::from_secs(20);
+
+/// What the API tells of a prefill.
+#[derive(Debug, Deserialize)]
+struct View {
+    state: String,
+    round: u32,
+    attempt: u32,
+    reason: Option<String>,
+    message: Option<String>,
+    progress: Option<Progress>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Progress {
+    done: u64,
+    total: Option<u64>,
+    skipped: u64,
+    text: String,
+}
+
+/// What a look means.
+#[derive(Debug, PartialEq, Eq)]
+enum Seen {
+    Goes(String),
+    Done(String),
+    Failed(String),
+}
+
+impl View {
+    fn seen(&self) -> Seen {
+        let why = match (&self.reason, &self.message) {
+            (Some(reason), Some(message)) => format!(" ({reason}: {message})"),
+            (Some(reason), None) => format!(" ({reason})"),
+            (None, _) => String::new(),
+        };
+        let text = self.progress.as_ref().map_or("", |progress| progress.text.as_str());
+        match self.state.as_str() {
+            "done" if self.round == 0 => Seen::Done("no prefill was asked for".to_owned()),
+            "done" if text.is_empty() => Seen::Done("done".to_owned()),
+            "done" => Seen::Done(text.to_owned()),
+            "failed" => Seen::Failed(format!("attempt {} has failed{why}", self.attempt)),
+            state if text.is_empty() => Seen::Goes(format!("{state}{why}")),
+            _ => Seen::Goes(format!("{text}{why}")),
+        }
+    }
+}
+
+/// How an answer that brings nothing is to be taken.
+#[derive(Debug)]
+enum Trouble {
+    /// It may be better soon.
+    Passing(String),
+    Final(anyhow::Error),
+}
+
+/// What the status of an answer means; `None`: read its body.
+fn trouble(status: StatusCode, name: &str) -> Option<Trouble> {
+    match status {
+        StatusCode::OK => None,
+        StatusCode::UNAUTHORIZED => Some(Trouble::Final(anyhow::anyhow!(
+            "the API refuses the credentials, or does not know the subscription {name} (--password, \
+             SUBSCRIPTION_PASSWORD; --admin-password, ADMIN_PASSWORD)"
+        ))),
+        StatusCode::NOT_FOUND => Some(Trouble::Final(anyhow::anyhow!(
+            "there is no subscription {name}, or no API at this address (--api, API_URL)"
+        ))),
+        status
+            if status.is_server_error()
+                || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS) =>
+        {
+            Some(Trouble::Passing(format!("the API answers {status}")))
+        }
+        status => Some(Trouble::Final(anyhow::anyhow!("the API answers {status} (--api, API_URL)"))),
+    }
+}
+
+pub async fn watch(settings: settings::Watch, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let mut url = Url::parse(&settings.api)
+        .with_context(|| format!("the address {:?} (--api, API_URL) is no URL", settings.api))?;
+    let path = ["v1", "subscriptions", &settings.name, "prefill"];
+    match url.path_segments_mut() {
+        Ok(mut segments) => _ = segments.pop_if_empty().extend(path),
+        Err(()) => anyhow::bail!("the address {:?} (--api, API_URL) is no http(s) URL", settings.api),
+    }
+    let client = reqwest::Client::builder().timeout(REQUEST_WITHIN).build().context("preparing requests")?;
+    let display = Display::new(&settings.name);
+    let looking = look_until_over(&client, &url, &settings, &display);
+    let never = std::future::pending();
+    let late = async {
+        match settings.timeout {
+            Some(timeout) => tokio::time::sleep(timeout).await,
+            None => never.await,
+        }
+    };
+    let ended = tokio::select! {
+        ended = looking => ended,
+        () = late => Err(anyhow::anyhow!("it is not done yet, and no longer waited for (--timeout)")),
+        () = shutdown.cancelled() => Err(anyhow::anyhow!("stopped")),
+    };
+    display.finish();
+    println!("{}: {}", settings.name, ended?);
+    Ok(())
+}
+
+/// Answers the last line.
+async fn look_until_over(
+    client: &reqwest::Client,
+    url: &Url,
+    settings: &settings::Watch,
+    display: &Display,
+) -> anyhow::Result<String> {
+    let mut pause = EVERY;
+    loop {
+        match look(client, url, settings).await {
+            Ok(view) => {
+                pause = EVERY;
+                match view.seen() {
+                    Seen::Goes(line) => display.show(&view, line),
+                    Seen::Done(line) => return Ok(line),
+                    Seen::Failed(line) => anyhow::bail!("the prefill of {}: {line}", settings.name),
+                }
+            }
+            Err(Trouble::Final(error)) => return Err(error),
+            Err(Trouble::Passing(text)) => {
+                display.trouble(&text);
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+async fn look(client: &reqwest::Client, url: &Url, settings: &settings::Watch) -> Result<View, Trouble> {
+    let passing = |error: reqwest::Error| Trouble::Passing(model::chain(&error.without_url()));
+    let (user, password) = settings.credentials();
+    let answer = client.get(url.clone()).basic_auth(user, Some(password)).send().await;
+    let answer = answer.map_err(|error| match error.is_builder() {
+        true => Trouble::Final(anyhow::Error::from(error).context("the address (--api, API_URL)")),
+        false => passing(error),
+    })?;
+    if let Some(trouble) = trouble(answer.status(), &settings.name) {
+        return Err(trouble);
+    }
+    let body = answer.bytes().await.map_err(passing)?;
+    serde_json::from_slice(&body).map_err(|error| {
+        let error = anyhow::Error::from(error);
+        Trouble::Final(error.context("what answers is not this API: look at the address (--api, API_URL)"))
+    })
+}
+
+/// A bar on a terminal, lines elsewhere.
+pub struct Display {
+    bar: ProgressBar,
+    /// The last line, where there is no terminal.
+    last: std::sync::Mutex<String>,
+}
+
+impl Display {
+    pub fn new(name: &str) -> Self {
+        let bar = if std::io::stderr().is_terminal() {
+            ProgressBar::no_length().with_prefix(name.to_owned())
+        } else {
+            ProgressBar::hidden()
+        };
+        // The template is ours and right; without it the bar is only plainer.
+        if let Ok(style) = ProgressStyle::with_template("{prefix} {bar:30} {wide_msg}") {
+            bar.set_style(style);
+        }
+        Self { bar, last: std::sync::Mutex::default() }
+    }
+
+    pub fn is_hidden(&self) -> bool {
+        self.bar.is_hidden()
+    }
+
+    fn show(&self, view: &View, line: String) {
+        let progress = view.progress.as_ref();
+        self.set(progress.map_or(0, |p| p.done + p.skipped), progress.and_then(|p| p.total), line);
+    }
+
+    pub fn set(&self, position: u64, length: Option<u64>, line: String) {
+        match length {
+            Some(length) => self.bar.set_length(length),
+            None => self.bar.unset_length(),
+        }
+        self.bar.set_position(position);
+        self.say(line);
+    }
+
+    fn trouble(&self, text: &str) {
+        self.say(format!("waiting for the API: {text}"));
+    }
+
+    /// Each line once.
+    fn say(&self, line: String) {
+        if self.bar.is_hidden() {
+            let mut last = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if *last != line {
+                println!("{line}");
+                *last = line;
+            }
+        } else {
+            self.bar.set_message(line);
+        }
+    }
+
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_look_means() {
+        let seen = |text: &str| serde_json::from_str::<View>(text).unwrap().seen();
+        let progress = r#"{"done": 3, "total": 9, "skipped": 0, "text": "users/user: 3 of 9"}"#;
+        for (state, rest, expected) in [
+            ("pending", r#""reason": "Queued""#, Seen::Goes("pending (Queued)".into())),
+            ("running", r#""reason": null"#, Seen::Goes("running".into())),
+            ("running", &format!(r#""progress": {progress}"#), Seen::Goes("users/user: 3 of 9".into())),
+            (
+                "running",
+                &format!(r#""progress": {progress}, "reason": "SourceUnavailable", "message": "503""#),
+                Seen::Goes("users/user: 3 of 9 (SourceUnavailable: 503)".into()),
+            ),
+            ("done", r#""progress": null"#, Seen::Done("done".into())),
+            ("done", &format!(r#""progress": {progress}"#), Seen::Done("users/user: 3 of 9".into())),
+            (
+                "failed",
+                r#""reason": "ImagePull", "message": "no such image""#,
+                Seen::Failed("attempt 2 has failed (ImagePull: no such image)".into()),
+            ),
+        ] {
+            let text = format!(r#"{{"state": "{state}", "round": 1, "attempt": 2, "since": "x", {rest}}}"#);
+            assert_eq!(seen(&text), expected, "{text}");
+        }
+        let none = r#"{"state": "done", "round": 0, "attempt": 0}"#;
+        assert_eq!(seen(none), Seen::Done("no prefill was asked for".into()));
+    }
+
+    #[test]
+    fn what_a_status_means() {
+        for (status, passing) in
+            [(500, true), (503, true), (502, true), (408, true), (401, false), (404, false), (302, false)]
+        {
+            let trouble = trouble(StatusCode::from_u16(status).unwrap(), "mail").unwrap();
+            assert_eq!(matches!(trouble, Trouble::Passing(_)), passing, "{status}");
+        }
+        assert!(trouble(StatusCode::OK, "mail").is_none());
+    }
+}

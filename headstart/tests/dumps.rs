@@ -1,0 +1,161 @@
+//! `headstart validate` and `headstart export` as a person or a script uses them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod support;
+
+use std::{
+    io::{Read, Write as _},
+    path::Path,
+    process::Output,
+};
+
+use flate2::{Compression, read::GzDecoder, write::GzEncoder};
+use serde_json::{Value, json};
+use stand_in_udm::{Directory, Effect, Faults, On, Population, Rule, StandIn};
+use support::headstart;
+
+/// An entry with a type, one without, an error in each of two records, and no end of the last line.
+const LDIF: &str = "version: 1
+
+dn: cn=admin,dc=x
+cn: admin
+
+dn: uid=anna,dc=x
+univentionObjectType: users/user
+uid: anna
+oxTimeZone: Europe/Berlin
+
+dn: uid=bert,dc=x
+changetype: modify
+add: mail
+
+dn: cn=staff,dc=x
+univentionObjectType: groups/group
+photo:< file:///etc/passwd";
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn validate(path: &Path, arguments: &[&str]) -> Output {
+    headstart(&["validate", "--source"]).arg(path).args(arguments).output().unwrap()
+}
+
+#[test]
+fn a_dump_is_checked_without_writing_anything() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("dump.ldif.gz");
+    let mut gzip = GzEncoder::new(std::fs::File::create(&path).unwrap(), Compression::fast());
+    gzip.write_all(LDIF.as_bytes()).unwrap();
+    gzip.finish().unwrap();
+
+    let output = validate(&path, &[]);
+    let told = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    for expected in [
+        "LDIF: 1 objects of 1 types",
+        "line 12: changetype",
+        "line 17: photo",
+        "oxTimeZone (1)",
+        "1 entries without",
+    ] {
+        assert!(told.contains(expected), "{expected}: {told}");
+    }
+    assert!(text(&output.stderr).contains("2 of its records are no objects"), "{}", text(&output.stderr));
+
+    let output = validate(&path, &["--problems", "1"]);
+    assert!(text(&output.stdout).contains("1 more problems"), "{}", text(&output.stdout));
+
+    let output = validate(&path, &["--json"]);
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), &found["ok"]), (Some(1), &json!(false)));
+    assert_eq!((&found["problem_count"], &found["problems"][0]["line"]), (&json!(2), &json!(12)));
+    assert_eq!(found["types"]["users/user"]["objects"], 1);
+    assert_eq!(found["types"]["users/user"]["left_out"], json!({"oxTimeZone": 1}));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+
+    let good = folder.path().join("good.jsonl");
+    std::fs::write(&good, "{\"objectType\": \"users/user\"}\n").unwrap();
+    let output = validate(&good, &["--json", "--topic", "users/.*"]);
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (output.status.code(), &found["ok"], &found["format"]),
+        (Some(0), &json!(true), &json!("json_lines"))
+    );
+    let output = validate(&good, &["--topic", "groups/group"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("no object of the topic groups/group"));
+}
+
+fn directory() -> Directory {
+    Directory::generated(Population { users: 60, groups: 8, ..Population::default() })
+}
+
+fn export(udm: &StandIn, path: &Path, arguments: &[&str]) -> std::process::Command {
+    let mut command = headstart(&["export", "--source", &udm.base_url(), "--output"]);
+    command.arg(path).args(arguments).env("UDM_PASSWORD", "univention");
+    command
+}
+
+async fn output(mut command: std::process::Command) -> Output {
+    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+}
+
+/// Objects by their DN.
+fn objects(dump: &str) -> std::collections::BTreeMap<String, String> {
+    let object = |line: &str| {
+        let dn = serde_json::from_str::<Value>(line).unwrap()["dn"].as_str().unwrap().to_owned();
+        (dn, line.to_owned())
+    };
+    dump.lines().map(object).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_holds_all_of_the_directory_byte_for_byte() {
+    let udm = StandIn::start(directory(), Faults::default()).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("all.jsonl.gz");
+    let done = output(export(&udm, &path, &[])).await;
+    assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
+    let mut dump = String::new();
+    GzDecoder::new(std::fs::File::open(&path).unwrap()).read_to_string(&mut dump).unwrap();
+    let mut expected = Vec::new();
+    let base = format!("{}/univention", udm.origin());
+    stand_in_udm::dump::write(udm.directory(), &base, &mut expected).unwrap();
+    assert_eq!(objects(&dump), objects(&String::from_utf8(expected).unwrap()));
+    assert_eq!(dump.lines().count(), objects(&dump).len(), "each object once");
+    let valid = tokio::task::spawn_blocking(move || validate(&path, &[])).await.unwrap();
+    assert_eq!(valid.status.code(), Some(0), "{}", text(&valid.stdout));
+
+    let path = folder.path().join("groups.zst");
+    let done = output(export(&udm, &path, &["--topic", "groups/group"])).await;
+    assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
+    assert!(text(&done.stdout).contains("9 objects"), "{}", text(&done.stdout));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_that_fails_leaves_what_was_there() {
+    let faults = Faults {
+        rules: vec![Rule::new(Effect::Status { code: 400 }).on(On::List).module("users/user")],
+        ..Faults::default()
+    };
+    let udm = StandIn::start(directory(), faults).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("all.jsonl");
+    std::fs::write(&path, "before").unwrap();
+    let done = output(export(&udm, &path, &[])).await;
+    assert_eq!(done.status.code(), Some(1));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "before");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left");
+    for (name, named) in
+        [("a.ldif", "JSON lines"), ("a.xz", "gzip"), ("no/such/folder/a.jsonl", "no/such/folder")]
+    {
+        let done = output(export(&udm, &folder.path().join(name), &[])).await;
+        assert_eq!(done.status.code(), Some(1));
+        assert!(
+            text(&done.stderr).contains(named) && text(&done.stderr).contains("--output"),
+            "{}",
+            text(&done.stderr)
+        );
+    }
+}
