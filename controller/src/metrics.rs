@@ -220,6 +220,8 @@ mod tests {
             done,
             total: Some(9),
             skipped: 0,
+            set_aside: 0,
+            missing: vec![],
             not_selected: 0,
             rate: 1.5,
             error: None,

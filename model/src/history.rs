@@ -70,8 +70,12 @@ mod tests {
     }
 
     fn subscription() -> Subscription {
-        let registration =
-            Registration { name: "mail".parse().unwrap(), realms_topics: vec![], request_prefill: true };
+        let registration = Registration {
+            name: "mail".parse().unwrap(),
+            realms_topics: vec![],
+            request_prefill: true,
+            selection: None,
+        };
         Subscription::reserve(registration, Incarnation(uuid::Uuid::from_u128(1)), 1, at(0))
     }
 

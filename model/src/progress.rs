@@ -203,6 +203,8 @@ mod tests {
             done,
             total,
             skipped: 0,
+            set_aside: 0,
+            missing: vec![],
             not_selected: 0,
             rate,
             error: None,
@@ -248,6 +250,8 @@ mod tests {
         }
         let troubled = Progress {
             skipped: 3,
+            set_aside: 0,
+            missing: vec![],
             not_selected: 2,
             error: Some("503".into()),
             ..progress(Phase::Listing, 1, Some(4), 0.0)

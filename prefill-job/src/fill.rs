@@ -270,11 +270,7 @@ impl Batch {
 }
 
 /// The message of an object, as consumers know it; `None` if it is not selected.
-fn message(
-    object: SnapshotObject,
-    index: u64,
-    shaper: &Shaper,
-) -> Result<Option<(String, Bytes)>, Outcome> {
+fn message(object: SnapshotObject, index: u64, shaper: &Shaper) -> Result<Option<(String, Bytes)>, Outcome> {
     let topic = object.topic.clone();
     let unwritable = |error: serde_json::Error| {
         let text = format!("object {index} ({topic}) can't be written: {error}");

@@ -199,7 +199,12 @@ mod tests {
             assert_eq!(message(whole).message, "the prefill is complete");
         }
         let missing = vec!["oxmail/.*".to_owned(), "a/b".to_owned()];
-        let told = message(Some(Counts { messages: 5, set_aside: 2, missing: missing.clone(), skipped: 0 }));
+        let told = message(Some(Counts {
+            messages: 5,
+            set_aside: 2,
+            missing: missing.clone(),
+            ..Counts::default()
+        }));
         assert!(told.message.contains("2 objects were set aside"), "{}", told.message);
         assert!(told.message.ends_with("no such type: oxmail/.*, a/b"), "{}", told.message);
         assert_eq!((told.set_aside, told.missing), (Some(2), missing));

@@ -48,6 +48,7 @@ async fn registered(broker: &Broker, topics: &[&str]) -> (Subscription, Queue) {
             .map(|t| RealmTopic { realm: "udm".into(), topic: (*t).into() })
             .collect(),
         request_prefill: true,
+        selection: None,
     };
     let now = "2026-01-01T00:00:00".parse().unwrap();
     let mut s = Subscription::reserve(registration, Incarnation(Uuid::new_v4()), 1, now);
@@ -178,7 +179,8 @@ async fn what_is_broken_or_missing_is_in_dead_letters_progress_and_result() {
     )
     .await;
     let missing = vec!["no/.*".to_owned()];
-    let counts = Counts { messages: u64::from(USERS) - 2, skipped: 1, set_aside: 1, missing };
+    let counts =
+        Counts { messages: u64::from(USERS) - 2, skipped: 1, set_aside: 1, missing, ..Counts::default() };
     assert_eq!(outcome, Outcome::Done(Some(counts)));
     assert!(outcome.termination_message().message.contains("no/.*"));
     let progress = broker.progress().get(&s.name).await.unwrap().unwrap();
@@ -242,7 +244,8 @@ async fn the_next_pod_goes_on_where_a_killed_one_was_if_the_list_is_the_same() {
     let before = written(&queue).await;
     let outcome = run(&broker, &source, &s).await;
     let missing = vec!["no/.*".to_owned()];
-    let counts = Counts { messages: u64::from(USERS) + 4 - 2, skipped: 1, set_aside: 1, missing };
+    let counts =
+        Counts { messages: u64::from(USERS) + 4 - 2, skipped: 1, set_aside: 1, missing, ..Counts::default() };
     assert_eq!(outcome, Outcome::Done(Some(counts)));
     let asked = udm.counters().numbers();
     // The broken one and the one that is gone are behind us; a few requests of the killed one may still have come in.

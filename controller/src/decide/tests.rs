@@ -376,6 +376,8 @@ fn what_the_annotations_show() {
                 done,
                 total: Some(9),
                 skipped: 0,
+                set_aside: 0,
+                missing: vec![],
                 not_selected: 0,
                 rate: 1.0,
                 error: None,

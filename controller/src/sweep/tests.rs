@@ -183,6 +183,10 @@ async fn progress_that_comes_after_the_removal_is_removed_but_not_that_of_the_ne
         done: 1,
         total: None,
         skipped: 0,
+        phase: model::Phase::Reading,
+        not_selected: 0,
+        set_aside: 0,
+        missing: vec![],
         rate: 0.0,
         error: None,
     };

@@ -36,12 +36,13 @@ pub async fn export(settings: settings::Export, shutdown: CancellationToken) -> 
             .map_err(named)?;
         Ok(counts)
     };
-    let Counts { objects, vanished } = tokio::select! {
+    let Counts { objects, vanished, broken } = tokio::select! {
         counts = both => counts,
         () = shutdown.cancelled() => Err(anyhow::anyhow!("stopped; nothing was written")),
     }?;
     let path = settings.output.display();
-    println!("{path}: {objects} objects; {vanished} vanished while they were read");
+    let left_out = if broken > 0 { format!(", {broken} could not be read") } else { String::new() };
+    println!("{path}: {objects} objects; {vanished} vanished while they were read{left_out}");
     Ok(())
 }
 
@@ -53,6 +54,7 @@ fn named(error: prefill_job::source::dump::WriteError) -> anyhow::Error {
 struct Counts {
     objects: u64,
     vanished: u64,
+    broken: u64,
 }
 
 fn write(
@@ -78,6 +80,15 @@ fn write(
                 bar.inc(1);
             }
             SourceEvent::Retrying { error } => bar.suspend(|| tracing::warn!(error, "trying again")),
+            SourceEvent::Broken { topic, dn, problem } => {
+                bar.suspend(|| tracing::warn!(topic, dn, problem, "an object can't be read and is left out"));
+                counts.broken += 1;
+                bar.inc(1);
+            }
+            SourceEvent::NoModule { topic } => {
+                bar.suspend(|| tracing::warn!(topic, "UDM knows no such type, which is left out"));
+            }
+            SourceEvent::Listed { .. } => {}
             SourceEvent::TopicFinished { topic } => {
                 if bar.is_hidden() {
                     tracing::info!(topic, objects = counts.objects, "exported");

@@ -112,24 +112,30 @@ async fn udm_found(source: &Source, topics: &[String]) -> Found {
     let (sender, mut events) = tokio::sync::mpsc::channel(1000);
     let count = async {
         let mut counts = BTreeMap::<String, (u64, u64)>::new();
+        let mut problems = Vec::new();
         while let Some(event) = events.recv().await {
             match event {
                 SourceEvent::Object(object) => counts.entry(object.topic).or_default().0 += 1,
                 SourceEvent::Skipped { topic } => counts.entry(topic).or_default().1 += 1,
                 SourceEvent::TopicStarted { topic, .. } => _ = counts.entry(topic).or_default(),
                 SourceEvent::Retrying { error } => tracing::warn!(error, "trying again"),
-                SourceEvent::TopicFinished { .. } => {}
+                // What a prefill sets aside or leaves out on request is a problem to whoever asks for problems.
+                SourceEvent::Broken { topic, dn, problem } => {
+                    problems.push(format!("{topic} {dn}: {problem}"))
+                }
+                SourceEvent::NoModule { topic } => problems.push(format!("UDM knows no type {topic}")),
+                SourceEvent::Listed { .. } | SourceEvent::TopicFinished { .. } => {}
             }
         }
-        counts
+        (counts, problems)
     };
-    let (read, counts) = tokio::join!(source.read(&topics, sender), count);
+    let (read, (counts, mut problems)) = tokio::join!(source.read(&topics, sender), count);
     let mut text = String::new();
     let mut types = json!({});
     for (topic, (objects, vanished)) in counts {
         _ = writeln!(text, "{topic}: {objects} objects, {vanished} vanished while they were read");
         types[topic] = json!({"objects": objects, "vanished": vanished});
     }
-    let problems = read.err().map(|error| chain(&error)).into_iter().collect();
+    problems.extend(read.err().map(|error| chain(&error)));
     Found { text, json: json!({"format": "udm", "types": types}), problems }
 }

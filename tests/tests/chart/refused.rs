@@ -230,6 +230,7 @@ async fn registered(api: &Broker) -> Subscription {
         name: "mail".parse().unwrap(),
         realms_topics: vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
         request_prefill: true,
+        selection: None,
     };
     let now = "2026-01-01T00:00:00".parse().unwrap();
     let mut mail = Subscription::reserve(registration, Incarnation(Uuid::new_v4()), 1, now);
