@@ -193,7 +193,7 @@ fn started(entry: &Subscription, job: &JobSeen, rules: &Rules, now: Moment) -> V
     }
     match hindrance {
         Some((reason, text)) => Verdict::IsUntil(state, Some((reason, Some(text))), deadline),
-        None if job.last_end().is_some_and(|end| end.exit_code == Some(0)) => Verdict::Soon(deadline),
+        None if job.is_decided() => Verdict::Soon(deadline),
         None => {
             let message = Some("the pod has been asked for, but does not run yet".to_owned());
             match settled(entry, state, Reason::Starting, message, since, rules, now) {
@@ -230,7 +230,7 @@ fn hindrance(job: &JobSeen) -> Option<(Reason, String)> {
         _ => None,
     });
     said.or_else(|| job.evidence.clone()).or_else(|| {
-        let end = job.last_end().filter(|end| end.exit_code != Some(0))?;
+        let end = job.last_end().filter(|_| !job.is_decided())?;
         // Between two tries.
         job.living_pods().next().is_none().then(|| reason::of_retry(end))
     })

@@ -30,6 +30,7 @@ mod world;
 pub use cleanup::deletion_is_justified;
 use job::Verdict;
 pub use request::Request;
+pub(crate) use show::TRYING_AGAIN;
 
 /// The times that decisions go by.
 #[derive(Clone, Debug, PartialEq, Eq)]

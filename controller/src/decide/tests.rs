@@ -286,6 +286,11 @@ fn tries_and_retries() {
             source_away(running().admitted()).job_failed("BackoffLimitExceeded"),
             "failed BackoffLimitExceeded",
         ),
+        (
+            "a permanent error: no other try follows, so nothing is said before Kubernetes has decided",
+            running().admitted().failed_try(4, Some(Reason::CredentialsRefused), "401"),
+            "",
+        ),
         ("took too long", running().admitted().job_failed("DeadlineExceeded"), "failed DeadlineExceeded"),
         (
             "credentials refused",
@@ -383,6 +388,12 @@ fn what_the_annotations_show() {
     let world = progress("2 of 9")(world);
     assert_eq!(shows(world.clone().after(4)), 0, "not more often than every five seconds");
     assert_eq!(shows(world.after(5)), 1);
+    let mut world = progress("1 of 9; trying again: 503")(running().state(Failed, Some(Reason::BadData)));
+    let shown = world.decide().into_iter().find_map(|action| match action {
+        Action::Show { progress, .. } => progress,
+        _ => None,
+    });
+    assert_eq!(shown.as_deref(), Some("1 of 9"), "nothing is tried again any more");
     assert_eq!(shows(running().with_job(|job| job.admitted = false)), 1, "resumed by somebody else");
 }
 

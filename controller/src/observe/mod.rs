@@ -17,7 +17,7 @@ use model::{Lifecycle, PrefillState, PrefillTask, Progress, Subscription, Subscr
 use crate::{
     Error,
     cluster::Cluster,
-    decide::Rules,
+    decide::{Rules, TRYING_AGAIN},
     memory::Memory,
     observed::{FenceSeen, InputSeen, JobSeen, Moment, Observed, Place, PodPhase, Sight},
     reason,
@@ -190,7 +190,8 @@ fn progress_line(progress: &Progress) -> String {
         line.push_str(&format!(", {skipped} vanished"));
     }
     if let Some(error) = error {
-        line.push_str(&format!("; trying again: {error}"));
+        line.push_str(TRYING_AGAIN);
+        line.push_str(error);
     }
     line
 }
