@@ -182,6 +182,10 @@ fn started(entry: &Subscription, job: &JobSeen, rules: &Rules, now: Moment) -> V
         let message = job.evidence.as_ref().map(|(_, text)| text).or(entry.prefill.message.as_ref()).cloned();
         return Verdict::Is(state, Some((Reason::QuotaExceeded, message)));
     }
+    if job.input == InputSeen::Missing {
+        // Deleted after the Job was admitted: no further pod of it could start.
+        return Verdict::act(Action::CreateInput { task: PrefillTask::of(entry), job: job.job.clone() });
+    }
     let since = job.since(Sight::Unstarted).unwrap_or(now);
     let deadline = since + rules.start_deadline + retry_delay(job);
     let hindrance = hindrance(job);

@@ -145,6 +145,15 @@ fn what_is_missing() {
             "create input",
         ),
         (
+            "its ConfigMap was deleted after it was admitted, and its next pod waits for it",
+            running()
+                .admitted()
+                .pod(PodPhase::Pending(None))
+                .with_job(|j| j.input = InputSeen::Missing)
+                .after(9),
+            "create input",
+        ),
+        (
             "the ConfigMap belongs to a former Job of this name",
             pending().job().with_job(|j| j.input = InputSeen::Foreign).after(2),
             "pending PodConfig",
