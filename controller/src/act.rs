@@ -156,8 +156,8 @@ impl Actor {
         }
         self.metrics.changed(state, reason);
         let note = match message {
-            Some(text) => format!("prefill of {subscription} is {name}: {text}"),
-            None => format!("prefill of {subscription} is {name}"),
+            Some(text) => format!("prefill of {subscription} {name}: {text}"),
+            None => format!("prefill of {subscription} {name}"),
         };
         self.announcer.announce(Announcement {
             job: identity.job_name(),

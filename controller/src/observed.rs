@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use manifests::Identity;
-use model::{Fence, PrefillState, Progress, Reason, Subscription, SubscriptionName};
+use model::{ExitCode, Fence, PrefillState, Progress, Reason, Subscription, SubscriptionName};
 
 /// A point on the monotonic clock: time since the controller began. Deadlines count on it from our first sight;
 /// the times that Kubernetes writes are for display and for the order of Jobs only.
@@ -270,6 +270,13 @@ impl JobSeen {
             PodPhase::Ended(end) => Some(end),
             _ => None,
         })
+    }
+
+    /// Has the last try ended so that no other one follows? Kubernetes will say so of the Job in a moment.
+    #[must_use]
+    pub fn is_decided(&self) -> bool {
+        let last = |code: i32| code == 0 || ExitCode::PERMANENT.contains(&code);
+        self.living_pods().next().is_none() && self.last_end().and_then(|end| end.exit_code).is_some_and(last)
     }
 
     /// How many of its pods ended otherwise than with 0.

@@ -74,6 +74,9 @@ impl Phase {
 }
 
 impl Progress {
+    /// What stands before the error in the line for people.
+    pub const TRYING_AGAIN: &str = "; trying again: ";
+
     /// Seconds until everything known to exist is written, at the rate of late. `None` while total or rate are
     /// unknown. Types that are not listed yet are not part of it.
     #[must_use]
@@ -135,7 +138,7 @@ impl fmt::Display for Progress {
             write!(f, "; no such type: {}", missing.join(", "))?;
         }
         if let Some(error) = error {
-            write!(f, "; trying again: {error}")?;
+            write!(f, "{}{error}", Self::TRYING_AGAIN)?;
         }
         Ok(())
     }

@@ -182,6 +182,10 @@ fn started(entry: &Subscription, job: &JobSeen, rules: &Rules, now: Moment) -> V
         let message = job.evidence.as_ref().map(|(_, text)| text).or(entry.prefill.message.as_ref()).cloned();
         return Verdict::Is(state, Some((Reason::QuotaExceeded, message)));
     }
+    if job.input == InputSeen::Missing {
+        // Deleted after the Job was admitted: no further pod of it could start.
+        return Verdict::act(Action::CreateInput { task: PrefillTask::of(entry), job: job.job.clone() });
+    }
     let since = job.since(Sight::Unstarted).unwrap_or(now);
     let deadline = since + rules.start_deadline + retry_delay(job);
     let hindrance = hindrance(job);
@@ -193,7 +197,7 @@ fn started(entry: &Subscription, job: &JobSeen, rules: &Rules, now: Moment) -> V
     }
     match hindrance {
         Some((reason, text)) => Verdict::IsUntil(state, Some((reason, Some(text))), deadline),
-        None if job.last_end().is_some_and(|end| end.exit_code == Some(0)) => Verdict::Soon(deadline),
+        None if job.is_decided() => Verdict::Soon(deadline),
         None => {
             let message = Some("the pod has been asked for, but does not run yet".to_owned());
             match settled(entry, state, Reason::Starting, message, since, rules, now) {
@@ -230,7 +234,7 @@ fn hindrance(job: &JobSeen) -> Option<(Reason, String)> {
         _ => None,
     });
     said.or_else(|| job.evidence.clone()).or_else(|| {
-        let end = job.last_end().filter(|end| end.exit_code != Some(0))?;
+        let end = job.last_end().filter(|_| !job.is_decided())?;
         // Between two tries.
         job.living_pods().next().is_none().then(|| reason::of_retry(end))
     })

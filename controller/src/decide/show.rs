@@ -1,6 +1,6 @@
 //! What the annotations of a Job show: state, reason and progress, for `kubectl describe` and custom columns.
 
-use model::Subscription;
+use model::{PrefillState, Progress, Subscription};
 
 use super::{Action, Rules};
 use crate::observed::{Moment, Observed};
@@ -18,7 +18,12 @@ pub(super) fn show(observed: &Observed, entry: &Subscription, rules: &Rules, now
     let prefill = &entry.prefill;
     let state_differs = shown.state.as_deref() != Some(prefill.state.as_str())
         || shown.reason.as_deref() != prefill.reason.map(|reason| reason.as_str());
-    let progress = observed.progress.as_ref().map(ToString::to_string).or_else(|| shown.progress.clone());
+    let mut progress = observed.progress.as_ref().map(ToString::to_string).or_else(|| shown.progress.clone());
+    if matches!(prefill.state, PrefillState::Done | PrefillState::Failed) {
+        // How far it came, but nothing is tried again any more.
+        progress =
+            progress.map(|line| line.split(Progress::TRYING_AGAIN).next().unwrap_or_default().to_owned());
+    }
     let next = shown.progress_at.map_or(now, |at| at + rules.progress_every);
     if state_differs || (progress != shown.progress && next <= now) {
         actions.push(Action::Show {

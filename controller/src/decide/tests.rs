@@ -145,6 +145,15 @@ fn what_is_missing() {
             "create input",
         ),
         (
+            "its ConfigMap was deleted after it was admitted, and its next pod waits for it",
+            running()
+                .admitted()
+                .pod(PodPhase::Pending(None))
+                .with_job(|j| j.input = InputSeen::Missing)
+                .after(9),
+            "create input",
+        ),
+        (
             "the ConfigMap belongs to a former Job of this name",
             pending().job().with_job(|j| j.input = InputSeen::Foreign).after(2),
             "pending PodConfig",
@@ -286,6 +295,11 @@ fn tries_and_retries() {
             source_away(running().admitted()).job_failed("BackoffLimitExceeded"),
             "failed BackoffLimitExceeded",
         ),
+        (
+            "a permanent error: no other try follows, so nothing is said before Kubernetes has decided",
+            running().admitted().failed_try(4, Some(Reason::CredentialsRefused), "401"),
+            "",
+        ),
         ("took too long", running().admitted().job_failed("DeadlineExceeded"), "failed DeadlineExceeded"),
         (
             "credentials refused",
@@ -395,6 +409,14 @@ fn what_the_annotations_show() {
     let world = progress(2)(world);
     assert_eq!(shows(world.clone().after(4)), 0, "not more often than every five seconds");
     assert_eq!(shows(world.after(5)), 1);
+    let mut world = progress(1)(running().state(Failed, Some(Reason::BadData)));
+    world.observed.progress.as_mut().unwrap().error = Some("503".to_owned());
+    let shown = world.decide().into_iter().find_map(|action| match action {
+        Action::Show { progress, .. } => progress,
+        _ => None,
+    });
+    let shown = shown.unwrap();
+    assert!(shown.contains("1 of 9") && !shown.contains("503"), "nothing is tried again any more: {shown}");
     assert_eq!(shows(running().with_job(|job| job.admitted = false)), 1, "resumed by somebody else");
 }
 

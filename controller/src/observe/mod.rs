@@ -114,8 +114,8 @@ impl Observer {
         Ok(())
     }
 
-    /// Reads events where a pod does not come up and does not say why itself: no pod at all (quota, admission), or one
-    /// that waits for a volume.
+    /// Reads events, and looks at the ConfigMap, where a pod does not come up and does not say why itself: no pod at all
+    /// (quota, admission), or one that waits for a volume.
     async fn look_for_evidence(&self, observed: &mut Observed, now: Moment) -> Result<(), Error> {
         let Some(entry) = observed.entry.clone() else { return Ok(()) };
         let settle = self.rules.settle;
@@ -130,6 +130,9 @@ impl Observer {
         let about = job.living_pods().last().map_or_else(|| job.job.uid.clone(), |pod| pod.uid.clone());
         let events = self.cluster.events_about(&about).await?;
         job.evidence = reason::of_events(&events);
+        // Somebody may have deleted what the pod waits for.
+        let found = self.cluster.config_map(&job.job.identity.job_name()).await?;
+        job.input = input_seen(found.as_ref(), &PrefillTask::of(&entry), &job.job);
         Ok(())
     }
 

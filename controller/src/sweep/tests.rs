@@ -220,7 +220,7 @@ fn what_is_gone_or_another_one_is_looked_at_after_the_grace() {
     leftovers.note(std::iter::once(&first), at(1), grace);
     leftovers.note(std::iter::once(&second), at(2), grace);
     assert!(leftovers.take_due(at(61)).is_empty());
-    assert_eq!(leftovers.take_due(at(62)), [first.name.clone()]);
+    assert_eq!(leftovers.take_due(at(62)), std::slice::from_ref(&first.name));
     assert!(leftovers.take_due(at(99)).is_empty());
     leftovers.note(std::iter::empty(), at(100), grace);
     assert_eq!(leftovers.take_due(at(160)), [first.name]);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use bytes::Bytes;
 use controller::Rules;
-use e2e::eventually;
+use e2e::{Namespace, eventually};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, api::EvictParams};
 use model::{
@@ -68,6 +68,28 @@ async fn an_eviction_does_not_count() -> Result<()> {
     ends_well(&mail, &first, 0).await
 }
 
+/// A priority above all others; it does not go with the namespace.
+struct PriorityClass<'a> {
+    name: String,
+    namespace: &'a Namespace,
+}
+
+impl<'a> PriorityClass<'a> {
+    fn create(namespace: &'a Namespace) -> Result<Self> {
+        let name = format!("{}-high", namespace.name);
+        namespace.kubectl(&["create", "priorityclass", &name, "--value=1000"])?;
+        Ok(Self { name, namespace })
+    }
+}
+
+impl Drop for PriorityClass<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.namespace.kubectl(&["delete", "priorityclass", &self.name]) {
+            eprintln!("cleaning up {}: {error:#}", self.name);
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_preemption_does_not_count() -> Result<()> {
     // There is one of these, so another pod that wants it pushes ours out, and nobody else's.
@@ -90,10 +112,9 @@ async fn a_preemption_does_not_count() -> Result<()> {
     let first = mail.await_pod(1, None).await?;
     mail.expect(Running, None).await?;
 
-    let class = format!("{}-high", world.namespace.name);
-    world.namespace.kubectl(&["create", "priorityclass", &class, "--value=1000"])?;
+    let class = PriorityClass::create(&world.namespace)?;
     let mut spec = mail.job(1)?["spec"]["template"]["spec"].clone();
-    spec["priorityClassName"] = json!(class);
+    spec["priorityClassName"] = json!(class.name);
     spec["volumes"] = json!([]);
     spec["containers"][0]["volumeMounts"] = json!([]);
     spec["containers"][0]["lifecycle"] = Value::Null;
@@ -105,7 +126,6 @@ async fn a_preemption_does_not_count() -> Result<()> {
     ensure!(message.contains("PreemptionByScheduler"), "{message}");
     mail.expect_shown(1, Running, Some(Reason::Unschedulable)).await?;
     world.namespace.kubectl(&["delete", "pod", "important"])?;
-    world.namespace.kubectl(&["delete", "priorityclass", &class])?;
     ends_well(&mail, &first, 0).await
 }
 

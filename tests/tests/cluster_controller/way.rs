@@ -11,7 +11,10 @@ use model::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::controlled::{Controlled, SOON, quick, suspended, waiting_pod};
+use crate::{
+    controlled::{Controlled, SOON, obedient_pod, quick, suspended, waiting_pod},
+    disrupted::patient,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_is_made_admitted_recorded_shown_and_removed() -> Result<()> {
@@ -55,6 +58,20 @@ async fn a_config_map_that_is_missing_is_made_before_its_job_starts() -> Result<
     })
     .await?;
     mail.activate().await?;
+    mail.expect(Running, None).await?;
+    let map = world.namespace.get(&["configmap", &mail.job_name(1)])?;
+    ensure!(map["metadata"]["ownerReferences"][0]["uid"] == mail.job(1)?["metadata"]["uid"], "{map:#}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_config_map_that_is_deleted_between_two_tries_is_made_again() -> Result<()> {
+    let world = Controlled::start("ctl-input2", obedient_pod(), patient(), 2).await?;
+    world.tell_pods("exit 1")?;
+    let mail = world.subscribe_and_activate("mail").await?;
+    mail.expect_shown(1, Running, Some(Reason::SourceUnavailable)).await?;
+    world.tell_pods("work")?;
+    world.namespace.kubectl(&["delete", "configmap", &mail.job_name(1)])?;
     mail.expect(Running, None).await?;
     let map = world.namespace.get(&["configmap", &mail.job_name(1)])?;
     ensure!(map["metadata"]["ownerReferences"][0]["uid"] == mail.job(1)?["metadata"]["uid"], "{map:#}");
