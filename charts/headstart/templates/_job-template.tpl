@@ -30,6 +30,8 @@ spec:
           env:
             {{- include "headstart.env" $scope | nindent 12 }}
             {{- include "headstart.sourceEnv" . | nindent 12 }}
+            - name: PREFILL_SHAPE
+              value: {{ $prefill.config.shape }}
             - name: TERMINATION_LOG
               value: /dev/termination-log
             {{- with $prefill.extraEnvVars }}

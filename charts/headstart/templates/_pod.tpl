@@ -114,6 +114,10 @@ annotations:
   value: {{ $config.udmConcurrency | quote }}
 - name: UDM_READS_PRIMARY
   value: {{ $config.udmReadsPrimary | quote }}
+- name: UDM_MISSING_TYPES
+  value: {{ $config.udmMissingTypes }}
+- name: UDM_BROKEN_OBJECTS
+  value: {{ $config.udmBrokenObjects }}
 {{- end -}}
 
 {{- define "headstart.source" -}}
