@@ -1,9 +1,5 @@
 //! A real `headstart standalone` for tests, and a consumer that knows only the wire contract.
 #![allow(dead_code, reason = "each of the tests uses a part")]
-#![allow(dead_code)] // each test target uses its part
-
-// Each test is a crate of its own, and none needs all of it.
-#![allow(dead_code)]
 
 use std::{
     io::Write,

@@ -117,10 +117,15 @@ async fn tour(hs: &Installation) -> Result<()> {
     let job = hs.job("first", 1)?;
     let name = job["metadata"]["name"].as_str().unwrap();
     for _ in 0..2 {
-        for (suspend, state) in [(true, "pending"), (false, "running")] {
+        for suspend in [true, false] {
             let patch = json!({"spec": {"suspend": suspend}}).to_string();
             hs.namespace.kubectl(&["patch", "job", name, "--type=merge", "-p", &patch])?;
-            first.await_prefill(state).await?;
+            eventually("the suspension to be shown, and its end", SOON, async || {
+                let seen = first.subscription().await?;
+                ensure!((seen["prefill"]["reason"] == "Suspended") == suspend, "{seen}");
+                Ok(())
+            })
+            .await?;
         }
     }
     hs.slow_down(0).await?;
