@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::{Consumer, Namespace, Producer};
 
@@ -18,7 +19,13 @@ pub struct Installation {
     pub namespace: Namespace,
     base: String,
     udm: String,
+    /// Given back after the namespace is gone.
+    _room: SemaphorePermit<'static>,
 }
+
+/// Installations at once: a small node (2 cores) has room for so many of their requests, and pods of more would wait for
+/// those of others.
+static ROOM: Semaphore = Semaphore::const_new(3);
 
 impl Installation {
     /// Installs a stand-in for UDM with that many users and groups, then the chart with further `--set` values.
@@ -26,6 +33,7 @@ impl Installation {
     /// # Errors
     /// Something does not come up; Helm says what.
     pub async fn install(test: &str, users: usize, groups: usize, values: &[&str]) -> Result<Self> {
+        let room = ROOM.acquire().await?;
         let mut namespace = Namespace::create(test)?;
         namespace.apply(&stand_in(users, groups)?)?;
         namespace.volume("data-hs-headstart-nats-0")?;
@@ -56,7 +64,7 @@ impl Installation {
         }
         let base = namespace.service("hs-headstart-api", 80)?;
         let udm = namespace.service("udm", 9979)?;
-        Ok(Self { namespace, base, udm })
+        Ok(Self { namespace, base, udm, _room: room })
     }
 
     /// Registers a consumer.
