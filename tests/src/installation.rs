@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::{Consumer, Namespace, Producer};
 
@@ -25,7 +26,13 @@ pub struct Installation {
     client: reqwest::Client,
     base: String,
     udm: String,
+    /// Given back after the namespace is gone.
+    _room: SemaphorePermit<'static>,
 }
+
+/// Installations at once: a small node (2 cores) has room for so many of their requests, and pods of more would wait for
+/// those of others.
+static ROOM: Semaphore = Semaphore::const_new(3);
 
 impl Installation {
     /// Installs a stand-in for UDM with that many users and groups, then the chart with further `--set` values.
@@ -58,12 +65,13 @@ impl Installation {
         authority: Option<&str>,
         values: &[&str],
     ) -> Result<Self> {
+        let room = ROOM.acquire().await?;
         Self::upgrade(&namespace, chart, values);
         let api = namespace.service(API, 80)?;
         let tls = authority.map(|authority| (API, api, authority));
         let base = if tls.is_some() { format!("https://{API}:80") } else { format!("http://{api}") };
         let udm = format!("http://{}", namespace.service("udm", 9979)?);
-        Ok(Self { client: crate::consumer::client(tls)?, namespace, base, udm })
+        Ok(Self { client: crate::consumer::client(tls)?, namespace, base, udm, _room: room })
     }
 
     /// Installs a chart, or upgrades what is there, and waits until all pods are ready.

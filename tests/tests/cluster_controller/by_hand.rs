@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use controller::Rules;
 use model::{
     PrefillState::{Done, Failed, Pending, Running},
     Reason,
@@ -33,7 +34,8 @@ async fn a_job_deleted_by_hand_is_made_again_while_it_waits_and_failed_while_it_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_suspended_by_hand_stays_suspended_until_it_is_resumed_by_hand() -> Result<()> {
-    let world = Controlled::start("ctl-paused", waiting_pod(), quick(), 2).await?;
+    let rules = Rules { start_deadline: Duration::from_secs(15), ..quick() };
+    let world = Controlled::start("ctl-paused", waiting_pod(), rules.clone(), 2).await?;
     let mail = world.subscribe_and_activate("mail").await?;
     mail.expect(Running, None).await?;
     mail.patch_job(1, &json!({"spec": {"suspend": true}}))?;
@@ -41,7 +43,7 @@ async fn a_job_suspended_by_hand_stays_suspended_until_it_is_resumed_by_hand() -
     // Something else happens meanwhile; and the start deadline passes.
     let chat = world.subscribe_and_activate("chat").await?;
     chat.expect(Running, None).await?;
-    tokio::time::sleep(quick().start_deadline + Duration::from_secs(2)).await;
+    tokio::time::sleep(rules.start_deadline + Duration::from_secs(2)).await;
     ensure!(suspended(&mail.job(1)?));
     mail.expect(Running, Some(Reason::Suspended)).await?;
     mail.patch_job(1, &json!({"spec": {"suspend": false}}))?;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use controller::WriteHook;
+use controller::{Rules, WriteHook};
 use e2e::eventually;
 use model::{
     PrefillState::{Done, Failed, Pending, Running},
@@ -133,7 +133,8 @@ async fn two_controllers_without_a_lease_do_nothing_twice() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_api_server_that_is_away_longer_than_every_deadline_is_no_reason_to_give_up() -> Result<()> {
-    let world = Controlled::new("ctl-away", waiting_pod(), quick(), 3).await?;
+    let rules = Rules { start_deadline: Duration::from_secs(15), ..quick() };
+    let world = Controlled::new("ctl-away", waiting_pod(), rules, 3).await?;
     let proxy = Proxy::start().await?;
     let metrics = world.run_controller_with(controller::client(proxy.config().await?)?, &world.stop())?;
     Controlled::await_ready(&metrics).await?;

@@ -17,7 +17,7 @@ use crate::controlled::{Controlled, container, pod, quick, suspended, waiting_po
 async fn an_image_that_cant_be_pulled_fails_and_its_job_really_ends() -> Result<()> {
     let mut template = waiting_pod();
     container(&mut template)["image"] = json!("localhost:1/none:1");
-    let world = Controlled::start("ctl-image", template, quick(), 2).await?;
+    let world = Controlled::start("ctl-image", template, hasty(), 2).await?;
     let mail = world.subscribe_and_activate("mail").await?;
     mail.expect_shown(1, Pending, Some(Reason::ImagePull)).await?;
     let failed = mail.expect_shown(1, Failed, Some(Reason::ImagePull)).await?;
@@ -29,6 +29,11 @@ async fn an_image_that_cant_be_pulled_fails_and_its_job_really_ends() -> Result<
     mail.expect(Pending, Some(Reason::ImagePull)).await?;
     ensure!(mail.entry().await?.prefill.round == 1);
     mail.job(2).map(drop)
+}
+
+/// A start deadline that a test can wait for.
+fn hasty() -> Rules {
+    Rules { start_deadline: Duration::from_secs(10), ..quick() }
 }
 
 /// It says why at once, and is given up for that very reason; its Job is gone, so nothing of it starts later.
@@ -46,7 +51,7 @@ async fn given_up(world: &Controlled, reason: Reason, words: &str) -> Result<()>
 }
 
 async fn template_is_given_up(test: &str, template: Value, reason: Reason, words: &str) -> Result<()> {
-    given_up(&Controlled::start(test, template, quick(), 2).await?, reason, words).await
+    given_up(&Controlled::start(test, template, hasty(), 2).await?, reason, words).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -75,7 +80,7 @@ async fn a_pod_that_no_node_takes_is_named() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_limit_range_that_refuses_the_pod_is_named() -> Result<()> {
-    let world = Controlled::start("ctl-limits", waiting_pod(), quick(), 2).await?;
+    let world = Controlled::start("ctl-limits", waiting_pod(), hasty(), 2).await?;
     world.namespace.apply(&json!({
         "apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "small"},
         "spec": {"limits": [{"type": "Container", "max": {"memory": "8Mi"}}]},
@@ -101,13 +106,14 @@ async fn a_service_account_that_is_missing_is_named() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_quota_is_waited_for_longer_than_any_deadline() -> Result<()> {
-    let world = Controlled::start("ctl-quota", waiting_pod(), quick(), 2).await?;
+    let rules = Rules { start_deadline: Duration::from_secs(15), ..quick() };
+    let world = Controlled::start("ctl-quota", waiting_pod(), rules.clone(), 2).await?;
     world.namespace.kubectl(&["create", "quota", "none", "--hard=pods=0"])?;
     let mail = world.subscribe_and_activate("mail").await?;
     let waits = mail.expect_shown(1, Pending, Some(Reason::QuotaExceeded)).await?;
     let message = waits.prefill.message.unwrap_or_default();
     ensure!(message.contains("exceeded quota: none"), "{message}");
-    tokio::time::sleep(quick().start_deadline + Duration::from_secs(2)).await;
+    tokio::time::sleep(rules.start_deadline + Duration::from_secs(2)).await;
     mail.expect(Pending, Some(Reason::QuotaExceeded)).await?;
     ensure!(!suspended(&mail.job(1)?));
     world.namespace.kubectl(&["delete", "quota", "none"])?;

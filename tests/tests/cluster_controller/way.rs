@@ -145,7 +145,7 @@ async fn a_nats_that_is_killed_and_comes_back_is_no_reason_to_give_up() -> Resul
     running.expect(Running, None).await?;
     let (name, incarnation) = (running.name.clone(), running.incarnation);
     world.kill_nats();
-    // Longer than every deadline.
+    // Longer than most deadlines.
     tokio::time::sleep(Duration::from_secs(10)).await;
     world.restart_nats().await;
     let running = world.subject(name, incarnation);
