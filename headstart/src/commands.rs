@@ -223,9 +223,7 @@ async fn validate(settings: settings::Validate, shutdown: CancellationToken) -> 
                     println!("{topic}: no module of the directory matches this");
                 }
                 SourceEvent::Retrying { error } => tracing::warn!(error, "trying again"),
-                SourceEvent::Listed { .. }
-                | SourceEvent::TopicStarted { .. }
-                | SourceEvent::TopicFinished { .. } => {}
+                SourceEvent::TopicStarted { .. } | SourceEvent::TopicFinished { .. } => {}
             }
         }
         counts
