@@ -56,15 +56,6 @@ pub struct FenceHolder {
     sequence: u64,
 }
 
-/// Where an earlier pod of an attempt was.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LeftOff {
-    /// Place of its last message in the attempt.
-    pub index: u64,
-    /// The mark that it left there.
-    pub mark: String,
-}
-
 /// Tries against others before giving up; each failure means that somebody else succeeded.
 const TRIES: u32 = 20;
 /// How long an unknown outcome is looked into before the attempt gives up.
@@ -140,24 +131,10 @@ impl FenceHolder {
     /// # Errors
     /// [`FillError`].
     pub async fn write(&mut self, first_index: u64, messages: &[Bytes]) -> Result<(), FillError> {
-        self.write_marked(first_index, messages, None).await
-    }
-
-    /// As [`write`](Self::write); the last message carries a mark, by which the next pod of the attempt knows how far
-    /// this one was.
-    ///
-    /// # Errors
-    /// As [`write`](Self::write).
-    pub async fn write_marked(
-        &mut self,
-        first_index: u64,
-        messages: &[Bytes],
-        mark: Option<&str>,
-    ) -> Result<(), FillError> {
         let Some(last_index) = (first_index - 1).checked_add(messages.len() as u64) else { return Ok(()) };
         let deadline = tokio::time::Instant::now() + RESOLVE_FOR;
         loop {
-            let batch = self.batch(first_index, messages, mark);
+            let batch = self.batch(first_index, messages);
             let error = match self.queue.wire().publish_batch(batch).await {
                 Ok(_) => return Ok(()),
                 Err(Refusal::WrongLast(_)) => return Err(self.lost().await?),
@@ -175,25 +152,6 @@ impl FenceHolder {
                 return Ok(());
             }
         }
-    }
-
-    /// How far an earlier pod of this attempt was: its last message, if that carries a mark. Nothing can be added to it
-    /// any more, since the fence is ours.
-    ///
-    /// # Errors
-    /// NATS away.
-    pub async fn left_off(&self) -> Result<Option<LeftOff>, Error> {
-        let subject = self.queue.subject(Part::Prefill);
-        let last = self.queue.wire().last(&self.queue.stream, &subject).await?.message();
-        Ok(last.and_then(|message| {
-            let number = |name| header::<u32>(&message.headers, name);
-            let ours = number(names::ATTEMPT) == Some(self.fence.attempt)
-                && number(names::ROUND) == Some(self.fence.round)
-                && header(&message.headers, names::INCARNATION) == Some(self.fence.incarnation.to_string());
-            let index = header(&message.headers, names::INDEX)?;
-            let mark = header(&message.headers, names::MARK)?;
-            ours.then_some(LeftOff { index, mark })
-        }))
     }
 
     /// Writes the seal: the attempt is complete, and nothing of it will change.
@@ -284,7 +242,7 @@ impl FenceHolder {
             .unwrap_or(0))
     }
 
-    fn batch(&self, first_index: u64, messages: &[Bytes], mark: Option<&str>) -> Vec<Outgoing> {
+    fn batch(&self, first_index: u64, messages: &[Bytes]) -> Vec<Outgoing> {
         let subject = self.queue.subject(Part::Prefill);
         let mut batch = Vec::with_capacity(messages.len());
         for (index, payload) in (first_index..).zip(messages) {
@@ -301,9 +259,6 @@ impl FenceHolder {
                 headers.insert(names::EXPECTED_LAST_SUBJECT_SUBJECT, fence.as_str());
             }
             batch.push(Outgoing { subject: subject.clone(), headers, payload: payload.clone() });
-        }
-        if let (Some(mark), Some(last)) = (mark, batch.last_mut()) {
-            last.headers.insert(names::MARK, mark);
         }
         batch
     }

@@ -49,7 +49,7 @@ pub use credentials::{Credentials, StoredCredential};
 pub use dead_letters::{DeadLetters, Stored as StoredDeadLetter};
 pub use error::{Error, WriteError};
 pub use events::{EventLog, EventPublisher, LogEntry, LogItem, Position, PublishError};
-pub use fence::{Claimed, FenceHolder, FillError, LeftOff};
+pub use fence::{Claimed, FenceHolder, FillError};
 pub use limits::StreamLimits;
 pub use progress::ProgressBoard;
 pub use queue::{Queue, QueueCounts};

@@ -30,7 +30,6 @@ pub(crate) const INCARNATION: &str = "Headstart-Incarnation";
 pub(crate) const ROUND: &str = "Headstart-Round";
 pub(crate) const ATTEMPT: &str = "Headstart-Attempt";
 pub(crate) const INDEX: &str = "Headstart-Index";
-pub(crate) const MARK: &str = "Headstart-Mark";
 pub(crate) const INCOMING_SEQ: &str = "Headstart-Incoming-Seq";
 
 /// Number of the messages that follow a dead letter and hold its parts.

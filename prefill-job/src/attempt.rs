@@ -1,20 +1,32 @@
-//! One attempt: fence, fill or go on, seal.
+//! One attempt: fence, fill, seal.
 
 use std::time::Duration;
 
 use broker::{Broker, Claimed, FenceHolder, Queue};
-use model::{Counts, ExitCode, Phase, PrefillTask, Reason};
-use tokio::sync::mpsc;
+use bytes::Bytes;
+use model::{Body, Counts, ExitCode, Message, Phase, PrefillTask, Publisher, Reason, Timestamp, UDM_REALM};
+use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    fill::{CHANNEL, Filler, Progress},
+    dead_letter,
     outcome::{Failure, Outcome, gone},
     progress::{Teller, Told},
     seam::SeamWatch,
     shape::{Shape, Shaper},
-    source::Source,
+    source::{SnapshotObject, Source, SourceEvent},
 };
+
+/// Most messages of a batch (ADR-50 allows 1000; measured: 500 of 3 KB are near the best, `docs/benchmarks.md`).
+const BATCH_MESSAGES: usize = 500;
+/// Bytes after which a batch is written although it has room: the server holds it in memory.
+const BATCH_BYTES: usize = 4 << 20;
+/// How long a batch may wait for more: a batch costs a sync of the disk, however small it is.
+const BATCH_WAITS: Duration = Duration::from_millis(100);
+/// Bytes of a message besides its object, roughly.
+const ENVELOPE: usize = 256;
+/// Objects that wait between source and queue: back-pressure both ways. The source bounds their bytes.
+const CHANNEL: usize = 2 * BATCH_MESSAGES;
 
 /// Runs one attempt to its end. `holder` names the pod or worker, for people. Cancelling `shutdown` ends it cleanly
 /// between two batches.
@@ -35,13 +47,6 @@ pub struct Options {
     pub shape: Shape,
     /// Who else hears of the progress.
     pub told: Option<Told>,
-}
-
-/// What happens to objects on their way, and who is told.
-pub(crate) struct How<'a> {
-    pub shaper: &'a Shaper,
-    pub teller: &'a Teller,
-    pub seam: &'a SeamWatch,
 }
 
 /// As [`run`], with options.
@@ -79,56 +84,15 @@ pub async fn run_with(
         subscription = %task.subscription, incarnation = %task.incarnation, attempt = task.attempt,
         holder = fence.holder(), "filling the queue"
     );
-    let from = match fence.left_off().await {
-        Ok(left_off) => left_off.and_then(|left_off| Progress::left_off(&left_off)),
-        Err(error) => return Outcome::Failed(error.into()),
-    };
+    if let Err(error) = fence.purge_below().await {
+        return error.into();
+    }
     teller.phase(Phase::Listing);
     let seam = if source.is_current() { SeamWatch::start(&queue, task).await } else { SeamWatch::blind() };
     let how = How { shaper: &shaper, teller: &teller, seam: &seam };
-    let outcome = fill(broker, source, task, &mut fence, from, &how, shutdown).await;
+    let outcome = fill(broker, source, task, &mut fence, &how, shutdown).await;
     teller.finish().await;
     outcome
-}
-
-/// Copies everything from the source into the queue and seals it.
-async fn fill(
-    broker: &Broker,
-    source: &Source,
-    task: &PrefillTask,
-    fence: &mut FenceHolder,
-    from: Option<Progress>,
-    how: &How<'_>,
-    shutdown: &CancellationToken,
-) -> Outcome {
-    let How { teller, seam, .. } = how;
-    let (objects, events) = mpsc::channel(CHANNEL);
-    let as_of = seam.as_of();
-    let place = from.as_ref().and_then(|from| from.place.clone());
-    let read = source.read_on(&task.realms_topics, objects, &as_of, place);
-    let filler = Filler::new(broker, task, fence, how, from);
-    let write = filler.run(events, shutdown);
-    // Both at once: the first failure drops the other. A source that has ended has dropped its sender, so the writer
-    // ends too.
-    let written = tokio::try_join!(async { read.await.map_err(|e| Outcome::Failed(e.into())) }, write);
-    let filled = match written {
-        Err(outcome) => return outcome,
-        Ok(((), filled)) => filled,
-    };
-    // What an earlier pod wrote, it wrote without telling when: then nothing is left out.
-    let contained = if filled.went_on { Vec::new() } else { seam.contained() };
-    if !contained.is_empty() {
-        let events = contained.len();
-        tracing::info!(subscription = %task.subscription, attempt = task.attempt, events, "the prefill holds these live events already");
-    }
-    teller.phase(Phase::Sealing);
-    match fence.seal_leaving_out(filled.counts.clone(), contained).await {
-        Ok(()) => {
-            teller.phase(Phase::Done);
-            Outcome::Done(Some(filled.counts))
-        }
-        Err(error) => error.into(),
-    }
 }
 
 /// Waits until the queue's checkpoint shows the round: from then on, what the list misses comes as a live event. It
@@ -151,6 +115,192 @@ async fn sealed_counts(queue: &Queue) -> Option<Counts> {
     queue.fence().await.ok().flatten().and_then(|fence| fence.value.counts)
 }
 
-pub(crate) fn stopped() -> Failure {
-    Failure::transient(Reason::Internal, "stopped by a signal; the next pod goes on, or begins anew")
+fn stopped() -> Failure {
+    Failure::transient(Reason::Internal, "stopped by a signal; the next pod begins anew")
+}
+
+/// What happens to objects on their way, and who is told.
+struct How<'a> {
+    shaper: &'a Shaper,
+    teller: &'a Teller,
+    seam: &'a SeamWatch,
+}
+
+/// Copies everything from the source into the queue and seals it.
+async fn fill(
+    broker: &Broker,
+    source: &Source,
+    task: &PrefillTask,
+    fence: &mut FenceHolder,
+    how: &How<'_>,
+    shutdown: &CancellationToken,
+) -> Outcome {
+    let How { teller, seam, .. } = how;
+    let (objects, mut events) = mpsc::channel(CHANNEL);
+    let as_of = seam.as_of();
+    let read = async { source.read_as_of(&task.realms_topics, objects, &as_of).await.map_err(Failure::from) };
+    let write = write_all(broker, task, &mut events, fence, how, shutdown);
+    // Both at once: the first failure drops the other. A source that has ended has dropped its sender, so the writer
+    // ends too.
+    let written = tokio::try_join!(async { read.await.map_err(Outcome::Failed) }, write);
+    match written {
+        Err(outcome) => outcome,
+        Ok(((), counts)) => {
+            let contained = seam.contained();
+            if !contained.is_empty() {
+                let (subscription, events) = (&task.subscription, contained.len());
+                tracing::info!(%subscription, attempt = task.attempt, events, "the prefill holds these live events already");
+            }
+            teller.phase(Phase::Sealing);
+            match fence.seal_leaving_out(counts.clone(), contained).await {
+                Ok(()) => {
+                    teller.phase(Phase::Done);
+                    Outcome::Done(Some(counts))
+                }
+                Err(error) => error.into(),
+            }
+        }
+    }
+}
+
+/// Writes what comes until the source closes the channel.
+async fn write_all(
+    broker: &Broker,
+    task: &PrefillTask,
+    events: &mut mpsc::Receiver<SourceEvent>,
+    fence: &mut FenceHolder,
+    how: &How<'_>,
+    shutdown: &CancellationToken,
+) -> Result<Counts, Outcome> {
+    let How { shaper, teller, seam } = how;
+    let mut counts = Counts::default();
+    let mut received = Vec::with_capacity(BATCH_MESSAGES);
+    let mut batch = Batch::new();
+    loop {
+        let arrived = tokio::select! {
+            () = shutdown.cancelled() => return Err(Outcome::Failed(stopped())),
+            arrived = events.recv_many(&mut received, BATCH_MESSAGES - batch.messages.len()) => Some(arrived),
+            () = tokio::time::sleep_until(batch.due), if !batch.is_empty() => None,
+        };
+        for event in received.drain(..) {
+            match event {
+                SourceEvent::Object(object) => {
+                    if batch.bytes >= BATCH_BYTES {
+                        batch.write(fence, &mut counts).await?;
+                    }
+                    let index = counts.messages + batch.messages.len() as u64 + 1;
+                    let as_of = object.as_of;
+                    let Some((topic, payload)) = message(object, index, shaper)? else {
+                        counts.not_selected += 1;
+                        continue;
+                    };
+                    if payload.len() > broker.largest_message() {
+                        dead_letter::too_large(broker, task, topic, &payload).await?;
+                        counts.set_aside += 1;
+                    } else {
+                        seam.wrote(as_of, &payload);
+                        batch.push(payload);
+                    }
+                }
+                SourceEvent::Skipped { .. } => counts.skipped += 1,
+                SourceEvent::Broken { topic, dn, problem } => {
+                    dead_letter::unreadable(broker, task, topic, dn, problem).await?;
+                    counts.set_aside += 1;
+                }
+                SourceEvent::NoModule { topic } => {
+                    tracing::warn!(
+                        subscription = %task.subscription, topic,
+                        "no module of the directory matches the topic, which is left out"
+                    );
+                    counts.missing.push(topic);
+                }
+                SourceEvent::TopicStarted { topic, total } => teller.update(|tally| {
+                    tally.topic = Some(topic.into());
+                    tally.total = total.map(|n| tally.total.unwrap_or(0) + n).or(tally.total);
+                }),
+                SourceEvent::TopicFinished { .. } => teller.update(|tally| tally.topic = None),
+                SourceEvent::Retrying { error } => teller.update(|tally| tally.error = Some(error.into())),
+            }
+        }
+        let ended = arrived == Some(0);
+        if ended || arrived.is_none() || batch.is_full() {
+            batch.write(fence, &mut counts).await?;
+        }
+        teller.update(|tally| {
+            if tally.done < counts.messages {
+                tally.error = None;
+            }
+            tally.done = counts.messages;
+            tally.skipped = counts.skipped;
+            tally.set_aside = counts.set_aside;
+            tally.not_selected = counts.not_selected;
+            tally.missing.clone_from(&counts.missing);
+        });
+        if ended {
+            return Ok(counts);
+        }
+    }
+}
+
+/// Messages that are written together, sooner or later.
+struct Batch {
+    messages: Vec<Bytes>,
+    bytes: usize,
+    /// When it is written although there is room.
+    due: Instant,
+}
+
+impl Batch {
+    fn new() -> Self {
+        Self { messages: Vec::new(), bytes: 0, due: Instant::now() }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    fn is_full(&self) -> bool {
+        self.messages.len() >= BATCH_MESSAGES || self.bytes >= BATCH_BYTES
+    }
+
+    fn push(&mut self, message: Bytes) {
+        if self.is_empty() {
+            self.due = Instant::now() + BATCH_WAITS;
+        }
+        self.bytes += message.len();
+        self.messages.push(message);
+    }
+
+    async fn write(&mut self, fence: &mut FenceHolder, counts: &mut Counts) -> Result<(), Outcome> {
+        if self.is_empty() {
+            return Ok(());
+        }
+        fence.write(counts.messages + 1, &self.messages).await?;
+        counts.messages += self.messages.len() as u64;
+        self.messages.clear();
+        self.bytes = 0;
+        Ok(())
+    }
+}
+
+/// The message of an object, as consumers know it; `None` if it is not selected.
+fn message(object: SnapshotObject, index: u64, shaper: &Shaper) -> Result<Option<(String, Bytes)>, Outcome> {
+    let topic = object.topic.clone();
+    let unwritable = |error: serde_json::Error| {
+        let text = format!("object {index} ({topic}) can't be written: {error}");
+        Outcome::Failed(Failure::permanent(ExitCode::BadData, Reason::BadData, text))
+    };
+    let Some(object) = shaper.apply(object).map_err(unwritable)? else { return Ok(None) };
+    let length = object.object.get().len();
+    let message = Message {
+        publisher_name: Publisher::UdmPreFill,
+        ts: Timestamp::naive_utc(jiff::Timestamp::now()),
+        realm: UDM_REALM.to_owned(),
+        topic: object.topic,
+        body: Body::snapshot(object.object),
+    };
+    // At once as long as it will be: a group of everybody must not be doubled while it grows.
+    let mut payload = Vec::with_capacity(length + ENVELOPE);
+    serde_json::to_writer(&mut payload, &message).map_err(unwritable)?;
+    Ok(Some((message.topic, Bytes::from(payload))))
 }

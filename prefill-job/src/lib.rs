@@ -5,8 +5,8 @@
 //!  worker: task queue ─► worker ──┴─► attempt::run: fence ─► source ────┘        (progress once a second)
 //! ```
 //!
-//! An [attempt](attempt) is the same in both: it waits until the queue shows its round, takes the fence, goes on from
-//! where an earlier pod of it was or removes what there is, writes atomic batches under the fence, and seals. `headstart prefill` runs one attempt and
+//! An [attempt](attempt) is the same in both: it waits until the queue shows its round, takes the fence, removes what
+//! earlier attempts left, writes atomic batches under the fence, and seals. `headstart prefill` runs one attempt and
 //! exits by the contract of [`model::ExitCode`]; `headstart worker` takes attempts from the task queue and records
 //! their outcome itself.
 //!
@@ -15,7 +15,6 @@
 
 pub mod attempt;
 mod dead_letter;
-mod fill;
 pub mod job;
 mod metrics;
 mod outcome;

@@ -32,7 +32,6 @@ struct Took {
 pub(super) async fn rows(bench: &Bench) -> Result<Vec<Row>> {
     let mut installation = Installation::start(&bench.programs).await?;
     let mut rows = from_udm(bench, &installation).await?;
-    rows.push(after_a_kill(bench, &installation).await?);
     rows.push(from_dump(bench, &installation, "each write synced", None).await?);
     // The disk is measured above; here it is what is in front of it.
     let more = installation
@@ -166,31 +165,6 @@ async fn from_dump(bench: &Bench, installation: &Installation, how: &str, least:
         Some(least) => row.aim(Aim::AtLeast(least)),
         None => row,
     })
-}
-
-/// A pod that is killed when nine objects in ten are in the queue, and the next pod, beside one that begins anew.
-async fn after_a_kill(bench: &Bench, installation: &Installation) -> Result<Row> {
-    let directory = Directory { users: bench.amount(100_000, 5_000) as u32, ..Directory::default() };
-    let udm = directory.serve(&bench.programs).await?;
-    let anew = f64::from(directory.users)
-        / prefill(installation, USERS, directory.users, &of_udm(&udm, None)).await?.rate;
-    let task = installation.ask_for_prefill("killed", USERS).await?;
-    let mut process = installation.start_prefill(&task, &of_udm(&udm, None))?;
-    let enough = u64::from(directory.users) / 10 * 9;
-    written(installation, &task, &mut process, enough).await?;
-    process.kill()?;
-    let began = Instant::now();
-    installation.start_prefill(&task, &of_udm(&udm, None))?.ends_well(ENDS_WITHIN).await?;
-    let went_on = began.elapsed().as_secs_f64();
-    remove(&mut installation.admin().await?, "killed").await?;
-    bench.say(&format!(
-        "killed at 90 % of {}: went on in {went_on:.1} s, anew takes {anew:.1} s",
-        directory.users
-    ));
-    let name = format!("after a kill at 90 % of {} users, until the next pod is done", directory.users);
-    let mut row = Row::new(name, "s", vec![Run::pair(went_on, anew)]);
-    row.note = Some("raw is a prefill from the beginning".to_owned());
-    Ok(row)
 }
 
 /// Waits until so many messages are in the queue.

@@ -88,7 +88,6 @@ fn write(
             SourceEvent::NoModule { topic } => {
                 bar.suspend(|| tracing::warn!(topic, "UDM knows no such type, which is left out"));
             }
-            SourceEvent::Listed { .. } => {}
             SourceEvent::TopicFinished { topic } => {
                 if bar.is_hidden() {
                     tracing::info!(topic, objects = counts.objects, "exported");

@@ -124,7 +124,7 @@ async fn udm_found(source: &Source, topics: &[String]) -> Found {
                     problems.push(format!("{topic} {dn}: {problem}"))
                 }
                 SourceEvent::NoModule { topic } => problems.push(format!("UDM knows no type {topic}")),
-                SourceEvent::Listed { .. } | SourceEvent::TopicFinished { .. } => {}
+                SourceEvent::TopicFinished { .. } => {}
             }
         }
         (counts, problems)

@@ -26,7 +26,6 @@ use std::sync::{
 };
 
 use model::RealmTopic;
-use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
@@ -43,17 +42,6 @@ pub struct SnapshotObject {
     /// The event that had been accepted, with all before it, when the object was asked for: their changes are in it.
     /// `None` where nobody can tell.
     pub as_of: Option<u64>,
-}
-
-/// A place in a snapshot.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
-    /// The type whose objects are read.
-    pub topic: String,
-    /// Digest of the type's list in its order, and of all types that are read: what has the same is the same.
-    pub list: String,
-    /// Entries of the list that are done: sent, skipped or broken.
-    pub done: u64,
 }
 
 /// Tells a source which events have been accepted by now. It only grows.
@@ -81,12 +69,6 @@ pub enum SourceEvent {
         topic: String,
         /// Objects that were listed; some may be gone by the time they are read.
         total: Option<u64>,
-    },
-    /// The list of the type that is started next was read; from here on it can be gone on with.
-    Listed {
-        /// Its beginning, or the place that was asked for: then this is the first event, and nothing before it is
-        /// sent.
-        place: Place,
     },
     /// One object of the type that was started last.
     Object(SnapshotObject),
@@ -168,27 +150,12 @@ impl Source {
         out: mpsc::Sender<SourceEvent>,
         as_of: &AsOf,
     ) -> Result<(), SourceError> {
-        self.read_on(topics, out, as_of, None).await
-    }
-
-    /// As [`read_as_of`](Self::read_as_of), from a place on if the source shows there what it showed before; else from
-    /// the beginning. A dump is always read from the beginning: it is fast.
-    ///
-    /// # Errors
-    /// As [`read`](Self::read).
-    pub async fn read_on(
-        &self,
-        topics: &[RealmTopic],
-        out: mpsc::Sender<SourceEvent>,
-        as_of: &AsOf,
-        place: Option<Place>,
-    ) -> Result<(), SourceError> {
         let plan = Plan::new(topics)?;
         if plan.is_empty() {
             return Ok(());
         }
         match self {
-            Self::Udm(udm) => udm.read(plan, out, as_of, place).await,
+            Self::Udm(udm) => udm.read(plan, out, as_of).await,
             Self::Dump(dump) => dump.read(plan, out).await,
         }
     }

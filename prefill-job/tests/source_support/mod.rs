@@ -74,7 +74,7 @@ impl Read {
                 SourceEvent::Skipped { topic } => story.push(format!("one of {topic} skipped")),
                 SourceEvent::Broken { topic, .. } => story.push(format!("one of {topic} broken")),
                 SourceEvent::NoModule { topic } => story.push(format!("{topic}: no module")),
-                SourceEvent::Listed { .. } | SourceEvent::Retrying { .. } | SourceEvent::Object(_) => {}
+                SourceEvent::Retrying { .. } | SourceEvent::Object(_) => {}
             }
         }
         story

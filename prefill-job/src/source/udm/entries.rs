@@ -116,14 +116,6 @@ impl Entries {
         Ok(Some(entry))
     }
 
-    /// Passes over the next entries.
-    pub fn skip(&mut self, count: u64) -> io::Result<()> {
-        for _ in 0..count {
-            self.next()?;
-        }
-        Ok(())
-    }
-
     fn take(&mut self) -> Option<Entry> {
         let mut rest = self.block.get(self.place..)?;
         let word = read_number(&mut rest)?;

@@ -7,7 +7,6 @@ use std::io::{self, BufReader, Read};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ring::digest::{Context, SHA256};
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use tokio::sync::mpsc;
@@ -38,18 +37,6 @@ impl Wanted {
     }
 }
 
-impl Wanted {
-    /// The digest of an empty list: which modules are read counts, too.
-    fn digest(&self) -> Context {
-        let mut digest = Context::new(&SHA256);
-        for module in self.modules.iter() {
-            digest.update(module.as_bytes());
-            digest.update(&[0]);
-        }
-        digest
-    }
-}
-
 /// A list that was read.
 #[derive(Debug)]
 pub(super) struct Listed {
@@ -57,8 +44,6 @@ pub(super) struct Listed {
     pub entries: Entries,
     /// Entries of all types.
     pub results: u64,
-    /// Digest of the wanted entries and their order, and of the modules that are read.
-    pub digest: String,
     /// What is wanted of the next list.
     pub wanted: Wanted,
 }
@@ -66,15 +51,9 @@ pub(super) struct Listed {
 /// Reads a list's JSON to its end.
 pub(super) fn read(json: impl Read, wanted: Wanted) -> serde_json::Result<Listed> {
     let mut reader = serde_json::Deserializer::from_reader(BufReader::with_capacity(64 * 1024, json));
-    let digest = wanted.digest();
-    let top = Top {
-        listed: Listed { entries: Entries::default(), results: 0, digest: String::new(), wanted },
-        digest,
-    };
-    let (announced, top) = reader.deserialize_map(top)?;
+    let top = Top(Listed { entries: Entries::default(), results: 0, wanted });
+    let (announced, mut listed) = reader.deserialize_map(top)?;
     reader.end()?;
-    let Top { mut listed, digest } = top;
-    listed.digest = digest.finish().as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
     listed.entries.finish().map_err(serde_json::Error::custom)?;
     match announced {
         Some(announced) if announced == listed.results => Ok(listed),
@@ -124,33 +103,30 @@ struct RawEntry<'a> {
 }
 
 /// The document: `results`, and the entries in `_embedded`.
-struct Top {
-    listed: Listed,
-    digest: Context,
-}
+struct Top(Listed);
 
 impl<'de> Visitor<'de> for Top {
-    type Value = (Option<u64>, Self);
+    type Value = (Option<u64>, Listed);
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("the JSON object of a list")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let (mut announced, mut top) = (None, self);
+        let (mut announced, mut listed) = (None, self.0);
         while let Some(key) = map.next_key::<Cow<'_, str>>()? {
             match &*key {
                 "results" => announced = Some(map.next_value()?),
-                "_embedded" => map.next_value_seed(Embedded(&mut top))?,
+                "_embedded" => map.next_value_seed(Embedded(&mut listed))?,
                 _ => _ = map.next_value::<IgnoredAny>()?,
             }
         }
-        Ok((announced, top))
+        Ok((announced, listed))
     }
 }
 
 /// `_embedded`, whose key `udm:object` is missing if there are no objects.
-struct Embedded<'a>(&'a mut Top);
+struct Embedded<'a>(&'a mut Listed);
 
 impl<'de> DeserializeSeed<'de> for Embedded<'_> {
     type Value = ();
@@ -179,7 +155,7 @@ impl<'de> Visitor<'de> for Embedded<'_> {
 }
 
 /// The entries.
-struct Objects<'a>(&'a mut Top);
+struct Objects<'a>(&'a mut Listed);
 
 impl<'de> DeserializeSeed<'de> for Objects<'_> {
     type Value = ();
@@ -198,13 +174,9 @@ impl<'de> Visitor<'de> for Objects<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
         while let Some(entry) = list.next_element::<RawEntry<'_>>()? {
-            let Top { listed: Listed { entries, results, wanted, .. }, digest } = &mut *self.0;
+            let Listed { entries, results, wanted } = &mut *self.0;
             *results += 1;
             if wanted.takes(&entry) {
-                for part in [&entry.object_type, &entry.dn] {
-                    digest.update(part.as_bytes());
-                    digest.update(&[0]);
-                }
                 let uuid = entry.uuid.as_deref().and_then(|uuid| uuid.parse().ok());
                 entries.push(&entry.dn, &entry.object_type, uuid).map_err(A::Error::custom)?;
             }
@@ -267,27 +239,6 @@ mod tests {
         let next = Wanted { module: "dns/other".to_owned(), ..first.wanted.clone() };
         assert_eq!(dns(first), ["s", "d"]);
         assert_eq!(dns(read(json.as_bytes(), next).unwrap()), [] as [&str; 0]);
-    }
-
-    #[test]
-    fn the_digest_tells_every_change_of_what_is_read_or_its_order() {
-        let digest = |dns: &[&str], modules: &[&str]| {
-            let entry = |dn: &&str| format!(r#"{{"dn": "{dn}", "objectType": "users/user"}}"#);
-            let text = dns.iter().map(entry).collect::<Vec<_>>().join(",");
-            let json = format!(r#"{{"results": {}, "_embedded": {{"udm:object": [{text}]}}}}"#, dns.len());
-            read(json.as_bytes(), wanted("users/user", modules, "users/user")).unwrap().digest
-        };
-        let usual = digest(&["a", "b"], &["users/user"]);
-        assert_eq!(usual, digest(&["a", "b"], &["users/user"]));
-        for (dns, modules) in [
-            (&["b", "a"][..], &["users/user"][..]),
-            (&["a"], &["users/user"]),
-            (&["a", "b", "c"], &["users/user"]),
-            (&["ab"], &["users/user"]),
-            (&["a", "b"], &["groups/group", "users/user"]),
-        ] {
-            assert_ne!(usual, digest(dns, modules), "{dns:?} {modules:?}");
-        }
     }
 
     #[test]

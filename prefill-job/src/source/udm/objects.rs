@@ -62,11 +62,10 @@ impl Broken {
 type Reading = AbortOnDropHandle<(Result<Got, SourceError>, Space)>;
 
 impl Objects {
-    /// Reads the objects of a module's list but the first `done`.
-    pub async fn read(&mut self, module: &str, mut entries: Entries, done: u64) -> Result<(), SourceError> {
+    /// Reads the objects of a module's list.
+    pub async fn read(&mut self, module: &str, mut entries: Entries) -> Result<(), SourceError> {
         let topic = module.to_owned();
         let total = Some(entries.len() as u64);
-        entries.skip(done).map_err(|e| kept_list(module, &e))?;
         self.out.send(SourceEvent::TopicStarted { topic: topic.clone(), total }).await?;
         self.gate.other_type();
         let room = Room::new();
