@@ -55,7 +55,12 @@ come the environment, the mounts and the volumes. Files, not variables, so that 
 {{- end -}}
 {{- if and $readsUdm (include "headstart.sourceIsUdm" $root) -}}
 {{- $udm := $values.prefill.udm -}}
+{{- $existing := $udm.auth.existingSecret -}}
+{{- if and $existing.name $existing.keyMapping.token -}}
+{{- $files = append $files (dict "name" "udm" "secret" (tpl $existing.name $root) "items" (dict $existing.keyMapping.token "token") "env" (dict "UDM_TOKEN_FILE" "token")) -}}
+{{- else -}}
 {{- $files = append $files (include "headstart.passwordFile" (dict "root" $root "name" "udm" "env" "UDM_PASSWORD_FILE" "auth" $udm.auth "secret" (printf "%s-prefill-udm" $fullname)) | fromJson) -}}
+{{- end -}}
 {{- with $udm.ca.existingSecret -}}
 {{- if .name -}}
 {{- $files = append $files (dict "name" "udm-ca" "secret" (tpl .name $root) "items" (dict (.keyMapping.certificate | default "ca.crt") "ca.crt") "env" (dict "UDM_CA_FILE" "ca.crt")) -}}
