@@ -222,6 +222,28 @@ async fn a_huge_line_is_read_within_the_bound_and_refused_beyond_it() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn photos_do_not_pile_up_before_an_engine_that_is_slow() {
+    let photo = "x".repeat(1 << 20);
+    let user = |n: u32| {
+        format!(r#"{{"dn":"uid=u{n}","objectType":"users/user","properties":{{"jpegPhoto":"{photo}"}}}}"#)
+    };
+    let dump = file((0..40).map(user).collect::<Vec<_>>().join("\n").as_bytes());
+    let source = source(dump.path());
+    let (sender, mut receiver) = mpsc::channel(1000);
+    let topics = topics(&["users/user"]);
+    let reading = tokio::spawn(async move { source.read(&topics, sender).await });
+    let mut objects = 0;
+    while let Some(event) = receiver.recv().await {
+        objects += u32::from(matches!(event, SourceEvent::Object(_)));
+        // 4 MiB, and what is not an object.
+        assert!(receiver.len() <= 6, "{} wait", receiver.len());
+        tokio::task::yield_now().await;
+    }
+    reading.await.unwrap().unwrap();
+    assert_eq!(objects, 40);
+}
+
 #[tokio::test]
 async fn a_dump_that_changes_while_it_is_read_is_noticed() {
     // Far more than what is read ahead.

@@ -21,11 +21,13 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use self::lines::Lines;
 use self::records::{Found, Record, Records};
+use super::outlet::Outlet;
 use super::plan::{Modules, Plan};
 use super::{SnapshotObject, SourceError, SourceEvent};
 
@@ -73,7 +75,9 @@ impl Dump {
 
     /// See [`super::Source::read`].
     pub(super) async fn read(&self, plan: Plan, out: mpsc::Sender<SourceEvent>) -> Result<(), SourceError> {
-        self.blocking(move |dump, stop| dump.send(&plan, &out, stop)).await
+        let (mut out, waits) = (Outlet::new(out), Handle::current());
+        self.blocking(move |dump, stop| dump.send(&plan, &mut |event| waits.block_on(out.send(event)), stop))
+            .await
     }
 
     /// Runs on a thread that may wait for the disk, and stops it when the future is dropped.
@@ -92,7 +96,7 @@ impl Dump {
     fn send(
         &self,
         plan: &Plan,
-        out: &mpsc::Sender<SourceEvent>,
+        send: &mut impl FnMut(SourceEvent) -> Result<(), SourceError>,
         stop: &CancellationToken,
     ) -> Result<(), SourceError> {
         let mut file = self.open()?;
@@ -118,7 +122,7 @@ impl Dump {
         }
         for topic in names {
             if let Some(of_type) = summary.types.get(&topic) {
-                self.send_type(&mut file, summary.format, topic, of_type, out, stop)?;
+                self.send_type(&mut file, summary.format, topic, of_type, send, stop)?;
             }
         }
         Ok(())
@@ -130,10 +134,9 @@ impl Dump {
         format: Format,
         topic: String,
         of_type: &TypeSummary,
-        out: &mpsc::Sender<SourceEvent>,
+        send: &mut impl FnMut(SourceEvent) -> Result<(), SourceError>,
         stop: &CancellationToken,
     ) -> Result<(), SourceError> {
-        let send = |event| out.blocking_send(event).map_err(|_| SourceError::ReceiverGone);
         send(SourceEvent::TopicStarted { topic: topic.clone(), total: Some(of_type.objects) })?;
         let mut sent = 0;
         let mut records = self.records(file, format, of_type.begin)?;
