@@ -19,6 +19,7 @@
 
 mod app;
 mod auth;
+mod body;
 mod budget;
 mod change;
 mod config;

@@ -13,9 +13,10 @@ use serde_json::json;
 use crate::{
     app::{App, Shared},
     auth::{Login, Role},
+    body::{JsonBody, LARGEST_BODY, LARGEST_OF_STRANGERS},
     error::{ApiError, json as json_answer, null, too_many},
     query::{Pairs, Parameters},
-    request::{self, JsonBody, LARGEST_BODY, LARGEST_OF_STRANGERS},
+    request,
 };
 
 /// Tells a consumer that it waits for nothing: `failed; reason="…"`.

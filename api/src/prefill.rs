@@ -13,10 +13,11 @@ use serde::Serialize;
 use crate::{
     app::{App, Details, Shared},
     auth::{Caller, Role},
+    body::{JsonBody, LARGEST_BODY},
     change,
     error::{ApiError, json, null},
     registration::{check_queue, now},
-    request::{self, JsonBody, LARGEST_BODY},
+    request,
     subscriptions::{existing, gone},
 };
 

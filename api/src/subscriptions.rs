@@ -16,11 +16,12 @@ use serde::Serialize;
 use crate::{
     app::{App, Shared},
     auth::{Caller, Role},
+    body::{JsonBody, LARGEST_BODY},
     change, dead_letters,
     error::{ApiError, WRONG_CREDENTIALS, json, null},
     prefill::PrefillView,
     registration,
-    request::{self, Change, JsonBody, LARGEST_BODY},
+    request::{self, Change},
 };
 
 /// A subscription as the API shows it: the four fields of the former service first.
