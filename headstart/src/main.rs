@@ -7,7 +7,6 @@ mod commands;
 mod health;
 mod logging;
 mod open_files;
-mod register;
 mod settings;
 mod shutdown;
 mod standalone;

@@ -3,16 +3,24 @@
 mod components;
 mod export;
 mod prefill;
+mod register;
 mod start;
 mod validate;
 mod watch;
 
 use std::process::ExitCode;
 
-use crate::{register, settings::Command, shutdown, standalone};
+use reqwest::StatusCode;
+
+use crate::{settings::Command, shutdown, standalone};
 
 pub use components::{api_config, dispatcher_config, sweep, worker_config};
 pub use start::{connect, listen, with_layout};
+
+/// An answer of the API that may be another one soon: it is on its way, or busy.
+fn may_pass(status: StatusCode) -> bool {
+    status.is_server_error() || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS)
+}
 
 /// Runs a subcommand. This is the one place where errors become exit codes.
 pub async fn run(command: Command) -> ExitCode {

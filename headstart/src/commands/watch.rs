@@ -8,6 +8,7 @@ use reqwest::{StatusCode, Url};
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
+use super::may_pass;
 use crate::settings;
 
 /// How often it is asked, and the longest pause after a failure.
@@ -81,12 +82,7 @@ fn trouble(status: StatusCode, name: &str) -> Option<Trouble> {
         StatusCode::NOT_FOUND => Some(Trouble::Final(anyhow::anyhow!(
             "there is no subscription {name}, or no API at this address (--api, API_URL)"
         ))),
-        status
-            if status.is_server_error()
-                || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS) =>
-        {
-            Some(Trouble::Passing(format!("the API answers {status}")))
-        }
+        status if may_pass(status) => Some(Trouble::Passing(format!("the API answers {status}"))),
         status => Some(Trouble::Final(anyhow::anyhow!("the API answers {status} (--api, API_URL)"))),
     }
 }
@@ -149,7 +145,8 @@ async fn look_until_over(
 
 async fn look(client: &reqwest::Client, url: &Url, settings: &settings::Watch) -> Result<View, Trouble> {
     let passing = |error: reqwest::Error| Trouble::Passing(model::chain(&error.without_url()));
-    let (user, password) = settings.credentials();
+    let (user, password) = settings.credentials().map_err(Trouble::Final)?;
+    let password = password.read().map_err(|error| Trouble::Final(error.into()))?;
     let answer = client.get(url.clone()).basic_auth(user, Some(password)).send().await;
     let answer = answer.map_err(|error| match error.is_builder() {
         true => Trouble::Final(anyhow::Error::from(error).context("the address (--api, API_URL)")),

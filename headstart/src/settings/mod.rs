@@ -25,7 +25,7 @@ pub use dump::{Export, Validate};
 pub use limits::{Log, Queues};
 pub use nats::{Nats, NatsAccess};
 pub use register::{IfDifferent, Register};
-pub use roles::Roles;
+pub use roles::{Admin, Roles};
 pub use serving::Serving;
 pub use shape::Shape;
 pub use source::{SourceAddress, Udm};

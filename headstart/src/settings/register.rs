@@ -4,9 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
 
-use broker::Secret;
-
-use super::{Udm, seconds, secret};
+use super::{Admin, Udm, seconds};
 
 #[derive(Debug, Args)]
 pub struct Register {
@@ -20,15 +18,8 @@ pub struct Register {
     /// Certificates (PEM) of the authorities that are trusted for the API; default: those of the system.
     #[arg(long, env, value_name = "FILE")]
     pub api_ca_file: Option<PathBuf>,
-    /// Who registers.
-    #[arg(long, env, value_name = "USER", default_value = "admin")]
-    pub admin_username: String,
-    /// Its password.
-    #[arg(long, env, value_name = "PASSWORD", hide_env_values = true)]
-    pub admin_password: Option<Secret>,
-    /// File with its password, instead.
-    #[arg(long, env, value_name = "FILE")]
-    pub admin_password_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub admin: Admin,
     /// With a consumer that is registered with other topics or another password: report it, or change it, which keeps
     /// its queue.
     #[arg(long, env, value_name = "WHAT", default_value = "fail")]
@@ -44,13 +35,6 @@ pub struct Register {
     pub source: Option<String>,
     #[command(flatten)]
     pub udm: Udm,
-}
-
-impl Register {
-    /// The password of who registers.
-    pub fn password(&self) -> anyhow::Result<Secret> {
-        secret::required("ADMIN_PASSWORD", self.admin_password.as_ref(), self.admin_password_file.as_deref())
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -8,9 +8,9 @@ use clap::Args;
 
 use super::secret;
 
-/// Each password is given as a value or as a file; `standalone` makes those that are not given.
+/// The administrator, to the API itself and to those who call it.
 #[derive(Debug, Args)]
-pub struct Roles {
+pub struct Admin {
     /// Who registers and removes subscriptions.
     #[arg(long, env, value_name = "USER", default_value = "admin")]
     pub admin_username: String,
@@ -20,6 +20,20 @@ pub struct Roles {
     /// File with its password, instead; when it changes, the new one counts within 5 seconds.
     #[arg(long, env, value_name = "FILE")]
     pub admin_password_file: Option<PathBuf>,
+}
+
+impl Admin {
+    /// The password, which must be given.
+    pub fn password(&self) -> anyhow::Result<Secret> {
+        secret::required("ADMIN_PASSWORD", self.admin_password.as_ref(), self.admin_password_file.as_deref())
+    }
+}
+
+/// Each password is given as a value or as a file; `standalone` makes those that are not given.
+#[derive(Debug, Args)]
+pub struct Roles {
+    #[command(flatten)]
+    pub admin: Admin,
     /// Who sends events.
     #[arg(long, env, value_name = "USER", default_value = "udm")]
     pub events_username_udm: String,
@@ -54,9 +68,7 @@ impl Roles {
             anyhow::Ok(RoleCredentials { username: user.clone(), password })
         };
         let Self {
-            admin_username,
-            admin_password,
-            admin_password_file,
+            admin: Admin { admin_username, admin_password, admin_password_file },
             events_username_udm,
             events_password_udm,
             events_password_udm_file,

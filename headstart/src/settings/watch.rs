@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use broker::Secret;
 use clap::Args;
+
+use super::Admin;
 
 #[derive(Debug, Args)]
 pub struct Watch {
@@ -14,13 +17,9 @@ pub struct Watch {
     pub api: String,
     /// The subscription's own password; without it the administrator looks.
     #[arg(long, env = "SUBSCRIPTION_PASSWORD", value_name = "PASSWORD", hide_env_values = true)]
-    pub password: Option<String>,
-    /// The administrator.
-    #[arg(long, env, value_name = "USER", default_value = "admin")]
-    pub admin_username: String,
-    /// The administrator's password.
-    #[arg(long, env, value_name = "PASSWORD", hide_env_values = true, required_unless_present = "password")]
-    pub admin_password: Option<String>,
+    pub password: Option<Secret>,
+    #[command(flatten)]
+    pub admin: Admin,
     /// Seconds after which it is no longer waited for. Default: never.
     #[arg(long, value_name = "SECONDS", value_parser = super::seconds)]
     pub timeout: Option<Duration>,
@@ -28,10 +27,10 @@ pub struct Watch {
 
 impl Watch {
     /// Who looks.
-    pub fn credentials(&self) -> (&str, &str) {
-        match (&self.password, &self.admin_password) {
-            (Some(password), _) => (&self.name, password),
-            (None, admin) => (&self.admin_username, admin.as_deref().unwrap_or_default()),
+    pub fn credentials(&self) -> anyhow::Result<(&str, Secret)> {
+        match &self.password {
+            Some(password) => Ok((&self.name, password.clone())),
+            None => Ok((&self.admin.admin_username, self.admin.password()?)),
         }
     }
 }

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use self::consumers::Consumer;
+use super::may_pass;
 use crate::settings::{IfDifferent, Register, SourceAddress};
 
 /// Between two looks at what is not there yet.
@@ -38,8 +39,7 @@ fn verdict(status: StatusCode) -> Verdict {
         StatusCode::CREATED => Verdict::Registered,
         StatusCode::OK => Verdict::AsBefore,
         StatusCode::CONFLICT => Verdict::Different,
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => Verdict::Later,
-        status if status.is_server_error() => Verdict::Later,
+        status if may_pass(status) => Verdict::Later,
         _ => Verdict::Refused,
     }
 }
@@ -141,8 +141,8 @@ impl Api {
         Ok(Self {
             http: builder.build().context("preparing HTTPS")?,
             url,
-            username: settings.admin_username.clone(),
-            password: settings.password()?,
+            username: settings.admin.admin_username.clone(),
+            password: settings.admin.password()?,
         })
     }
 
