@@ -8,9 +8,10 @@ use std::{
 };
 
 use async_nats::ConnectErrorKind;
+use model::{Incarnation, Lifecycle, RealmTopic, Registration, Subscription};
 use tokio::time::Instant;
 
-use crate::{Broker, NatsConfig};
+use crate::{Broker, NatsConfig, Queue};
 
 /// A nats-server with JetStream on a free port of loopback.
 #[derive(Debug)]
@@ -163,6 +164,28 @@ impl Drop for NatsServer {
 fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("its address").port()
+}
+
+/// The subscription `mail` with a prefill, ready, with its queue; the dispatcher has not reached its marker yet.
+///
+/// # Panics
+/// When NATS refuses.
+#[allow(clippy::expect_used)]
+pub async fn ready_subscription(broker: &Broker, topics: &[&str]) -> (Subscription, Queue) {
+    let topic = |topic: &&str| RealmTopic { realm: model::UDM_REALM.to_owned(), topic: (*topic).to_owned() };
+    let registration = Registration {
+        name: "mail".parse().expect("a name"),
+        realms_topics: topics.iter().map(topic).collect(),
+        request_prefill: true,
+        selection: None,
+    };
+    let now = "2026-01-01T00:00:00".parse().expect("a time");
+    let mut subscription = Subscription::reserve(registration, Incarnation(uuid::Uuid::new_v4()), 1, now);
+    subscription.lifecycle = Lifecycle::Ready;
+    broker.registry().create(&subscription).await.expect("an entry");
+    let queue = broker.queue(&subscription.name, subscription.incarnation);
+    queue.create(&subscription).await.expect("a queue");
+    (subscription, queue)
 }
 
 /// How many messages a connection has sent to NATS so far: each request is one.

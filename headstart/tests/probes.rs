@@ -6,21 +6,12 @@ mod support;
 use std::{
     io::Write,
     net::{TcpListener, TcpStream},
-    process::{Child, Stdio},
+    process::Stdio,
 };
 
 use broker::testing::{NatsServer, eventually};
 use reqwest::{Client, StatusCode};
-use support::{SOON, headstart};
-
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.kill().ok();
-        self.0.wait().ok();
-    }
-}
+use support::{Running, SOON, headstart};
 
 #[tokio::test]
 async fn whoever_holds_connections_does_not_make_a_component_look_dead() {

@@ -3,19 +3,14 @@
 
 mod support;
 
-use std::{
-    net::TcpListener,
-    path::PathBuf,
-    process::{Child, Stdio},
-    time::Duration,
-};
+use std::{net::TcpListener, path::PathBuf, process::Stdio, time::Duration};
 
 use broker::testing::{NatsServer, eventually};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 use stand_in_udm::{Directory, Faults, Population, StandIn};
-use support::{SOON, headstart};
+use support::{Running, SOON, headstart};
 use tempfile::TempDir;
 
 /// What is mounted into a pod.
@@ -43,15 +38,6 @@ impl Mounted {
         self.file(&format!("{name}.ca"), &issuer.pem());
         self.file(&format!("{name}.crt"), &certificate.pem());
         self.file(&format!("{name}.key"), &key.serialize_pem());
-    }
-}
-
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.kill().ok();
-        self.0.wait().ok();
     }
 }
 

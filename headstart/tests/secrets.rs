@@ -13,15 +13,14 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use broker::{
     Broker, Copier, NatsConfig, Secret,
-    testing::{NatsServer, eventually, nats_server_binary},
+    testing::{NatsServer, eventually, nats_server_binary, ready_subscription},
 };
-use model::{Incarnation, Lifecycle, PrefillTask, RealmTopic, Registration, Subscription};
+use model::PrefillTask;
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use stand_in_udm::{Directory, Faults, Population, StandIn};
 use support::{SOON, headstart};
 use tempfile::TempDir;
-use uuid::Uuid;
 
 /// Everything on, also what libraries are silenced about by default.
 const LEVELS: [&str; 2] = ["trace", "trace,headstart=trace"];
@@ -284,18 +283,7 @@ async fn registered(nats: &NatsServer) -> PrefillTask {
     let (user, password) = (Some(NATS.0.to_owned()), Some(Secret::new(NATS.1)));
     let broker = Broker::connect(&NatsConfig { user, password, ..nats.config("test") }).await.unwrap();
     broker.create_layout().await.unwrap();
-    let registration = Registration {
-        name: "mail".parse().unwrap(),
-        realms_topics: vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
-        request_prefill: true,
-        selection: None,
-    };
-    let now = "2026-01-01T00:00:00".parse().unwrap();
-    let mut s = Subscription::reserve(registration, Incarnation(Uuid::new_v4()), 1, now);
-    s.lifecycle = Lifecycle::Ready;
-    broker.registry().create(&s).await.unwrap();
-    let queue = broker.queue(&s.name, s.incarnation);
-    queue.create(&s).await.unwrap();
+    let (s, queue) = ready_subscription(&broker, &["users/user"]).await;
     Copier::open(queue).await.unwrap().unwrap().mark(1, &s.marker()).await.unwrap();
     PrefillTask::of(&s)
 }

@@ -5,12 +5,9 @@ use std::time::Duration;
 
 use broker::{
     Broker, Copier, Delivered, Queue, ReaderConfig, Readers,
-    testing::{NatsServer, eventually},
+    testing::{NatsServer, eventually, ready_subscription},
 };
-use model::{
-    Counts, DeadLetterReason, ExitCode, Incarnation, Lifecycle, PrefillState, PrefillTask, RealmTopic,
-    Registration, Subscription,
-};
+use model::{Counts, DeadLetterReason, ExitCode, PrefillState, PrefillTask, Subscription};
 use prefill_job::{
     Failure, Outcome, attempt,
     source::{
@@ -20,7 +17,6 @@ use prefill_job::{
 };
 use stand_in_udm::{Directory, Effect, Faults, Population, Rule, Settings, StandIn};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 const SOON: Duration = Duration::from_secs(60);
 const USERS: u32 = 400;
@@ -41,21 +37,7 @@ fn source(udm: &StandIn, change: impl FnOnce(&mut Config)) -> Source {
 }
 
 async fn registered(broker: &Broker, topics: &[&str]) -> (Subscription, Queue) {
-    let registration = Registration {
-        name: "mail".parse().unwrap(),
-        realms_topics: topics
-            .iter()
-            .map(|t| RealmTopic { realm: "udm".into(), topic: (*t).into() })
-            .collect(),
-        request_prefill: true,
-        selection: None,
-    };
-    let now = "2026-01-01T00:00:00".parse().unwrap();
-    let mut s = Subscription::reserve(registration, Incarnation(Uuid::new_v4()), 1, now);
-    s.lifecycle = Lifecycle::Ready;
-    broker.registry().create(&s).await.unwrap();
-    let queue = broker.queue(&s.name, s.incarnation);
-    queue.create(&s).await.unwrap();
+    let (s, queue) = ready_subscription(broker, topics).await;
     Copier::open(queue.clone()).await.unwrap().unwrap().mark(1, &s.marker()).await.unwrap();
     (s, queue)
 }

@@ -5,11 +5,11 @@ use std::{io::Write, sync::Arc, time::Duration};
 
 use broker::{
     Broker, Copier, Delivered, Queue, ReaderConfig, Readers, TasksConfig,
-    testing::{NatsServer, eventually},
+    testing::{NatsServer, eventually, ready_subscription},
 };
 use model::{
-    Counts, ExitCode, Incarnation, Lifecycle, Phase, PrefillState, PrefillTask, Properties, RealmTopic,
-    Reason, Registration, Selection, Subscription,
+    Counts, ExitCode, Incarnation, Phase, PrefillState, PrefillTask, Properties, Reason, Selection,
+    Subscription,
 };
 use prefill_job::{
     Failure, Metrics, Outcome, Shape, attempt,
@@ -42,20 +42,7 @@ fn source(file: &NamedTempFile) -> Source {
 }
 
 async fn registered(broker: &Broker) -> (Subscription, Queue) {
-    let topics = ["groups/group", "users/.*"];
-    let registration = Registration {
-        name: "mail".parse().unwrap(),
-        realms_topics: topics.map(|t| RealmTopic { realm: "udm".into(), topic: t.into() }).to_vec(),
-        request_prefill: true,
-        selection: None,
-    };
-    let now = "2026-01-01T00:00:00".parse().unwrap();
-    let mut s = Subscription::reserve(registration, Incarnation(Uuid::new_v4()), 1, now);
-    s.lifecycle = Lifecycle::Ready;
-    broker.registry().create(&s).await.unwrap();
-    let queue = broker.queue(&s.name, s.incarnation);
-    queue.create(&s).await.unwrap();
-    (s, queue)
+    ready_subscription(broker, &["groups/group", "users/.*"]).await
 }
 
 async fn activate(s: &Subscription, queue: &Queue) {

@@ -5,11 +5,9 @@ use std::{sync::Arc, time::Duration};
 
 use broker::{
     Broker, Claimed, Copier, Copy, FillError, Queue, ReaderConfig, Readers, TasksConfig,
-    testing::{NatsServer, eventually},
+    testing::{NatsServer, eventually, ready_subscription},
 };
-use model::{
-    Counts, Incarnation, Lifecycle, PrefillState, PrefillTask, RealmTopic, Registration, Subscription,
-};
+use model::{Counts, PrefillState, PrefillTask, Subscription};
 use prefill_job::{
     source::{
         Source,
@@ -20,7 +18,6 @@ use prefill_job::{
 use serde_json::{Value, json};
 use stand_in_udm::{Directory, Effect, Faults, Rule, StandIn};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -41,18 +38,7 @@ struct World {
 
 impl World {
     async fn new(broker: Broker) -> Self {
-        let registration = Registration {
-            name: "mail".parse().unwrap(),
-            realms_topics: vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
-            request_prefill: true,
-            selection: None,
-        };
-        let now = "2026-01-01T00:00:00".parse().unwrap();
-        let mut subscription = Subscription::reserve(registration, Incarnation(Uuid::new_v4()), 1, now);
-        subscription.lifecycle = Lifecycle::Ready;
-        broker.registry().create(&subscription).await.unwrap();
-        let queue = broker.queue(&subscription.name, subscription.incarnation);
-        queue.create(&subscription).await.unwrap();
+        let (subscription, queue) = ready_subscription(&broker, &["users/user"]).await;
         let mut copier = Copier::open(queue.clone()).await.unwrap().unwrap();
         copier.mark(1, &subscription.marker()).await.unwrap();
         let udm = StandIn::start(Directory::empty(), Faults::default()).await.unwrap();

@@ -33,6 +33,16 @@ pub fn headstart(arguments: &[&str]) -> Command {
     command
 }
 
+/// A process that ends with the test.
+pub struct Running(pub Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
 pub struct Standalone {
     child: Option<Child>,
     pub folder: TempDir,

@@ -5,11 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 use async_nats::{Client, ConnectOptions, Event};
 use broker::{
     Broker, NatsConfig, Secret,
-    testing::{NatsServer, eventually},
+    testing::{NatsServer, eventually, ready_subscription},
 };
-use model::{Incarnation, Lifecycle, RealmTopic, Registration, Subscription};
+use model::Subscription;
 use tokio::sync::mpsc;
-use uuid::Uuid;
 
 use crate::rights::server;
 
@@ -226,17 +225,7 @@ async fn connect(server: &NatsServer, component: &'static str) -> Broker {
 
 async fn registered(api: &Broker) -> Subscription {
     api.create_layout().await.unwrap();
-    let registration = Registration {
-        name: "mail".parse().unwrap(),
-        realms_topics: vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
-        request_prefill: true,
-        selection: None,
-    };
-    let now = "2026-01-01T00:00:00".parse().unwrap();
-    let mut mail = Subscription::reserve(registration, Incarnation(Uuid::new_v4()), 1, now);
-    mail.lifecycle = Lifecycle::Ready;
-    api.registry().create(&mail).await.unwrap();
-    api.queue(&mail.name, mail.incarnation).create(&mail).await.unwrap();
+    let (mail, _queue) = ready_subscription(api, &["users/user"]).await;
     api.credentials().put(&mail.name, mail.incarnation, "$argon2id$x").await.unwrap();
     api.events().marker(&mail).await.unwrap();
     mail
