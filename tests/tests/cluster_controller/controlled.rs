@@ -147,26 +147,29 @@ impl Controlled {
 
     /// Starts a (further) controller.
     pub async fn run_controller(&self, stop: &CancellationToken) -> Result<Metrics> {
+        self.run_controller_by(self.rules.clone(), stop).await
+    }
+
+    /// Starts one that goes by rules of its own.
+    pub async fn run_controller_by(&self, rules: Rules, stop: &CancellationToken) -> Result<Metrics> {
         let client = controller::client(kube::Config::infer().await?)?;
-        let metrics = self.run_controller_with(client, stop)?;
+        let metrics = self.spawn(Config { rules, ..self.config()? }, client, stop);
         Self::await_ready(&metrics).await?;
         Ok(metrics)
     }
 
     /// Starts one that talks to the API server in a way of its own, and does not wait until it is ready.
     pub fn run_controller_with(&self, client: kube::Client, stop: &CancellationToken) -> Result<Metrics> {
+        Ok(self.spawn(self.config()?, client, stop))
+    }
+
+    fn spawn(&self, config: Config, client: kube::Client, stop: &CancellationToken) -> Metrics {
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
         self.figures.lock().unwrap().push(registry);
-        let config = self.config()?;
-        tokio::spawn(controller::run(
-            config,
-            self.broker.clone(),
-            client,
-            metrics.clone(),
-            stop.child_token(),
-        ));
-        Ok(metrics)
+        let (broker, told, stop) = (self.broker.clone(), metrics.clone(), stop.child_token());
+        tokio::spawn(controller::run(config, broker, client, told, stop));
+        metrics
     }
 
     /// Starts one that works only while it holds the Lease.

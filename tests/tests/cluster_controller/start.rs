@@ -11,20 +11,19 @@ use model::{
 };
 use serde_json::{Value, json};
 
-use crate::controlled::{Controlled, container, pod, quick, suspended, waiting_pod};
+use crate::{
+    controlled::{Controlled, container, pod, quick, suspended, waiting_pod},
+    subject::Subject,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_that_cant_be_pulled_fails_and_its_job_really_ends() -> Result<()> {
     let mut template = waiting_pod();
     container(&mut template)["image"] = json!("localhost:1/none:1");
-    let world = Controlled::start("ctl-image", template, hasty(), 2).await?;
-    let mail = world.subscribe_and_activate("mail").await?;
-    mail.expect_shown(1, Pending, Some(Reason::ImagePull)).await?;
-    let failed = mail.expect_shown(1, Failed, Some(Reason::ImagePull)).await?;
-    let message = failed.prefill.message.unwrap_or_default();
-    ensure!(message.contains("localhost:1/none:1"), "{message}");
-    mail.await_job_gone(1).await?;
+    let world = Controlled::new("ctl-image", template, hasty(), 2).await?;
+    let mail = given_up(&world, Reason::ImagePull, "localhost:1/none:1").await?;
     // Asked again: another Job, in the same round.
+    world.run_controller_by(patient(), &world.stop()).await?;
     mail.retry().await?;
     mail.expect(Pending, Some(Reason::ImagePull)).await?;
     ensure!(mail.entry().await?.prefill.round == 1);
@@ -36,10 +35,21 @@ fn hasty() -> Rules {
     Rules { start_deadline: Duration::from_secs(10), ..quick() }
 }
 
-/// It says why at once, and is given up for that very reason; its Job is gone, so nothing of it starts later.
-async fn given_up(world: &Controlled, reason: Reason, words: &str) -> Result<()> {
+/// One that never passes, so that what is shown before it can be seen however slow the machine is.
+fn patient() -> Rules {
+    Rules { start_deadline: Duration::from_secs(3600), ..quick() }
+}
+
+/// It says why at once, and is given up for that very reason; its Job is gone, so nothing of it starts later. The
+/// deadline is held by another controller than the one that saw it begin.
+async fn given_up<'a>(world: &'a Controlled, reason: Reason, words: &str) -> Result<Subject<'a>> {
+    let first = world.stop();
+    world.run_controller_by(patient(), &first).await?;
     let mail = world.subscribe_and_activate("mail").await?;
     mail.expect_shown(1, Pending, Some(reason)).await?;
+    first.cancel();
+    let second = world.stop();
+    world.run_controller_by(hasty(), &second).await?;
     let failed = mail.expect_shown(1, Failed, Some(reason)).await?;
     let message = failed.prefill.message.clone().unwrap_or_default();
     ensure!(message.contains(words), "{message}");
@@ -47,11 +57,12 @@ async fn given_up(world: &Controlled, reason: Reason, words: &str) -> Result<()>
     // The attempt is remembered without its Job.
     let [only] = failed.prefill.attempts.as_slice() else { panic!("{failed:?}") };
     ensure!((only.state, only.reason, &only.started) == (Failed, Some(reason), &None), "{only:?}");
-    Ok(())
+    second.cancel();
+    Ok(mail)
 }
 
 async fn template_is_given_up(test: &str, template: Value, reason: Reason, words: &str) -> Result<()> {
-    given_up(&Controlled::start(test, template, hasty(), 2).await?, reason, words).await
+    given_up(&Controlled::new(test, template, hasty(), 2).await?, reason, words).await.map(drop)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -80,12 +91,12 @@ async fn a_pod_that_no_node_takes_is_named() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_limit_range_that_refuses_the_pod_is_named() -> Result<()> {
-    let world = Controlled::start("ctl-limits", waiting_pod(), hasty(), 2).await?;
+    let world = Controlled::new("ctl-limits", waiting_pod(), hasty(), 2).await?;
     world.namespace.apply(&json!({
         "apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "small"},
         "spec": {"limits": [{"type": "Container", "max": {"memory": "8Mi"}}]},
     }))?;
-    given_up(&world, Reason::PodRefused, "maximum memory usage per Container is 8Mi").await
+    given_up(&world, Reason::PodRefused, "maximum memory usage per Container is 8Mi").await.map(drop)
 }
 
 #[tokio::test(flavor = "multi_thread")]
