@@ -66,12 +66,18 @@ pub fn document(root_path: &str) -> Value {
                 "post": operation("Ask for a prefill, anew or again",
                     "Role: admin, or the subscription itself. A failed one is tried again. After one that is done a \
                      new round begins: live events that were accepted before come first, what is unread of the former \
-                     prefill is dropped, then the queue appears empty until the new prefill is done.",
-                    &[NAME], None, &[
+                     prefill is dropped, then the queue appears empty until the new prefill is done. With the \
+                     mode resync it also tells the removal of what the consumer was told of and what does not exist any \
+                     more: messages with an empty new, behind all objects. Their old has dn and objectType, and id and \
+                     properties.univentionObjectIdentifier where they are known and the object has not only moved.",
+                    &[NAME], Some(json!({"type": "object", "additionalProperties": false, "properties": {
+                        "mode": {"enum": ["prefill", "resync"], "description": "Without it a failed one is tried again as \
+                            it was, and a new round is a prefill. resync needs track at the registration"}}})), &[
                     (200, "One is pending or running already", Some(schema("Prefill"))),
                     (202, "Asked for", Some(schema("Prefill"))),
                     UNAUTHORIZED, NOT_FOUND,
-                    (409, "The subscription is not ready, or its queue is lost", DETAIL),
+                    (409, "The subscription is not ready, its queue is lost, it is not tracked (mode resync), or one with \
+                     another mode is under way", DETAIL),
                     TOO_SLOW, TOO_LARGE, INVALID, INTERNAL, UNAVAILABLE,
                 ]),
                 "delete": operation("Cancel the prefill",
@@ -371,11 +377,14 @@ fn schemas() -> Value {
             "realms_topics": topics, "request_prefill": {"type": "boolean"},
             "password": {"type": "string", "description": "At most 1024 bytes, no NUL"},
             "selection": {"anyOf": [{"type": "null"}, schema("Selection")]},
+            "track": {"type": "boolean", "default": false, "description": "Record what the consumer is told of, so that \
+                a resync can tell what it must remove. It can't be changed later"},
         })),
         "Selection": selection::description(),
         "Subscription": object(&["name", "realms_topics", "request_prefill", "prefill_queue_status"], json!({
             "name": text, "realms_topics": topics, "request_prefill": {"type": "boolean"},
             "prefill_queue_status": states(), "selection": schema("Selection"), "prefill": schema("Prefill"),
+            "track": {"type": "boolean", "description": "Can it be resynced? Absent: no"},
             "queue": object(&["prefill", "live", "dead_letters", "limit", "full", "bytes", "when_full", "swept"], json!({
                 "prefill": count, "live": count, "dead_letters": count,
                 "limit": {"type": "integer", "description": "Most messages of each kind. A prefill that reaches it \
@@ -397,7 +406,7 @@ fn schemas() -> Value {
             })),
         })),
         "Prefill": object(&["state", "round", "attempt", "since", "boundary_known"], json!({
-            "state": states(), "round": count, "attempt": count, "since": {"type": "string", "format": "date-time"},
+            "state": states(), "mode": {"enum": ["prefill", "resync"]}, "round": count, "attempt": count, "since": {"type": "string", "format": "date-time"},
             "reason": {"type": ["string", "null"]}, "message": {"type": ["string", "null"]},
             "boundary_known": {"type": "boolean"},
             "job": {"type": ["string", "null"], "description": "Name of its Job in Kubernetes"},
@@ -407,6 +416,7 @@ fn schemas() -> Value {
                 "topic": {"type": ["string", "null"]}, "done": count, "total": {"type": ["integer", "null"]},
                 "skipped": {"type": "integer", "description": "Objects that vanished while they were read"},
                 "not_selected": {"type": "integer", "description": "Objects that the selection leaves out"},
+                "removed": {"type": "integer", "description": "Messages of a resync that tell a removal"},
                 "set_aside": {"type": "integer", "description": "Objects that are dead letters now"},
                 "missing": {"type": "array", "items": text, "description": "Topics that are left out: the directory \
                     knows no such object type"},

@@ -7,7 +7,7 @@ use axum::{
     response::Response,
 };
 use broker::{Modified, Revised};
-use model::{PastAttempt, PrefillState, Reason, Subscription, Timestamp};
+use model::{PastAttempt, PrefillMode, PrefillState, Reason, Subscription, Timestamp};
 use serde::Serialize;
 
 use crate::{
@@ -30,6 +30,7 @@ const GIVEN_UP: &str = "the queue was full and was given up, and its events with
 #[derive(Serialize)]
 pub(crate) struct PrefillView<'a> {
     pub(crate) state: &'static str,
+    mode: PrefillMode,
     round: u32,
     attempt: u32,
     since: &'a Timestamp,
@@ -55,6 +56,7 @@ struct ProgressView<'a> {
     set_aside: u64,
     missing: &'a [String],
     not_selected: u64,
+    removed: u64,
     rate: f64,
     /// Seconds until it is done, at that rate.
     eta: Option<f64>,
@@ -79,6 +81,7 @@ impl<'a> PrefillView<'a> {
         };
         Self {
             state: state.as_str(),
+            mode: prefill.mode,
             round: prefill.round,
             attempt: prefill.attempt,
             since: &prefill.since,
@@ -95,6 +98,7 @@ impl<'a> PrefillView<'a> {
                 set_aside: p.set_aside,
                 missing: &p.missing,
                 not_selected: p.not_selected,
+                removed: p.removed,
                 rate: p.rate,
                 eta: p.eta(),
                 error: p.error.as_deref(),
@@ -125,10 +129,24 @@ pub(crate) async fn ask(
 ) -> Result<Response, ApiError> {
     let body = JsonBody::read(&headers, body, LARGEST_BODY).await?;
     let caller = app.auth.admin_or_subscriber(&headers, &name).await?;
-    request::no_options(&body)?;
+    let mode = request::prefill_mode(&body)?;
     let entry = existing(&app, &name, caller).await?.value;
-    let change = |s: &Subscription| s.with_prefill_again(now());
+    if mode == Some(PrefillMode::Resync) && !entry.track {
+        return Err(ApiError::Conflict(format!(
+            "What {name} was told of is not recorded, so a resync (mode) can't tell what to remove: only a subscription \
+             that was registered with track: true can be resynced"
+        )));
+    }
+    let change = |s: &Subscription| s.with_prefill_of(mode, now());
     let (status, entry) = change::apply(&app, entry, caller, change).await?;
+    let pending = entry.value.prefill.mode;
+    if mode.is_some_and(|mode| mode != pending) {
+        return Err(ApiError::Conflict(format!(
+            "A prefill of {name} with the mode {} is under way: wait until it has ended, or cancel it (DELETE \
+             /v1/subscriptions/{name}/prefill)",
+            pending.as_str()
+        )));
+    }
     shown(&app, status, &entry, caller).await
 }
 

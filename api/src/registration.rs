@@ -91,6 +91,7 @@ async fn compare(
         }
         RegistrationOutcome::PrefillDiffers => return Err(differs(existing, "request_prefill")),
         RegistrationOutcome::SelectionDiffers => return Err(differs(existing, "selection")),
+        RegistrationOutcome::TrackDiffers => return Err(differs(existing, "track")),
         RegistrationOutcome::Same => {}
     }
     // Missing: a former request died before it was written; it will be.

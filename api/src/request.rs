@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, num::NonZeroU64};
 
 use bytes::Bytes;
 use model::{
-    Body as MessageBody, BodyError, Message, NameError, PrefillState, Publisher, RealmTopic, Registration,
-    SubscriptionName, Timestamp, TopicPattern,
+    Body as MessageBody, BodyError, Message, NameError, PrefillMode, PrefillState, Publisher, RealmTopic,
+    Registration, SubscriptionName, Timestamp, TopicPattern,
 };
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
@@ -109,10 +109,11 @@ pub(crate) fn registration(body: &JsonBody) -> Result<(Registration, String), Ap
         problems.0.extend(found);
         None
     });
+    let track = flag(&fields, "track", &mut problems);
     problems.finish()?;
     match (name, realms_topics, request_prefill, password) {
         (Some(name), Some(realms_topics), Some(Lax(request_prefill)), Some(Text(password))) => {
-            Ok((Registration { name, realms_topics, request_prefill, selection }, password))
+            Ok((Registration { name, realms_topics, request_prefill, selection, track }, password))
         }
         // Each missing one is a problem, and was returned above.
         _ => Err(ApiError::Invalid(Vec::new())),
@@ -148,6 +149,7 @@ pub(crate) fn change(body: &JsonBody) -> Result<Change, ApiError> {
         let msg = match field.as_str() {
             // What the consumer has of before would have to be taken from it.
             "selection" => "the selection can't be changed: remove the subscription and register it again",
+            "track" => "track can't be changed: remove the subscription and register it again",
             _ => "this field can't be changed; realms_topics, password and prefill can",
         };
         problems.0.push(Problem::new(&[&"body", &field.as_str()], "extra_forbidden", msg));
@@ -163,12 +165,15 @@ pub(crate) fn change(body: &JsonBody) -> Result<Change, ApiError> {
         .flatten()
         .map(|Text(password)| password)
         .inspect(|password| check_password(password, &mut problems));
-    let prefill = given("prefill")
-        .then(|| problems.field(&fields, "prefill", "bool_type", "true or false is expected"))
-        .flatten()
-        .is_some_and(|Lax(prefill)| prefill);
+    let prefill = flag(&fields, "prefill", &mut problems);
     problems.finish()?;
     Ok(Change { realms_topics, password, prefill })
+}
+
+/// A boolean that may be left out, which means false.
+fn flag(fields: &BTreeMap<String, &RawValue>, name: &'static str, problems: &mut Problems) -> bool {
+    let mut given = || problems.field(fields, name, "bool_type", "true or false is expected");
+    fields.contains_key(name) && given().is_some_and(|Lax(value)| value)
 }
 
 fn topics_field(fields: &BTreeMap<String, &RawValue>, problems: &mut Problems) -> Option<Vec<RealmTopic>> {
@@ -260,16 +265,20 @@ pub(crate) fn prefill_state(body: &JsonBody) -> Result<PrefillState, ApiError> {
 }
 
 /// The body of `POST …/prefill`: nothing, or an object. Options that are not known are refused.
-pub(crate) fn no_options(body: &JsonBody) -> Result<(), ApiError> {
+pub(crate) fn prefill_mode(body: &JsonBody) -> Result<Option<PrefillMode>, ApiError> {
     if body.text.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
+    let fields = body.fields()?;
     let mut problems = Problems::default();
-    for field in body.fields()?.keys() {
-        let msg = "there is no such option";
+    for field in fields.keys().filter(|field| *field != "mode") {
+        let msg = "there is no such option; mode is one";
         problems.0.push(Problem::new(&[&"body", &field.as_str()], "extra_forbidden", msg));
     }
-    problems.finish()
+    let mut given = || problems.field(&fields, "mode", "enum", "one of prefill, resync is expected");
+    let mode = if fields.contains_key("mode") { given() } else { None };
+    problems.finish()?;
+    Ok(mode)
 }
 
 /// Checks the body of an acknowledgement: `{"status": "ok"}` is the only one there is.

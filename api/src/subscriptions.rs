@@ -33,6 +33,8 @@ pub(crate) struct SubscriptionView<'a> {
     prefill_queue_status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     selection: Option<&'a Selection>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    track: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     prefill: Option<PrefillView<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -102,6 +104,7 @@ impl<'a> SubscriptionView<'a> {
             request_prefill: subscription.request_prefill,
             prefill_queue_status: prefill.as_ref().map_or(subscription.prefill.state.as_str(), |p| p.state),
             selection: subscription.selection.as_ref(),
+            track: subscription.track,
             prefill,
             queue,
         }

@@ -259,7 +259,7 @@ async fn what_can_not_be_changed_is_refused_by_its_field() {
         assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{body}");
         assert!(refused.json()["errors"][0]["loc"].to_string().contains(field), "{body}: {}", refused.text);
     }
-    let refused = server.send(Method::POST, ASK, MAIL, Some(&json!({"mode": "resync"}))).await;
+    let refused = server.send(Method::POST, ASK, MAIL, Some(&json!({"force": true}))).await;
     assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
     // Topics are the admin's to choose.
     let own = json!({"realms_topics": [{"realm": "udm", "topic": "groups/group"}]});

@@ -2,7 +2,7 @@
 //! that it is still the last one.
 
 use bytes::Bytes;
-use model::{Checkpoint, Marker};
+use model::{Checkpoint, KnownObject, Marker};
 
 use crate::{
     Error, Queue, Revised,
@@ -42,6 +42,7 @@ pub enum CopyError {
 pub struct Copier {
     queue: Queue,
     last: Revised<Checkpoint>,
+    tracks: bool,
 }
 
 impl Copier {
@@ -53,7 +54,13 @@ impl Copier {
     /// # Errors
     /// NATS away.
     pub async fn open(queue: Queue) -> Result<Option<Self>, Error> {
-        Ok(queue.checkpoint().await?.map(|last| Self { queue, last }))
+        Ok(queue.checkpoint().await?.map(|last| Self { queue, last, tracks: false }))
+    }
+
+    /// Does it also record what the consumer is told of?
+    #[must_use]
+    pub fn tracking(self, tracks: bool) -> Self {
+        Self { tracks, ..self }
     }
 
     /// The last checkpoint that we know.
@@ -96,10 +103,22 @@ impl Copier {
         self.write(Checkpoint { incoming_seq: newest.incoming_seq, ..self.last.value.clone() }, copies).await
     }
 
+    /// What the copies name.
+    fn known(&self, copies: &[Copy]) -> Result<Vec<Outgoing>, Error> {
+        let Some(first) = copies.first() else { return Ok(Vec::new()) };
+        let named: Vec<_> = copies.iter().flat_map(|copy| KnownObject::named_by(&copy.payload)).collect();
+        self.queue.known_messages(&named, false, |n| {
+            names::known_live_subject(&self.queue.name, first.incoming_seq, n)
+        })
+    }
+
     async fn write(&mut self, next: Checkpoint, copies: &[Copy]) -> Result<(), CopyError> {
         let checkpoint = self.queue.state_message(Part::Copied, &next, self.last.revision)?;
-        let mut batch = Vec::with_capacity(copies.len() + 1);
+        let known = if self.tracks { self.known(copies)? } else { Vec::new() };
+        let mut batch = Vec::with_capacity(1 + known.len() + copies.len());
         batch.push(checkpoint);
+        batch.extend(known);
+        let behind = (batch.capacity() - 1) as u64;
         let subject = self.queue.subject(Part::Main);
         batch.extend(copies.iter().map(|copy| Outgoing {
             subject: subject.clone(),
@@ -114,7 +133,7 @@ impl Copier {
         match self.queue.wire().publish_batch(batch).await {
             Ok(last_sequence) => {
                 // The batch is contiguous, so the checkpoint's own number follows from that of the last message.
-                self.last = Revised { value: next, revision: last_sequence - copies.len() as u64 };
+                self.last = Revised { value: next, revision: last_sequence - behind };
                 Ok(())
             }
             Err(Refusal::WrongLast(_)) => Err(CopyError::Stale),

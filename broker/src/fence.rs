@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use model::{Claim, Counts, Fence, FenceState, claim};
+use model::{Claim, Counts, Fence, FenceState, KnownObjects, claim};
 use uuid::Uuid;
 
 use crate::{
@@ -50,10 +50,14 @@ pub enum FillError {
 /// The one writer of a queue's prefill.
 #[derive(Debug)]
 pub struct FenceHolder {
-    queue: Queue,
+    pub(crate) queue: Queue,
     fence: Fence,
     /// Sequence of our fence: the condition of every write.
     sequence: u64,
+    /// The first one that we had.
+    pub(crate) claimed_at: u64,
+    /// Parts of the set of known objects that were tried to be written.
+    known_parts: u32,
 }
 
 /// Tries against others before giving up; each failure means that somebody else succeeded.
@@ -90,7 +94,8 @@ impl Queue {
             };
             match self.write_state(Part::Fence, &fence, found.revision).await {
                 Ok(sequence) => {
-                    let holder = FenceHolder { queue: self.clone(), fence, sequence };
+                    let (queue, claimed_at) = (self.clone(), sequence);
+                    let holder = FenceHolder { queue, fence, sequence, claimed_at, known_parts: 0 };
                     return Ok(Claimed::Holder(Box::new(holder)));
                 }
                 // Somebody else was faster, or the outcome is unknown: before we own it, reading again is right.
@@ -131,10 +136,26 @@ impl FenceHolder {
     /// # Errors
     /// [`FillError`].
     pub async fn write(&mut self, first_index: u64, messages: &[Bytes]) -> Result<(), FillError> {
+        self.write_knowing(first_index, messages, &[]).await
+    }
+
+    /// As [`write`](Self::write), and adds to the set of what the consumer is told of.
+    ///
+    /// # Errors
+    /// [`FillError`].
+    pub async fn write_knowing(
+        &mut self,
+        first_index: u64,
+        messages: &[Bytes],
+        known: &[KnownObjects],
+    ) -> Result<(), FillError> {
         let Some(last_index) = (first_index - 1).checked_add(messages.len() as u64) else { return Ok(()) };
         let deadline = tokio::time::Instant::now() + RESOLVE_FOR;
         loop {
-            let batch = self.batch(first_index, messages);
+            let batch = self.batch(first_index, messages, known)?;
+            if batch.is_empty() {
+                return Ok(());
+            }
             let error = match self.queue.wire().publish_batch(batch).await {
                 Ok(_) => return Ok(()),
                 Err(Refusal::WrongLast(_)) => return Err(self.lost().await?),
@@ -148,7 +169,8 @@ impl FenceHolder {
             tracing::debug!(%error, "it is unknown whether a batch was written; looking");
             // First the fence anew, so that the batch can't land late; then see whether it landed before.
             self.renew(deadline).await?;
-            if self.last_index().await? >= last_index {
+            // Without messages nothing tells; but what is known twice does no harm.
+            if !messages.is_empty() && self.last_index().await? >= last_index {
                 return Ok(());
             }
         }
@@ -242,24 +264,38 @@ impl FenceHolder {
             .unwrap_or(0))
     }
 
-    fn batch(&self, first_index: u64, messages: &[Bytes]) -> Vec<Outgoing> {
+    fn batch(
+        &mut self,
+        first_index: u64,
+        messages: &[Bytes],
+        known: &[KnownObjects],
+    ) -> Result<Vec<Outgoing>, Error> {
         let subject = self.queue.subject(Part::Prefill);
-        let mut batch = Vec::with_capacity(messages.len());
+        let mut batch = Vec::with_capacity(messages.len() + known.len());
         for (index, payload) in (first_index..).zip(messages) {
-            let mut headers = headers([
+            let headers = headers([
                 (names::INCARNATION, self.fence.incarnation.to_string()),
                 (names::ROUND, self.fence.round.to_string()),
                 (names::ATTEMPT, self.fence.attempt.to_string()),
                 (names::INDEX, index.to_string()),
                 (names::EXPECTED_STREAM, self.queue.stream.clone()),
             ]);
-            if batch.is_empty() {
-                headers.insert(names::EXPECTED_LAST_SUBJECT, self.sequence.to_string().as_str());
-                let fence = self.queue.subject(Part::Fence);
-                headers.insert(names::EXPECTED_LAST_SUBJECT_SUBJECT, fence.as_str());
-            }
             batch.push(Outgoing { subject: subject.clone(), headers, payload: payload.clone() });
         }
-        batch
+        for KnownObjects { removed, objects } in known {
+            let (queue, attempt, parts) = (&self.queue, self.fence.attempt, &mut self.known_parts);
+            // A number of its own for each try: one whose answer was lost may have landed.
+            let subject = |_| {
+                *parts += 1;
+                names::known_prefill_subject(&queue.name, attempt, *parts)
+            };
+            batch.append(&mut queue.known_messages(objects, *removed, subject)?);
+        }
+        if let Some(first) = batch.first_mut() {
+            first.headers.insert(names::EXPECTED_LAST_SUBJECT, self.sequence.to_string().as_str());
+            let fence = self.queue.subject(Part::Fence);
+            first.headers.insert(names::EXPECTED_LAST_SUBJECT_SUBJECT, fence.as_str());
+        }
+        Ok(batch)
     }
 }

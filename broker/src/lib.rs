@@ -5,6 +5,7 @@
 //!                     (events and markers)      (one checkpoint a queue)   ├─► Readers ──► consumers
 //!  Tasks ──► worker ──► FenceHolder ──────────────────────► <name>.prefill ─┘
 //!                       (one writer)
+//!  both record on <name>.known.… what they tell the consumer of, where the subscription wants that
 //!  Registry (KV SUBSCRIPTIONS) ── RegistryView (its watch)   Credentials   ProgressBoard   Position
 //! ```
 //!
@@ -25,6 +26,7 @@ mod dead_letters;
 mod error;
 mod events;
 mod fence;
+mod known;
 mod limits;
 mod many;
 mod names;
@@ -50,6 +52,7 @@ pub use dead_letters::{DeadLetters, Stored as StoredDeadLetter};
 pub use error::{Error, WriteError};
 pub use events::{EventLog, EventPublisher, LogEntry, LogItem, Position, PublishError};
 pub use fence::{Claimed, FenceHolder, FillError};
+pub use known::KnownChunk;
 pub use limits::StreamLimits;
 pub use progress::ProgressBoard;
 pub use queue::{Queue, QueueCounts};

@@ -134,7 +134,7 @@ impl Wire {
 
     /// Many requests at once, each for the first message at or above a number: whatever gaps there are, the answers to
     /// n, n + 1, n + 2 … leave none out. Where numbers are sparse, answers are the same, so fewer are asked for.
-    async fn many_from_leader(
+    pub(crate) async fn many_from_leader(
         &self,
         stream: &str,
         subject: &str,

@@ -77,6 +77,27 @@ pub(crate) fn queue_stream(name: &SubscriptionName, incarnation: Incarnation) ->
     format!("stream:{name}:{}", incarnation.short())
 }
 
+/// What the consumer was told of, where that is recorded: each message has a subject of its own, so that a limit of
+/// messages per subject does not count them.
+pub(crate) fn known_live_subject(name: &SubscriptionName, incoming_seq: u64, part: usize) -> String {
+    format!("{name}.known.live.{incoming_seq}-{part}")
+}
+
+/// The same, of an attempt.
+pub(crate) fn known_prefill_subject(name: &SubscriptionName, attempt: u32, index: u32) -> String {
+    format!("{name}.known.prefill.{attempt}-{index}")
+}
+
+/// All subjects of either.
+pub(crate) fn known_subjects(name: &SubscriptionName) -> String {
+    format!("{name}.known.*.*")
+}
+
+/// Those of live messages.
+pub(crate) fn known_live_subjects(name: &SubscriptionName) -> String {
+    format!("{name}.known.live.*")
+}
+
 /// The four subjects of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {

@@ -1,4 +1,5 @@
-//! The queue of one incarnation of a subscription: a stream with four subjects.
+//! The queue of one incarnation of a subscription: a stream with four subjects, and more where it is recorded what the
+//! consumer is told of.
 
 use bytes::Bytes;
 use model::{Checkpoint, Fence, FenceState, Incarnation, QueueUse, Subscription, SubscriptionName};
@@ -62,7 +63,8 @@ impl Queue {
     /// # Errors
     /// NATS away, or the name belongs to another incarnation meanwhile; calling it again is safe.
     pub async fn create(&self, subscription: &Subscription) -> Result<(), Error> {
-        let subjects = Part::ALL.map(|part| self.subject(part)).to_vec();
+        let known = subscription.track.then(|| names::known_subjects(&self.name));
+        let subjects = Part::ALL.map(|part| self.subject(part)).into_iter().chain(known).collect();
         let config = self.broker.queue_config(self.stream.clone(), subjects, subscription.first_sequence);
         match self.broker.create_stream(config.clone()).await {
             Err(Error::Refused { code: code::SUBJECT_OVERLAP, .. }) => {

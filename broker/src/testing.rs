@@ -170,15 +170,29 @@ fn free_port() -> u16 {
 ///
 /// # Panics
 /// When NATS refuses.
-#[allow(clippy::expect_used)]
 pub async fn ready_subscription(broker: &Broker, topics: &[&str]) -> (Subscription, Queue) {
+    ready_subscription_with(broker, topics, |_| {}).await
+}
+
+/// The same, registered otherwise.
+///
+/// # Panics
+/// When NATS refuses.
+#[allow(clippy::expect_used)]
+pub async fn ready_subscription_with(
+    broker: &Broker,
+    topics: &[&str],
+    change: impl FnOnce(&mut Registration),
+) -> (Subscription, Queue) {
     let topic = |topic: &&str| RealmTopic { realm: model::UDM_REALM.to_owned(), topic: (*topic).to_owned() };
-    let registration = Registration {
+    let mut registration = Registration {
         name: "mail".parse().expect("a name"),
         realms_topics: topics.iter().map(topic).collect(),
         request_prefill: true,
         selection: None,
+        track: false,
     };
+    change(&mut registration);
     let now = "2026-01-01T00:00:00".parse().expect("a time");
     let mut subscription = Subscription::reserve(registration, Incarnation(uuid::Uuid::new_v4()), 1, now);
     subscription.lifecycle = Lifecycle::Ready;

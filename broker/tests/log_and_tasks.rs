@@ -20,6 +20,7 @@ fn registered() -> Subscription {
         realms_topics: vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
         request_prefill: true,
         selection: None,
+        track: false,
     };
     let now = "2026-01-01T00:00:00".parse().unwrap();
     Subscription::reserve(registration, Incarnation(Uuid::from_u128(1)), 1, now)
@@ -33,6 +34,8 @@ fn task(attempt: u32) -> PrefillTask {
         attempt,
         realms_topics: vec![],
         selection: None,
+        track: false,
+        mode: model::PrefillMode::Prefill,
     }
 }
 
@@ -128,6 +131,7 @@ async fn the_view_follows_the_registry_over_a_kill_of_the_server() {
             realms_topics: vec![],
             request_prefill: false,
             selection: None,
+            track: false,
         };
         let now = "2026-01-01T00:00:00".parse().unwrap();
         let s = Subscription::reserve(registration, Incarnation(Uuid::new_v4()), 1, now);

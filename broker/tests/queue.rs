@@ -2,11 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use broker::{
-    Broker, Claimed, Copier, Copy, CopyError, FenceHolder, FillError, Queue, Removal, testing::NatsServer,
+    Broker, Claimed, Copier, Copy, CopyError, FenceHolder, FillError, Queue, Removal, StreamLimits,
+    testing::NatsServer,
 };
 use bytes::Bytes;
 use model::{
-    Counts, Entry, FenceState, Incarnation, RealmTopic, Registration, Subscription, SubscriptionName,
+    Counts, Entry, Epoch, FenceState, Incarnation, KnownObject, KnownObjects, Marker, RealmTopic,
+    Registration, Subscription, SubscriptionName,
 };
 use uuid::Uuid;
 
@@ -16,6 +18,7 @@ fn subscription(name: &str, number: u128, first_sequence: u64) -> Subscription {
         realms_topics: vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
         request_prefill: true,
         selection: None,
+        track: false,
     };
     // The first eight digits tell incarnations apart.
     let incarnation = Incarnation(Uuid::from_u128(number << 96));
@@ -182,4 +185,54 @@ async fn a_half_done_removal_keeps_the_next_number() {
     let names: Vec<SubscriptionName> =
         broker.registry().list().await.unwrap().into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, [s.name]);
+}
+
+fn object(id: &str) -> String {
+    format!(r#"{{"topic":"users/user","body":{{"old":{{}},"new":{{"dn":"uid={id},dc=x","id":"{id}"}}}}}}"#)
+}
+
+#[tokio::test]
+async fn what_a_consumer_is_told_of_is_recorded_with_what_tells_it_whatever_the_limit_of_messages() {
+    let server = NatsServer::start().await;
+    // Two messages of each kind are all that the queue takes; but what was told of is not one of them.
+    let limits = StreamLimits { queue_messages: 2, ..StreamLimits::default() };
+    let broker = server.broker().await.with_limits(limits);
+    let s = Subscription { track: true, ..subscription("mail", 1, 1) };
+    broker.registry().create(&s).await.unwrap();
+    let queue = broker.queue(&s.name, s.incarnation);
+    queue.create(&s).await.unwrap();
+    let mut copier = Copier::open(queue.clone()).await.unwrap().unwrap().tracking(true);
+    copier.mark(1, &s.marker()).await.unwrap();
+    let copies = |seqs: std::ops::Range<u64>| -> Vec<Copy> {
+        seqs.map(|n| Copy { incoming_seq: n, payload: object(&format!("live{n}")).into() }).collect()
+    };
+    for seqs in [2..3, 3..4] {
+        copier.copy(&copies(seqs)).await.unwrap();
+    }
+    // Not written, so not told of; a stale writer neither.
+    assert!(matches!(copier.copy(&copies(4..5)).await, Err(CopyError::Full(_))));
+    let mut stale = Copier::open(queue.clone()).await.unwrap().unwrap().tracking(true);
+    copier.mark(5, &Marker { epoch: Epoch { round: 2, ..s.epoch() }, ..s.marker() }).await.unwrap();
+    assert!(matches!(stale.copy(&copies(6..7)).await, Err(CopyError::Stale)));
+    let mut old = holder(&queue, 1).await;
+    let named = |id: &str| KnownObject::named_by(object(id).as_bytes());
+    let known = |id: &str| [KnownObjects { removed: false, objects: named(id) }];
+    old.write_knowing(1, &[object("a").into()], &known("a")).await.unwrap();
+    let mut new = holder(&queue, 2).await;
+    assert!(matches!(old.write_knowing(2, &[], &known("late")).await, Err(FillError::Overtaken)));
+    new.write_knowing(2, &[], &[KnownObjects { removed: true, objects: named("told") }]).await.unwrap();
+    let all = async |live| -> Vec<String> {
+        let chunks = queue.known_from(1, live).await.unwrap();
+        chunks.into_iter().flat_map(|chunk| chunk.known.objects).filter_map(|object| object.id).collect()
+    };
+    assert_eq!(all(true).await, ["live2", "live3"]);
+    assert_eq!(all(false).await, ["live2", "live3", "a", "told"]);
+    // Only what was before the attempt goes, whoever asks and when.
+    old.forget_known().await.unwrap();
+    assert_eq!(all(false).await, ["a", "told"]);
+    new.forget_known().await.unwrap();
+    old.forget_known().await.unwrap();
+    assert_eq!(all(false).await, ["told"]);
+    let pending = queue.pending().await.unwrap().unwrap();
+    assert_eq!((pending.main, pending.prefill), (2, 1));
 }

@@ -223,6 +223,7 @@ mod tests {
             set_aside: 0,
             missing: vec![],
             not_selected: 0,
+            removed: 0,
             rate: 1.5,
             error: None,
         };

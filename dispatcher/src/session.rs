@@ -126,21 +126,22 @@ struct Session<'a> {
 
 /// Opens the queue of a subscription that had a lane before, or whose entry is new.
 async fn open_known(broker: &Broker, subscription: &Subscription) -> Result<Option<Copier>, broker::Error> {
-    let Subscription { name, incarnation, given_up, .. } = subscription;
+    let Subscription { name, incarnation, given_up, track, .. } = subscription;
     if let Some(given_up) = given_up {
         // Whoever recorded it may have died before the stream was deleted.
         broker.give_up(name, *incarnation, given_up).await?;
         return Ok(None);
     }
-    open(broker, name, *incarnation).await
+    open(broker, name, *incarnation, *track).await
 }
 
 async fn open(
     broker: &Broker,
     name: &SubscriptionName,
     incarnation: Incarnation,
+    track: bool,
 ) -> Result<Option<Copier>, broker::Error> {
-    let copier = Copier::open(broker.queue(name, incarnation)).await?;
+    let copier = Copier::open(broker.queue(name, incarnation)).await?.map(|copier| copier.tracking(track));
     if copier.is_none() {
         tracing::warn!(subscription = %name, %incarnation, "its queue does not exist: no events for it");
     }
@@ -294,7 +295,7 @@ impl<'a> Session<'a> {
     }
 
     async fn activate(&mut self, sequence: u64, marker: Marker) -> Result<(), Ended> {
-        let Marker { subscription, incarnation, epoch, realms_topics, selection } = &marker;
+        let Marker { subscription, incarnation, epoch, realms_topics, selection, track } = &marker;
         match self.routes.epoch(*incarnation) {
             // From this place on the new topics count.
             Some(known) if *epoch >= known => {
@@ -305,7 +306,7 @@ impl<'a> Session<'a> {
             // A marker that was sent twice may be older than what is in effect.
             Some(_) => {}
             None => {
-                let Some(copier) = open(self.broker, subscription, *incarnation).await? else {
+                let Some(copier) = open(self.broker, subscription, *incarnation, *track).await? else {
                     return Ok(());
                 };
                 // Of a marker that is read again, the queue may know more.

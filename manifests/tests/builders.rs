@@ -38,6 +38,8 @@ fn task(subscription: &str) -> PrefillTask {
         attempt: 2,
         realms_topics: vec![topic("groups/group"), topic("users/user")],
         selection: None,
+        track: false,
+        mode: model::PrefillMode::Prefill,
     }
 }
 
@@ -236,7 +238,7 @@ proptest! {
     ) {
         let Ok(subscription) = subscription.parse() else { return Ok(()) };
         let incarnation = Incarnation(uuid::Uuid::from_u128(incarnation));
-        let task = PrefillTask { subscription, incarnation, round, attempt, realms_topics: vec![], selection: None };
+        let task = PrefillTask { subscription, incarnation, round, attempt, realms_topics: vec![], selection: None, track: false, mode: model::PrefillMode::Prefill };
         let built = job(&template(), &task);
         prop_assert_eq!(subscription_of(&built), Some(Identity::from(&task)));
         prop_assert_eq!(&built, &job(&template(), &task));

@@ -22,6 +22,9 @@ pub struct Marker {
     /// Which objects of them, and what of those; `None`: all. The same in each of its states.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selection: Option<Selection>,
+    /// Is it recorded what the consumer is told of? The same in each of its states.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub track: bool,
 }
 
 /// The state of a subscription that a marker puts into effect. It only grows, and a marker may be sent twice and come
@@ -51,6 +54,7 @@ impl Subscription {
             epoch: self.epoch(),
             realms_topics: self.realms_topics.clone(),
             selection: self.selection.clone(),
+            track: self.track,
         }
     }
 }
@@ -106,6 +110,7 @@ mod tests {
             epoch: Epoch { round, topics_version },
             realms_topics: vec![RealmTopic { realm: "udm".into(), topic }],
             selection: None,
+            track: false,
         }
     }
 

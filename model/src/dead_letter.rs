@@ -82,6 +82,7 @@ mod tests {
             realms_topics: vec![],
             request_prefill: true,
             selection: None,
+            track: false,
         };
         let mine = Incarnation(Uuid::from_u128(1));
         let mut subscription = Subscription::reserve(registration, mine, 1, now.clone());

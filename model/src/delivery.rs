@@ -227,6 +227,7 @@ mod tests {
             realms_topics: vec![],
             request_prefill: true,
             selection: None,
+            track: false,
         };
         let mut view = Subscription::reserve(registration, MINE, 1, now);
         view.prefill.state = state;

@@ -51,9 +51,17 @@ pub struct Counts {
     /// Objects that the selection leaves out.
     #[serde(default)]
     pub not_selected: u64,
+    /// Messages of a resync that tell a removal; they count as messages, too.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub removed: u64,
     /// Requested topics of no object type that the directory knows, where these are left out on request.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
+pub(crate) fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Fence {

@@ -75,6 +75,7 @@ mod tests {
             realms_topics: vec![],
             request_prefill: true,
             selection: None,
+            track: false,
         };
         Subscription::reserve(registration, Incarnation(uuid::Uuid::from_u128(1)), 1, at(0))
     }

@@ -20,6 +20,7 @@ mod dn;
 mod exit;
 mod fence;
 mod history;
+mod known;
 mod limits;
 mod members;
 mod message;
@@ -45,6 +46,7 @@ pub use dn::{Dn, DnError};
 pub use exit::ExitCode;
 pub use fence::{Claim, Counts, Fence, FenceState, claim};
 pub use history::{ATTEMPTS_MAX, PastAttempt};
+pub use known::{Comparison, KnownObject, KnownObjects, Present, Rules as ResyncRules, Verdict};
 pub use limits::{GivenUp, Limit, QueueLimits, QueueUse, Room, WhenFull};
 pub use members::Members;
 pub use message::{Body, BodyError, Message, Publisher};
@@ -54,8 +56,8 @@ pub use reason::Reason;
 pub use seam::Seam;
 pub use selection::{Crossing, Properties, Seen, Selection, SelectionError, Selector};
 pub use subscription::{
-    Entry, Lifecycle, Prefill, PrefillState, Registration, RegistrationOutcome, Subscription, Tombstone,
-    compare_registration,
+    Entry, Lifecycle, Prefill, PrefillMode, PrefillState, Registration, RegistrationOutcome, Subscription,
+    Tombstone, compare_registration,
 };
 pub use task::PrefillTask;
 pub use timestamp::{Timestamp, TimestampError};

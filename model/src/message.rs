@@ -80,6 +80,12 @@ impl Body {
         Self { old: empty_object(), new: object }
     }
 
+    /// The body of a message that tells a removal: the object before, nothing after.
+    #[must_use]
+    pub fn removal(object: Box<RawValue>) -> Self {
+        Self { old: object, new: empty_object() }
+    }
+
     /// Checks the rules that existing clients enforce when they receive a message.
     ///
     /// # Errors

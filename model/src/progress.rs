@@ -35,6 +35,9 @@ pub struct Progress {
     /// Objects that the selection leaves out.
     #[serde(default)]
     pub not_selected: u64,
+    /// Removals that a resync tells.
+    #[serde(default, skip_serializing_if = "crate::fence::is_zero")]
+    pub removed: u64,
     /// Objects a second: of late while it works ([`Speed`]), over the whole attempt when it is done.
     pub rate: f64,
     /// Last error that is being retried.
@@ -106,6 +109,7 @@ impl fmt::Display for Progress {
             set_aside,
             missing,
             not_selected,
+            removed,
             rate,
             error,
         } = self;
@@ -124,6 +128,9 @@ impl fmt::Display for Progress {
                 write!(f, ", {} left", Left(eta))?;
             }
             f.write_str(")")?;
+        }
+        if *removed > 0 {
+            write!(f, ", {removed} of them removals")?;
         }
         if *skipped > 0 {
             write!(f, ", {skipped} vanished")?;
@@ -209,6 +216,7 @@ mod tests {
             set_aside: 0,
             missing: vec![],
             not_selected: 0,
+            removed: 0,
             rate,
             error: None,
         }
@@ -256,12 +264,13 @@ mod tests {
             set_aside: 0,
             missing: vec![],
             not_selected: 2,
+            removed: 1,
             error: Some("503".into()),
             ..progress(Phase::Listing, 1, Some(4), 0.0)
         };
         assert_eq!(
             troubled.to_string(),
-            "listing: 1 of 4 (0/s), 3 vanished, 2 not selected; trying again: 503"
+            "listing: 1 of 4 (0/s), 1 of them removals, 3 vanished, 2 not selected; trying again: 503"
         );
     }
 

@@ -4,7 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    GivenUp, Incarnation, PastAttempt, RealmTopic, Reason, Selection, SubscriptionName, Timestamp, history,
+    GivenUp, Incarnation, PastAttempt, RealmTopic, Reason, Selection, SubscriptionName, Timestamp,
+    fence::is_zero, history,
 };
 
 /// What a client asked for.
@@ -18,6 +19,8 @@ pub struct Registration {
     pub request_prefill: bool,
     /// Which objects of the topics, and what of them; `None`: all.
     pub selection: Option<Selection>,
+    /// Is it recorded what the consumer is told of, so that a resync can tell what it must remove?
+    pub track: bool,
 }
 
 /// Value of the key `<name>` in the bucket `SUBSCRIPTIONS`.
@@ -56,6 +59,10 @@ pub struct Subscription {
     /// Which objects of the topics, and what of them; `None`: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selection: Option<Selection>,
+    /// Is it recorded what the consumer is told of ([`KnownObjects`](crate::KnownObjects))? From the registration on,
+    /// or never: what was told before is not known.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub track: bool,
     /// Is it usable?
     pub lifecycle: Lifecycle,
     /// First sequence of the queue's stream.
@@ -73,11 +80,6 @@ pub struct Subscription {
     /// The queue was given up: written before its stream is deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub given_up: Option<GivenUp>,
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
-fn is_zero(number: &u64) -> bool {
-    *number == 0
 }
 
 /// Where a subscription is between its registration and its removal.
@@ -119,11 +121,40 @@ impl PrefillState {
     }
 }
 
+/// What a prefill tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PrefillMode {
+    /// All that exists.
+    #[default]
+    Prefill,
+    /// Also the removal of what the consumer was told of and what does not exist any more.
+    Resync,
+}
+
+impl PrefillMode {
+    /// The word of the API.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Prefill => "prefill",
+            Self::Resync => "resync",
+        }
+    }
+
+    pub(crate) fn is_prefill(&self) -> bool {
+        *self == Self::Prefill
+    }
+}
+
 /// The prefill of a subscription.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Prefill {
     /// Its state.
     pub state: PrefillState,
+    /// What this round tells.
+    #[serde(default, skip_serializing_if = "PrefillMode::is_prefill")]
+    pub mode: PrefillMode,
     /// Requested prefills so far: 1 is the one of the registration, 0 means none.
     pub round: u32,
     /// Place of this round's marker in `incoming`: events up to it belong to the snapshot (or the round before).
@@ -166,12 +197,14 @@ impl Subscription {
             topics_version: 0,
             request_prefill: registration.request_prefill,
             selection: registration.selection,
+            track: registration.track,
             lifecycle: Lifecycle::Registering,
             first_sequence,
             next_sequence: None,
             created: now.clone(),
             prefill: Prefill {
                 state,
+                mode: PrefillMode::Prefill,
                 round: number,
                 boundary: None,
                 attempt: number,
@@ -246,9 +279,15 @@ impl Subscription {
 
     /// The same subscription after its prefill was asked for again: a failed one gets another attempt of the *same*
     /// round, with the same boundary; a done one a new round, whose boundary the next marker tells. `None` while one
-    /// is pending or running.
+    /// is pending or running. A failed one stays what it was, a new round tells what exists.
     #[must_use]
     pub fn with_prefill_again(&self, now: Timestamp) -> Option<Self> {
+        self.with_prefill_of(None, now)
+    }
+
+    /// As [`with_prefill_again`](Self::with_prefill_again); `mode` is what it shall tell, if that is said.
+    #[must_use]
+    pub fn with_prefill_of(&self, mode: Option<PrefillMode>, now: Timestamp) -> Option<Self> {
         let mut next = self.clone();
         match self.prefill.state {
             PrefillState::Pending | PrefillState::Running => return None,
@@ -256,8 +295,10 @@ impl Subscription {
             PrefillState::Done => {
                 next.prefill.round += 1;
                 next.prefill.boundary = None;
+                next.prefill.mode = PrefillMode::default();
             }
         }
+        next.prefill.mode = mode.unwrap_or(next.prefill.mode);
         next.prefill.attempt += 1;
         next.prefill.state = PrefillState::Pending;
         next.prefill.since = now;
@@ -316,6 +357,8 @@ pub enum RegistrationOutcome {
     PrefillDiffers,
     /// Another selection: 409.
     SelectionDiffers,
+    /// The other answer to "track?": 409.
+    TrackDiffers,
 }
 
 /// Compares a request with what is registered. Topics are compared as an ordered list, because their order is the
@@ -328,6 +371,8 @@ pub fn compare_registration(existing: &Subscription, asked: &Registration) -> Re
         RegistrationOutcome::PrefillDiffers
     } else if existing.selection != asked.selection {
         RegistrationOutcome::SelectionDiffers
+    } else if existing.track != asked.track {
+        RegistrationOutcome::TrackDiffers
     } else {
         RegistrationOutcome::Same
     }
@@ -348,6 +393,7 @@ mod tests {
             realms_topics: vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
             request_prefill: prefill,
             selection: None,
+            track: false,
         };
         Subscription::reserve(registration, Incarnation(Uuid::from_u128(7)), 5, now("2026-01-01T00:00:00"))
     }
@@ -396,6 +442,22 @@ mod tests {
             assert_eq!(again.as_ref().map(|p| (p.round, p.attempt, p.boundary)), expected, "{found:?}");
             assert!(again.is_none_or(|p| p.state == PrefillState::Pending && p.reason.is_none()));
         }
+    }
+
+    #[test]
+    fn a_resync_is_one_until_it_has_succeeded() {
+        let later = now("2026-01-03T00:00:00");
+        let s = subscription(false);
+        let again = |s: &Subscription, mode| s.with_prefill_of(mode, later.clone()).unwrap();
+        let ended = |s: &Subscription, state| s.with_prefill_state(state, None, None, later.clone()).unwrap();
+        let resync = again(&s, Some(PrefillMode::Resync));
+        assert_eq!((resync.prefill.mode, resync.prefill.round), (PrefillMode::Resync, 1));
+        let failed = ended(&resync, PrefillState::Failed);
+        assert_eq!(again(&failed, None).prefill.mode, PrefillMode::Resync);
+        assert_eq!(again(&failed, Some(PrefillMode::Prefill)).prefill.mode, PrefillMode::Prefill);
+        let done = ended(&resync, PrefillState::Done);
+        assert_eq!(again(&done, None).prefill.mode, PrefillMode::Prefill);
+        assert_eq!(resync.with_prefill_of(Some(PrefillMode::Prefill), later), None);
     }
 
     #[test]
@@ -453,8 +515,11 @@ mod tests {
             realms_topics: s.realms_topics.clone(),
             request_prefill: true,
             selection: None,
+            track: false,
         };
         assert_eq!(compare_registration(&s, &asked), RegistrationOutcome::Same);
+        asked.track = true;
+        assert_eq!(compare_registration(&s, &asked), RegistrationOutcome::TrackDiffers);
         let filter = Some("(mail=*)".to_owned());
         asked.selection = Some(Selection { filter, ..Selection::default() });
         assert_eq!(compare_registration(&s, &asked), RegistrationOutcome::SelectionDiffers);

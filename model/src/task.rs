@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Incarnation, RealmTopic, Selection, Subscription, SubscriptionName};
+use crate::{Incarnation, PrefillMode, RealmTopic, Selection, Subscription, SubscriptionName};
 
 /// All that an attempt needs to know about its subscription. Unknown keys are errors: the file may be written by
 /// a newer version, and half-understood requests fill queues wrongly.
@@ -23,6 +23,12 @@ pub struct PrefillTask {
     /// Which objects of them, and what of those; `None`: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selection: Option<Selection>,
+    /// Is it recorded what the consumer is told of?
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub track: bool,
+    /// What is told.
+    #[serde(default, skip_serializing_if = "PrefillMode::is_prefill")]
+    pub mode: PrefillMode,
 }
 
 impl PrefillTask {
@@ -36,6 +42,8 @@ impl PrefillTask {
             attempt: subscription.prefill.attempt,
             realms_topics: subscription.realms_topics.clone(),
             selection: subscription.selection.clone(),
+            track: subscription.track,
+            mode: subscription.prefill.mode,
         }
     }
 }

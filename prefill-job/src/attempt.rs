@@ -4,12 +4,16 @@ use std::time::Duration;
 
 use broker::{Broker, Claimed, FenceHolder, Queue};
 use bytes::Bytes;
-use model::{Body, Counts, ExitCode, Message, Phase, PrefillTask, Publisher, Reason, Timestamp, UDM_REALM};
+use model::{
+    Body, Counts, ExitCode, KnownObject, Message, Phase, PrefillMode, PrefillTask, Publisher, Reason,
+    Timestamp, UDM_REALM,
+};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     dead_letter,
+    known::{Against, Former, Known},
     outcome::{Failure, Outcome, gone},
     progress::{Teller, Told},
     seam::SeamWatch,
@@ -65,6 +69,11 @@ pub async fn run_with(
             return Outcome::Failed(Failure::permanent(ExitCode::BadRequest, Reason::BadRequest, text));
         }
     };
+    if task.mode == PrefillMode::Resync && !source.is_directory() {
+        let text = "a resync compares with the directory as it is, and SOURCE is a dump: set it to the UDM REST API, \
+                    or ask for a prefill";
+        return Outcome::Failed(Failure::permanent(ExitCode::BadRequest, Reason::BadRequest, text));
+    }
     let queue = broker.queue(&task.subscription, task.incarnation);
     let teller = Teller::start(broker, task, options.told);
     tokio::select! {
@@ -73,6 +82,13 @@ pub async fn run_with(
             return Outcome::Failed(failure);
         },
     }
+    let former = match task.track {
+        true => match Former::look(&queue).await {
+            Ok(former) => Some(former),
+            Err(error) => return Outcome::Failed(error.into()),
+        },
+        false => None,
+    };
     let mut fence = match queue.claim_fence(task.round, task.attempt, holder).await {
         Ok(Claimed::Holder(fence)) => fence,
         Ok(Claimed::Sealed) => return Outcome::Done(sealed_counts(&queue).await),
@@ -90,7 +106,14 @@ pub async fn run_with(
     teller.phase(Phase::Listing);
     let seam = if source.is_current() { SeamWatch::start(&queue, task).await } else { SeamWatch::blind() };
     let how = How { shaper: &shaper, teller: &teller, seam: &seam };
-    let outcome = fill(broker, source, task, &mut fence, &how, shutdown).await;
+    let known = former.map(Known::new);
+    let outcome = fill(broker, source, task, &mut fence, &how, known, shutdown).await;
+    if task.track
+        && matches!(outcome, Outcome::Done(_))
+        && let Err(error) = fence.forget_known().await
+    {
+        tracing::warn!(%error, "what was known before this prefill is looked at again by the next one");
+    }
     teller.finish().await;
     outcome
 }
@@ -133,19 +156,32 @@ async fn fill(
     task: &PrefillTask,
     fence: &mut FenceHolder,
     how: &How<'_>,
+    mut known: Option<Known>,
     shutdown: &CancellationToken,
 ) -> Outcome {
     let How { teller, seam, .. } = how;
     let (objects, mut events) = mpsc::channel(CHANNEL);
     let as_of = seam.as_of();
     let read = async { source.read_as_of(&task.realms_topics, objects, &as_of).await.map_err(Failure::from) };
-    let write = write_all(broker, task, &mut events, fence, how, shutdown);
+    let write = write_all(broker, task, &mut events, fence, how, &mut known, shutdown);
     // Both at once: the first failure drops the other. A source that has ended has dropped its sender, so the writer
     // ends too.
     let written = tokio::try_join!(async { read.await.map_err(Outcome::Failed) }, write);
     match written {
         Err(outcome) => outcome,
-        Ok(((), counts)) => {
+        Ok(((), mut counts)) => {
+            // Only now, when the source has said that this was all: what it did not come to must not be removed.
+            if let Some(known) = known {
+                let is_current = source.is_current();
+                let compared = tokio::select! {
+                    () = shutdown.cancelled() => Err(Outcome::Failed(stopped())),
+                    compared = compare(broker, task, known, fence, &mut counts, is_current) => compared,
+                };
+                if let Err(outcome) = compared {
+                    return outcome;
+                }
+                teller.update(|tally| (tally.done, tally.removed) = (counts.messages, counts.removed));
+            }
             let contained = seam.contained();
             if !contained.is_empty() {
                 let (subscription, events) = (&task.subscription, contained.len());
@@ -163,6 +199,39 @@ async fn fill(
     }
 }
 
+/// Compares the whole snapshot with what was known before, and tells the removals of a resync.
+async fn compare(
+    broker: &Broker,
+    task: &PrefillTask,
+    known: Known,
+    fence: &mut FenceHolder,
+    counts: &mut Counts,
+    is_current: bool,
+) -> Result<(), Outcome> {
+    let queue = broker.queue(&task.subscription, task.incarnation);
+    let against = Against { task, missing: &counts.missing, is_current };
+    let mut batch = Batch::new();
+    let mut missing = known.compare(&queue, fence, against).await?;
+    loop {
+        let next = missing.next().await?;
+        let ended = next.is_none();
+        if let Some((object, moved)) = next {
+            let body = Body::removal(object.removal(moved));
+            let size = object.size();
+            let (_, payload) =
+                envelope(object.topic, body, size).map_err(|error| unwritable("a removal", &error))?;
+            batch.push(payload);
+            counts.removed += 1;
+        }
+        if ended || batch.is_full() {
+            batch.write(fence, counts, Some(&mut missing.set)).await?;
+        }
+        if ended && missing.is_over() {
+            return Ok(());
+        }
+    }
+}
+
 /// Writes what comes until the source closes the channel.
 async fn write_all(
     broker: &Broker,
@@ -170,6 +239,7 @@ async fn write_all(
     events: &mut mpsc::Receiver<SourceEvent>,
     fence: &mut FenceHolder,
     how: &How<'_>,
+    known: &mut Option<Known>,
     shutdown: &CancellationToken,
 ) -> Result<Counts, Outcome> {
     let How { shaper, teller, seam } = how;
@@ -186,7 +256,7 @@ async fn write_all(
             match event {
                 SourceEvent::Object(object) => {
                     if batch.bytes >= BATCH_BYTES {
-                        batch.write(fence, &mut counts).await?;
+                        batch.write(fence, &mut counts, known.as_mut()).await?;
                     }
                     let index = counts.messages + batch.messages.len() as u64 + 1;
                     let as_of = object.as_of;
@@ -194,6 +264,9 @@ async fn write_all(
                         counts.not_selected += 1;
                         continue;
                     };
+                    if let Some(known) = known {
+                        known.wrote(&payload);
+                    }
                     if payload.len() > broker.largest_message() {
                         dead_letter::too_large(broker, task, topic, &payload).await?;
                         counts.set_aside += 1;
@@ -204,6 +277,10 @@ async fn write_all(
                 }
                 SourceEvent::Skipped { .. } => counts.skipped += 1,
                 SourceEvent::Broken { topic, dn, problem } => {
+                    if let Some(known) = known {
+                        let (topic, dn) = (topic.clone(), dn.clone());
+                        known.exists(KnownObject { topic, dn, id: None, identifier: None });
+                    }
                     dead_letter::unreadable(broker, task, topic, dn, problem).await?;
                     counts.set_aside += 1;
                 }
@@ -223,8 +300,9 @@ async fn write_all(
             }
         }
         let ended = arrived == Some(0);
-        if ended || arrived.is_none() || batch.is_full() {
-            batch.write(fence, &mut counts).await?;
+        let full = batch.is_full() || known.as_ref().is_some_and(Known::is_full);
+        if ended || arrived.is_none() || full {
+            batch.write(fence, &mut counts, known.as_mut()).await?;
         }
         teller.update(|tally| {
             if tally.done < counts.messages {
@@ -271,11 +349,15 @@ impl Batch {
         self.messages.push(message);
     }
 
-    async fn write(&mut self, fence: &mut FenceHolder, counts: &mut Counts) -> Result<(), Outcome> {
-        if self.is_empty() {
-            return Ok(());
-        }
-        fence.write(counts.messages + 1, &self.messages).await?;
+    /// Writes the messages, and with them what they tell of.
+    async fn write(
+        &mut self,
+        fence: &mut FenceHolder,
+        counts: &mut Counts,
+        known: Option<&mut Known>,
+    ) -> Result<(), Outcome> {
+        let known = known.map_or_else(Vec::new, Known::take);
+        fence.write_knowing(counts.messages + 1, &self.messages, &known).await?;
         counts.messages += self.messages.len() as u64;
         self.messages.clear();
         self.bytes = 0;
@@ -286,21 +368,28 @@ impl Batch {
 /// The message of an object, as consumers know it; `None` if it is not selected.
 fn message(object: SnapshotObject, index: u64, shaper: &Shaper) -> Result<Option<(String, Bytes)>, Outcome> {
     let topic = object.topic.clone();
-    let unwritable = |error: serde_json::Error| {
-        let text = format!("object {index} ({topic}) can't be written: {error}");
-        Outcome::Failed(Failure::permanent(ExitCode::BadData, Reason::BadData, text))
-    };
-    let Some(object) = shaper.apply(object).map_err(unwritable)? else { return Ok(None) };
+    let failed = |error: serde_json::Error| unwritable(&format!("object {index} ({topic})"), &error);
+    let Some(object) = shaper.apply(object).map_err(failed)? else { return Ok(None) };
     let length = object.object.get().len();
+    envelope(object.topic, Body::snapshot(object.object), length).map(Some).map_err(failed)
+}
+
+/// Topic and message; `length` is that of the object.
+fn envelope(topic: String, body: Body, length: usize) -> serde_json::Result<(String, Bytes)> {
     let message = Message {
         publisher_name: Publisher::UdmPreFill,
         ts: Timestamp::naive_utc(jiff::Timestamp::now()),
         realm: UDM_REALM.to_owned(),
-        topic: object.topic,
-        body: Body::snapshot(object.object),
+        topic,
+        body,
     };
     // At once as long as it will be: a group of everybody must not be doubled while it grows.
     let mut payload = Vec::with_capacity(length + ENVELOPE);
-    serde_json::to_writer(&mut payload, &message).map_err(unwritable)?;
-    Ok(Some((message.topic, Bytes::from(payload))))
+    serde_json::to_writer(&mut payload, &message)?;
+    Ok((message.topic, Bytes::from(payload)))
+}
+
+fn unwritable(what: &str, error: &serde_json::Error) -> Outcome {
+    let text = format!("{what} can't be written: {error}");
+    Outcome::Failed(Failure::permanent(ExitCode::BadData, Reason::BadData, text))
 }

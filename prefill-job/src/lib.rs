@@ -16,6 +16,7 @@
 pub mod attempt;
 mod dead_letter;
 pub mod job;
+mod known;
 mod metrics;
 mod outcome;
 mod progress;

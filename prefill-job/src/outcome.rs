@@ -93,7 +93,10 @@ impl Outcome {
 /// Says what a complete prefill does not hold.
 fn complete(counts: Option<&Counts>) -> String {
     let mut text = "the prefill is complete".to_owned();
-    let Some(Counts { set_aside, missing, .. }) = counts else { return text };
+    let Some(Counts { removed, set_aside, missing, .. }) = counts else { return text };
+    if *removed > 0 {
+        text.push_str(&format!("; {removed} of its messages tell what is to be removed"));
+    }
     if *set_aside > 0 {
         text.push_str(&format!("; {set_aside} objects were set aside, see the dead letters"));
     }

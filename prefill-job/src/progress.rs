@@ -27,6 +27,7 @@ pub(crate) struct Tally {
     pub set_aside: u64,
     pub missing: Vec<String>,
     pub not_selected: u64,
+    pub removed: u64,
     pub error: Option<Arc<str>>,
 }
 
@@ -45,6 +46,7 @@ impl Tally {
             set_aside: self.set_aside,
             missing: self.missing.clone(),
             not_selected: self.not_selected,
+            removed: self.removed,
             rate,
             error: self.error.as_deref().map(str::to_owned),
         }
@@ -130,7 +132,7 @@ async fn tell(
         if is_news {
             tracing::info!(
                 subscription = %request.subscription, attempt = request.attempt, phase = phase.as_str(), topic,
-                done = progress.done, total = progress.total, skipped = progress.skipped, not_selected = progress.not_selected, rate = progress.rate,
+                done = progress.done, total = progress.total, skipped = progress.skipped, not_selected = progress.not_selected, removed = progress.removed, rate = progress.rate,
                 eta_s = progress.eta(), error = progress.error, "prefilling"
             );
             logged = Some((Instant::now(), *phase, topic.clone()));
@@ -161,6 +163,8 @@ mod tests {
             attempt: 2,
             realms_topics: vec![],
             selection: None,
+            track: false,
+            mode: model::PrefillMode::Prefill,
         };
         for (phase, topic, shown) in [
             (Phase::Waiting, None, Phase::Waiting),

@@ -90,6 +90,8 @@ mod tests {
             attempt: 1,
             realms_topics: vec![],
             selection,
+            track: false,
+            mode: model::PrefillMode::Prefill,
         };
         let object = SnapshotObject {
             topic: "users/user".into(),

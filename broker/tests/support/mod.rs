@@ -42,6 +42,7 @@ impl Case {
             realms_topics: vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
             request_prefill: prefill,
             selection: None,
+            track: false,
         };
         let mut s = Subscription::reserve(registration, Incarnation(Uuid::new_v4()), 1, now());
         s.lifecycle = Lifecycle::Ready;

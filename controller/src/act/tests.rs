@@ -28,6 +28,7 @@ impl Scene {
             realms_topics: vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
             request_prefill: true,
             selection: None,
+            track: false,
         };
         let mut entry = Subscription::reserve(registration, Incarnation(uuid::Uuid::new_v4()), 1, now());
         entry.lifecycle = Lifecycle::Ready;

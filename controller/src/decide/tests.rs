@@ -393,6 +393,7 @@ fn what_the_annotations_show() {
                 set_aside: 0,
                 missing: vec![],
                 not_selected: 0,
+                removed: 0,
                 rate: 1.0,
                 error: None,
             });

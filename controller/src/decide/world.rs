@@ -43,6 +43,7 @@ impl World {
             realms_topics: vec![],
             request_prefill: true,
             selection: None,
+            track: false,
         };
         let mut entry = Subscription::reserve(registration, MINE, 1, time());
         entry.lifecycle = Lifecycle::Ready;

@@ -126,6 +126,8 @@ mod tests {
             attempt,
             realms_topics: vec![],
             selection: None,
+            track: false,
+            mode: model::PrefillMode::Prefill,
         }
     }
 

@@ -107,6 +107,7 @@ mod tests {
             realms_topics: vec![],
             request_prefill: true,
             selection: None,
+            track: false,
         };
         let incarnation = model::Incarnation(uuid::Uuid::from_u128(1));
         let mut entry =

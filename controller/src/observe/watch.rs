@@ -153,6 +153,8 @@ mod tests {
             attempt: 1,
             realms_topics: vec![],
             selection: None,
+            track: false,
+            mode: model::PrefillMode::Prefill,
         };
         let mut job = manifests::job(template, &task);
         job.metadata.uid = Some("u".into());

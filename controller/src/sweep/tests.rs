@@ -16,6 +16,7 @@ fn entry(name: &str, lifecycle: Lifecycle) -> Subscription {
         realms_topics: vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
         request_prefill: true,
         selection: None,
+        track: false,
     };
     let incarnation = Incarnation(uuid::Uuid::new_v4());
     let mut entry =
@@ -185,6 +186,7 @@ async fn progress_that_comes_after_the_removal_is_removed_but_not_that_of_the_ne
         skipped: 0,
         phase: model::Phase::Reading,
         not_selected: 0,
+        removed: 0,
         set_aside: 0,
         missing: vec![],
         rate: 0.0,

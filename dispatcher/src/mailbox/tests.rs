@@ -17,6 +17,7 @@ fn marker(sequence: u64) -> Item {
         epoch: Epoch::default(),
         realms_topics: vec![],
         selection: None,
+        track: false,
     };
     Item::Marker { sequence, marker: Arc::new(marker) }
 }

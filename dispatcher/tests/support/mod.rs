@@ -41,6 +41,7 @@ pub async fn register_selecting(
         realms_topics: vec![RealmTopic { realm: "udm".into(), topic: topic.into() }],
         request_prefill: false,
         selection,
+        track: false,
     };
     let now = "2026-01-01T00:00:00".parse().unwrap();
     let (first, revision) = match broker.registry().get(&name).await.unwrap() {

@@ -18,6 +18,7 @@ async fn registered(broker: &Broker) -> (Subscription, Copier) {
         realms_topics: vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
         request_prefill: true,
         selection: None,
+        track: false,
     };
     let now = "2026-01-01T00:00:00".parse().unwrap();
     let s = Subscription::reserve(registration, Incarnation(Uuid::new_v4()), 1, now);

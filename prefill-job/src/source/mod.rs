@@ -124,6 +124,12 @@ impl Source {
         }
     }
 
+    /// Does it show the directory as it is, and not as it was when somebody wrote it down?
+    #[must_use]
+    pub fn is_directory(&self) -> bool {
+        matches!(self, Self::Udm(_))
+    }
+
     /// Reads all objects of the topics, in their order. Topics of realms other than `udm` have no snapshot and are
     /// passed over.
     ///

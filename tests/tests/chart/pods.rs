@@ -52,6 +52,8 @@ fn job(template: &str) -> k8s_openapi::api::batch::v1::Job {
         attempt: 1,
         realms_topics: vec![],
         selection: None,
+        track: false,
+        mode: model::PrefillMode::Prefill,
     };
     manifests::job(&template, &task)
 }

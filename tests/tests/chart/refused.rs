@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, time::Duration};
 use async_nats::{Client, ConnectOptions, Event};
 use broker::{
     Broker, NatsConfig, Secret,
-    testing::{NatsServer, eventually, ready_subscription},
+    testing::{NatsServer, eventually, ready_subscription_with},
 };
-use model::Subscription;
+use model::{Registration, Subscription};
 use tokio::sync::mpsc;
 
 use crate::rights::server;
@@ -129,6 +129,7 @@ fn for_role(role: &str, queue: &str) -> Vec<String> {
     match role {
         "api" => add(&["mail.prefill", "dead-letters.mail.x", "$KV.DISPATCHER.position", "tasks.other.mail"]),
         "dispatcher" => add(&[
+            "mail.known.prefill.1-1",
             "mail.fence",
             "mail.prefill",
             "incoming.marker",
@@ -138,6 +139,8 @@ fn for_role(role: &str, queue: &str) -> Vec<String> {
             "$JS.API.STREAM.MSG.GET.KV_CREDENTIALS",
         ]),
         "controller" => add(&[
+            "mail.known.live.1-0",
+            "mail.known.prefill.1-1",
             "mail.main",
             "mail.prefill",
             "mail.copied",
@@ -148,6 +151,7 @@ fn for_role(role: &str, queue: &str) -> Vec<String> {
             "$JS.API.CONSUMER.CREATE.incoming",
         ]),
         "prefill" | "worker" => add(&[
+            "mail.known.live.1-0",
             "mail.main",
             "mail.copied",
             "incoming.marker",
@@ -225,7 +229,8 @@ async fn connect(server: &NatsServer, component: &'static str) -> Broker {
 
 async fn registered(api: &Broker) -> Subscription {
     api.create_layout().await.unwrap();
-    let (mail, _queue) = ready_subscription(api, &["users/user"]).await;
+    let tracked = |registration: &mut Registration| registration.track = true;
+    let (mail, _queue) = ready_subscription_with(api, &["users/user"], tracked).await;
     api.credentials().put(&mail.name, mail.incarnation, "$argon2id$x").await.unwrap();
     api.events().marker(&mail).await.unwrap();
     mail

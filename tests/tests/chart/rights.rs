@@ -8,8 +8,8 @@ use broker::{
 };
 use bytes::Bytes;
 use model::{
-    Counts, Incarnation, Lifecycle, PrefillState, PrefillTask, Progress, RealmTopic, Registration,
-    Subscription,
+    Counts, Incarnation, KnownObject, KnownObjects, Lifecycle, PrefillState, PrefillTask, Progress,
+    RealmTopic, Registration, Subscription,
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -55,6 +55,7 @@ async fn register(api: &Broker, name: &str) -> Subscription {
         realms_topics: vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
         request_prefill: true,
         selection: None,
+        track: true,
     };
     let now = "2026-01-01T00:00:00".parse().unwrap();
     let s = Subscription::reserve(registration, Incarnation(Uuid::new_v4()), 1, now);
@@ -76,8 +77,12 @@ async fn fill(writer: &Broker, s: &Subscription) {
         panic!("the fence is free")
     };
     holder.purge_below().await.unwrap();
-    let object = Bytes::from_static(br#"{"realm":"udm","topic":"users/user","body":{"old":{},"new":{}}}"#);
-    holder.write(1, &[object.clone(), object]).await.unwrap();
+    let object = Bytes::from_static(EVENT);
+    let known = KnownObjects { removed: false, objects: KnownObject::named_by(EVENT) };
+    holder.write_knowing(1, &[object.clone(), object], &[known]).await.unwrap();
+    // What the dispatcher has recorded, and what the attempt has.
+    assert_eq!(queue.known_from(1, true).await.unwrap()[0].known.objects.len(), 2);
+    assert_eq!(queue.known_from(holder.claimed_at(), false).await.unwrap().len(), 1);
     let progress = Progress {
         incarnation: s.incarnation,
         attempt: 1,
@@ -89,12 +94,15 @@ async fn fill(writer: &Broker, s: &Subscription) {
         set_aside: 0,
         missing: vec![],
         not_selected: 0,
+        removed: 0,
         rate: 1.0,
         error: None,
     };
     writer.progress().put(&s.name, &progress).await.unwrap();
     let contained = queue.live_from(1).await.unwrap().unwrap().sequence;
     holder.seal_leaving_out(Counts { messages: 2, ..Counts::default() }, vec![contained]).await.unwrap();
+    holder.forget_known().await.unwrap();
+    assert_eq!(queue.known_from(1, false).await.unwrap().len(), 1);
 }
 
 /// What controller and worker do when they find the seal.
@@ -139,8 +147,11 @@ async fn removing(dispatcher: &Broker, s: &Subscription) {
     assert!(dispatcher.give_up(&s.name, s.incarnation, &given_up).await.unwrap());
 }
 
+const EVENT: &[u8] =
+    br#"{"realm":"udm","topic":"users/user","body":{"old":{},"new":{"dn":"uid=a,dc=x","objectType":"users/user"}}}"#;
+
 async fn post_events(api: &Broker) {
-    let event = Bytes::from_static(br#"{"realm":"udm","topic":"users/user"}"#);
+    let event = Bytes::from_static(EVENT);
     for _ in 0..2 {
         api.events().publish(event.clone(), Instant::now()).await.unwrap();
     }

@@ -236,6 +236,7 @@ impl Controlled {
             realms_topics: vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
             request_prefill: true,
             selection: None,
+            track: false,
         };
         let incarnation = Incarnation(uuid::Uuid::new_v4());
         let registry = self.broker.registry();

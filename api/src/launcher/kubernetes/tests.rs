@@ -103,6 +103,8 @@ fn task(incarnation: u128, attempt: u32) -> PrefillTask {
         attempt,
         realms_topics: vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
         selection: None,
+        track: false,
+        mode: model::PrefillMode::Prefill,
     }
 }
 
