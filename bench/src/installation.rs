@@ -121,10 +121,11 @@ impl Installation {
     }
 
     /// Registers a consumer that asks for a prefill of these topics, waits until it may begin, and answers its task.
-    pub async fn ask_for_prefill(&self, name: &str, topics: &[&str]) -> Result<PrefillTask> {
+    /// `track`: it is recorded what it is told of.
+    pub async fn ask_for_prefill(&self, name: &str, topics: &[&str], track: bool) -> Result<PrefillTask> {
         let topics: Vec<_> = topics.iter().map(|topic| json!({"realm": "udm", "topic": topic})).collect();
-        let body =
-            json!({"name": name, "password": PASSWORD, "request_prefill": true, "realms_topics": topics});
+        let body = json!({"name": name, "password": PASSWORD, "request_prefill": true, "realms_topics": topics,
+                          "track": track});
         let body = body.to_string();
         self.admin().await?.expect(201, "POST", "/v1/subscriptions", body.as_bytes()).await?;
         let (registry, name) = (self.broker().await?.registry(), name.parse::<SubscriptionName>()?);

@@ -38,6 +38,7 @@ pub(super) async fn rows(bench: &Bench) -> Result<Vec<Row>> {
         .while_filling(async |installation| {
             let fast = from_dump(bench, installation, "writes not synced one by one", Some(20_000.0)).await?;
             let mut rows = vec![fast];
+            rows.extend(tracked(bench, installation).await?);
             rows.extend(by_size(bench, installation).await?);
             rows.push(memory(bench, installation).await?);
             Ok(rows)
@@ -50,12 +51,12 @@ pub(super) async fn rows(bench: &Bench) -> Result<Vec<Row>> {
 /// One prefill, from the start of its process to its end.
 async fn prefill(
     installation: &Installation,
-    topics: &[&str],
     objects: u32,
+    track: bool,
     variables: &[(&str, OsString)],
 ) -> Result<Took> {
     let name = "prefilled";
-    let task = installation.ask_for_prefill(name, topics).await?;
+    let task = installation.ask_for_prefill(name, USERS, track).await?;
     let began = Instant::now();
     let mut process = installation.start_prefill(&task, variables)?;
     let peak_mib = process.ends_well(ENDS_WITHIN).await?;
@@ -98,7 +99,7 @@ async fn from_udm(bench: &Bench, installation: &Installation) -> Result<Vec<Row>
         }
         let (mut runs, mut peaks) = (Vec::new(), Vec::new());
         for number in 1..=bench.runs {
-            let took = prefill(installation, USERS, directory.users, &of_udm(&udm, None)).await?;
+            let took = prefill(installation, directory.users, false, &of_udm(&udm, None)).await?;
             let raw = udm.serves(best_at, &dns, window).await?;
             bench.say(&format!(
                 "UDM of {ms} ms, run {number}: {:.0}/s, raw {raw:.0}, {:.1} MiB",
@@ -122,7 +123,7 @@ async fn from_udm(bench: &Bench, installation: &Installation) -> Result<Vec<Row>
         let udm = Directory { users: few as u32, ..directory }.serve(&bench.programs).await?;
         let naive = bench
             .alone(&format!("UDM of {ms} ms, one at a time"), async || {
-                Ok(prefill(installation, USERS, few as u32, &of_udm(&udm, Some(1))).await?.rate)
+                Ok(prefill(installation, few as u32, false, &of_udm(&udm, Some(1))).await?.rate)
             })
             .await?;
         rows.push(Row::new(format!("UDM, {ms} ms an object, one at a time"), "objects/s", naive));
@@ -145,7 +146,7 @@ async fn from_dump(bench: &Bench, installation: &Installation, how: &str, least:
     let variables = [("SOURCE", file.into())];
     let payload = payload::event("users/user", 0, each);
     let raw = installation.raw().await?;
-    let ours = async || Ok(prefill(installation, USERS, directory.users, &variables).await?.rate);
+    let ours = async || Ok(prefill(installation, directory.users, false, &variables).await?.rate);
     let batches = async || {
         let (stream, batch) = ("rawprefill", 499);
         raw.create_stream(stream, &[format!("{stream}.copied"), format!("{stream}.main")]).await?;
@@ -165,6 +166,35 @@ async fn from_dump(bench: &Bench, installation: &Installation, how: &str, least:
         Some(least) => row.aim(Aim::AtLeast(least)),
         None => row,
     })
+}
+
+/// With and without a record of what the consumer is told of; and what memory the record takes.
+async fn tracked(bench: &Bench, installation: &Installation) -> Result<Vec<Row>> {
+    let users = bench.amount(60_000, 20_000) as u32;
+    let folder = tempfile::Builder::new().prefix("bench-dump-").tempdir_in(&bench.programs.folder)?;
+    let file = folder.path().join("directory.jsonl");
+    let write = |users| {
+        Directory { users, members: Some(1_000), ..Directory::default() }.dump(&bench.programs, &file)
+    };
+    let took =
+        async |users, track| prefill(installation, users, track, &[("SOURCE", file.clone().into())]).await;
+    write(users)?;
+    let runs = bench
+        .pairs(
+            "dump, tracked",
+            async || Ok(took(users, true).await?.rate),
+            async || Ok(took(users, false).await?.rate),
+        )
+        .await?;
+    let mut row = Row::new(format!("dump of {users} users, tracked"), "objects/s", runs);
+    row.note = Some("raw is the same prefill without track".to_owned());
+    let users = bench.amount(1_000_000, 100_000) as u32;
+    write(users)?;
+    let peak = took(users, true).await?.peak_mib;
+    bench.say(&format!("dump of {users} users, tracked: {peak:.1} MiB"));
+    let memory =
+        Row::new(format!("dump of {users} users, tracked: peak memory"), "MiB", vec![Run::alone(peak)]);
+    Ok(vec![row, memory.aim(Aim::AtMost(PEAK_MIB))])
 }
 
 /// Waits until so many messages are in the queue.
@@ -196,7 +226,7 @@ async fn by_size(bench: &Bench, installation: &Installation) -> Result<Vec<Row>>
         let (mut rates, mut peaks) = (Vec::new(), Vec::new());
         // The largest takes a minute.
         for number in 1..=if *users > 100_000 { 1 } else { bench.runs.min(3) } {
-            let took = prefill(installation, USERS, *users, &[("SOURCE", file.clone().into())]).await?;
+            let took = prefill(installation, *users, false, &[("SOURCE", file.clone().into())]).await?;
             bench.say(&format!(
                 "dump of {users} users, run {number}: {:.0}/s, {:.1} MiB",
                 took.rate, took.peak_mib
@@ -218,7 +248,7 @@ async fn memory(bench: &Bench, installation: &Installation) -> Result<Row> {
     let udm =
         Directory { users, members: Some(members), ..Directory::default() }.serve(&bench.programs).await?;
     let reads = Duration::from_secs(bench.amount(40, 8) as u64);
-    let task = installation.ask_for_prefill("large", &["groups/group", "users/user"]).await?;
+    let task = installation.ask_for_prefill("large", &["groups/group", "users/user"], false).await?;
     let queue = installation.broker().await?.queue(&task.subscription, task.incarnation);
     let mut process = installation.start_prefill(&task, &of_udm(&udm, None))?;
     // The group is in before the list of the users is asked for.
