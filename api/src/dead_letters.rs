@@ -82,7 +82,7 @@ pub(crate) async fn redeliver(
             message.len()
         )));
     }
-    app.broker.redeliver(&subscription.name, subscription.prefill.round, &stored, message).await?;
+    app.broker.redeliver(&subscription, &stored, message).await?;
     tracing::info!(subscription = %subscription.name, id = stored.id, "a dead letter was sent again");
     Ok(null(StatusCode::ACCEPTED))
 }

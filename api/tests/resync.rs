@@ -1,5 +1,5 @@
 //! Tracked subscriptions and the modes of a prefill, over HTTP.
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod support;
 

@@ -4,7 +4,7 @@
 //! parts that fit. So it is there whole or not at all, and its parts follow from its number.
 
 use bytes::{Bytes, BytesMut};
-use model::{DeadLetter, Incarnation, SubscriptionName};
+use model::{DeadLetter, Incarnation, KnownObject, Subscription, SubscriptionName};
 
 use crate::{
     Broker, Error, names,
@@ -155,33 +155,36 @@ impl DeadLetters {
 }
 
 impl Broker {
-    /// Sends a dead letter's message again: it goes to the end of the queue, as a live message of `round`. Then the
-    /// letter is removed; a crash in between sends it twice.
+    /// Sends a dead letter's message again: it goes to the end of the queue, as a live message of the current round.
+    /// Then the letter is removed; a crash in between sends it twice.
     ///
     /// # Errors
     /// NATS away, or the queue is full or gone.
     pub async fn redeliver(
         &self,
-        name: &SubscriptionName,
-        round: u32,
+        subscription: &Subscription,
         letter: &Stored,
         message: Bytes,
     ) -> Result<(), Error> {
+        let Subscription { name, track, prefill, .. } = subscription;
         let incarnation = letter.letter.incarnation;
         let queue = self.queue(name, incarnation);
-        let message = Outgoing {
+        let named = if *track { KnownObject::named_by(&message) } else { Vec::new() };
+        let subject = |n| names::known_live_subject(name, format_args!("letter{}", letter.id), n);
+        let mut batch = queue.known_messages(&named, false, subject)?;
+        batch.push(Outgoing {
             subject: queue.subject(Part::Main),
             headers: headers([
                 (names::EXPECTED_STREAM, queue.stream.clone()),
                 (names::INCARNATION, incarnation.to_string()),
-                (names::ROUND, round.to_string()),
+                (names::ROUND, prefill.round.to_string()),
                 // Of no event of the log.
                 (names::INCOMING_SEQ, "0".to_owned()),
             ]),
             payload: message,
-        };
+        });
         let action = format!("sending a dead letter of {name} again");
-        queue.wire().publish(message).await.map_err(|refusal| refusal.into_error(&action))?;
+        queue.wire().publish_batch(batch).await.map_err(|refusal| refusal.into_error(&action))?;
         self.dead_letters().remove(letter).await
     }
 }

@@ -1,5 +1,7 @@
 //! Names of streams, subjects, buckets and headers: the layout of NATS in one place.
 
+use std::fmt::Display;
+
 use model::{Incarnation, SubscriptionName};
 
 /// The event log: every accepted event and every marker, in the order of acceptance.
@@ -78,9 +80,10 @@ pub(crate) fn queue_stream(name: &SubscriptionName, incarnation: Incarnation) ->
 }
 
 /// What the consumer was told of, where that is recorded: each message has a subject of its own, so that a limit of
-/// messages per subject does not count them.
-pub(crate) fn known_live_subject(name: &SubscriptionName, incoming_seq: u64, part: usize) -> String {
-    format!("{name}.known.live.{incoming_seq}-{part}")
+/// messages per subject does not count them. `of`: number of the first event that tells of them, or another word for
+/// what does.
+pub(crate) fn known_live_subject(name: &SubscriptionName, of: impl Display, part: usize) -> String {
+    format!("{name}.known.live.{of}-{part}")
 }
 
 /// The same, of an attempt.

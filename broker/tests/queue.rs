@@ -7,8 +7,8 @@ use broker::{
 };
 use bytes::Bytes;
 use model::{
-    Counts, Entry, Epoch, FenceState, Incarnation, KnownObject, KnownObjects, Marker, RealmTopic,
-    Registration, Subscription, SubscriptionName,
+    Counts, DeadLetter, DeadLetterReason, Entry, Epoch, FenceState, Incarnation, KnownObject, KnownObjects,
+    Marker, Origin, RealmTopic, Registration, Subscription, SubscriptionName,
 };
 use uuid::Uuid;
 
@@ -235,4 +235,31 @@ async fn what_a_consumer_is_told_of_is_recorded_with_what_tells_it_whatever_the_
     assert_eq!(all(false).await, ["told"]);
     let pending = queue.pending().await.unwrap().unwrap();
     assert_eq!((pending.main, pending.prefill), (2, 1));
+}
+
+#[tokio::test]
+async fn a_dead_letter_that_is_sent_again_is_recorded_too() {
+    let server = NatsServer::start().await;
+    let broker = server.broker().await;
+    let s = Subscription { track: true, ..subscription("mail", 1, 1) };
+    let queue = broker.queue(&s.name, s.incarnation);
+    queue.create(&s).await.unwrap();
+    let letter = DeadLetter {
+        incarnation: s.incarnation,
+        origin: Origin::Live { incoming_seq: 7 },
+        reason: DeadLetterReason::TooLarge,
+        problem: None,
+        topic: "users/user".to_owned(),
+        dn: None,
+        size: 1,
+        limit: 1,
+        at: s.created.clone(),
+    };
+    let message = Bytes::from(object("late"));
+    broker.dead_letters().set_aside(&s.name, &letter, &message).await.unwrap();
+    let letters = broker.dead_letters().list(&s.name, s.incarnation, 10).await.unwrap();
+    broker.redeliver(&s, &letters[0], message).await.unwrap();
+    let chunks = queue.known_from(1, true).await.unwrap();
+    assert_eq!(chunks[0].known.objects[0].id.as_deref(), Some("late"));
+    assert_eq!(queue.pending().await.unwrap().unwrap().main, 1);
 }

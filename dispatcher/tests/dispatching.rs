@@ -121,7 +121,7 @@ async fn an_event_that_nats_does_not_carry_any_more_stops_nobody_and_can_be_sent
     let broker = server.broker().await;
     let message = broker.dead_letters().message(letter).await.unwrap().unwrap();
     assert_eq!(message, huge.as_bytes());
-    broker.redeliver(&s.name, 0, letter, message).await.unwrap();
+    broker.redeliver(&s, letter, message).await.unwrap();
     assert!(broker.dead_letters().list(&s.name, s.incarnation, 10).await.unwrap().is_empty());
     let (_running, _guard) = start(&broker);
     let done = |s: &model::Subscription| s.with_boundary(s.incarnation, 0, 1);

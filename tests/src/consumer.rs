@@ -53,11 +53,12 @@ impl Consumer {
         name: &str,
         topics: &[&str],
         prefill: bool,
+        track: bool,
     ) -> Result<Self> {
         let consumer = Self::registered(client, base, name, Self::PASSWORD);
         let topics: Vec<Value> = topics.iter().map(|t| json!({"realm": "udm", "topic": t})).collect();
         let body = json!({"name": name, "realms_topics": topics, "request_prefill": prefill,
-                          "password": Self::PASSWORD});
+                          "password": Self::PASSWORD, "track": track});
         eventually("the registration", SOON, async || {
             let request = consumer.client.post(format!("{base}/v1/subscriptions"));
             let answer = request.basic_auth("admin", Some(admin)).json(&body).send().await?;
@@ -102,6 +103,18 @@ impl Consumer {
     /// The API does not say that it is so from now on.
     pub async fn ask_for_prefill(&self, what: &str) -> Result<()> {
         let answer = self.request(Method::POST, &format!("/prefill{what}")).send().await?;
+        let status = answer.status();
+        ensure!(status == StatusCode::ACCEPTED, "{status}: {}", answer.text().await?);
+        Ok(())
+    }
+
+    /// Asks for a resync.
+    ///
+    /// # Errors
+    /// The API does not accept it.
+    pub async fn ask_for_resync(&self) -> Result<()> {
+        let request = self.request(Method::POST, "/prefill").json(&json!({"mode": "resync"}));
+        let answer = request.send().await?;
         let status = answer.status();
         ensure!(status == StatusCode::ACCEPTED, "{status}: {}", answer.text().await?);
         Ok(())

@@ -115,7 +115,15 @@ impl Installation {
     /// # Errors
     /// The API refuses.
     pub async fn register(&self, name: &str, topics: &[&str], prefill: bool) -> Result<Consumer> {
-        Consumer::register(&self.client, &self.base, ADMIN, name, topics, prefill).await
+        Consumer::register(&self.client, &self.base, ADMIN, name, topics, prefill, false).await
+    }
+
+    /// Registers a consumer with a prefill, and records what it is told of.
+    ///
+    /// # Errors
+    /// The API refuses.
+    pub async fn register_tracked(&self, name: &str, topics: &[&str]) -> Result<Consumer> {
+        Consumer::register(&self.client, &self.base, ADMIN, name, topics, true, true).await
     }
 
     /// Who sends events.

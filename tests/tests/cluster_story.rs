@@ -354,3 +354,26 @@ async fn removed_in_the_middle_of_its_prefill_leaves_nothing_behind() -> Result<
     })
     .await
 }
+
+#[tokio::test]
+async fn a_resync_is_a_job_that_also_tells_what_is_gone() -> Result<()> {
+    let values = ["prefill.config.udmReadsPrimary=true"];
+    let hs = Installation::install("resync", 20, 1, &values).await?;
+    let mail = hs.register_tracked("mail", &["users/user"]).await?;
+    mail.await_prefill("done").await?;
+    // Users that come and go, and nobody tells that they have gone.
+    for id in ["came", "went"] {
+        hs.producer().send("users/user", id).await?;
+    }
+    assert_eq!(mail.read(22).await?.len(), 22);
+    mail.ask_for_resync().await?;
+    let done = mail.await_prefill("done").await?;
+    assert_eq!((&done["track"], &done["prefill"]["mode"]), (&json!(true), &json!("resync")));
+    assert_eq!(hs.job("mail", 2)?["metadata"]["labels"]["headstart/attempt"], "2");
+    let messages = mail.read(22).await?;
+    let removed: Vec<_> =
+        messages[20..].iter().map(|m| (&m["body"]["old"]["dn"], &m["body"]["new"])).collect();
+    assert_eq!(removed, [(&json!("uid=came,dc=x"), &json!({})), (&json!("uid=went,dc=x"), &json!({}))]);
+    assert_eq!(mail.next(0.1).await?, None);
+    Ok(())
+}

@@ -48,13 +48,18 @@ pub struct Standalone {
     pub folder: TempDir,
     port: u16,
     pub client: Client,
+    /// Address of a UDM, instead of the dump in the folder.
+    udm: Option<String>,
 }
 
 impl Standalone {
+    /// Starts it with a UDM that reads the LDAP primary.
+    pub async fn with_udm(url: &str) -> Self {
+        Self::launch(tempfile::tempdir().unwrap(), Some(url.to_owned())).await
+    }
+
     /// Prepares a directory of groups and users, and starts.
     pub async fn start(groups: usize, users: usize) -> Self {
-        // reqwest wants one, although only plain HTTP is spoken here.
-        rustls::crypto::ring::default_provider().install_default().ok();
         let folder = tempfile::tempdir().unwrap();
         let mut dump = std::fs::File::create(folder.path().join("directory.jsonl")).unwrap();
         for n in 0..users {
@@ -69,20 +74,29 @@ impl Standalone {
                 json!({"dn": dn, "objectType": "groups/group", "id": format!("g{n}"), "properties": {}});
             writeln!(dump, "{object}").unwrap();
         }
+        Self::launch(folder, None).await
+    }
+
+    async fn launch(folder: TempDir, udm: Option<String>) -> Self {
+        // reqwest wants one, although only plain HTTP is spoken here.
+        rustls::crypto::ring::default_provider().install_default().ok();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let client = Client::builder().timeout(Duration::from_secs(40)).no_proxy().build().unwrap();
-        let mut standalone = Self { child: None, folder, port, client };
+        let mut standalone = Self { child: None, folder, port, client, udm };
         standalone.restart().await;
         standalone
     }
 
     pub fn command(&self) -> Command {
         let mut command = headstart(&["standalone", "--listen", &format!("127.0.0.1:{}", self.port)]);
+        let dump = || self.folder.path().join("directory.jsonl").into();
         command
             .arg("--data-dir")
             .arg(self.folder.path().join("data"))
             .arg("--source")
-            .arg(self.folder.path().join("directory.jsonl"))
+            .arg(self.udm.as_ref().map_or_else(dump, std::ffi::OsString::from))
+            .env("UDM_PASSWORD", "univention")
+            .env("UDM_READS_PRIMARY", "true")
             .env("HEADSTART_NATS_SERVER", nats_server())
             .env("ADMIN_PASSWORD", "admin-secret")
             .env("EVENTS_PASSWORD_UDM", "events-secret")

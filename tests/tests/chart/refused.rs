@@ -127,7 +127,13 @@ fn for_role(role: &str, queue: &str) -> Vec<String> {
         ]);
     }
     match role {
-        "api" => add(&["mail.prefill", "dead-letters.mail.x", "$KV.DISPATCHER.position", "tasks.other.mail"]),
+        "api" => add(&[
+            "mail.prefill",
+            "mail.known.prefill.1-1",
+            "dead-letters.mail.x",
+            "$KV.DISPATCHER.position",
+            "tasks.other.mail",
+        ]),
         "dispatcher" => add(&[
             "mail.known.prefill.1-1",
             "mail.fence",
