@@ -4,10 +4,13 @@ use std::{
     ffi::OsStr,
     io::Write,
     process::{Command, Stdio},
+    time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+
+use crate::eventually;
 
 /// A namespace that goes away with the test.
 pub struct Namespace {
@@ -64,6 +67,27 @@ impl Namespace {
         let mut command = Command::new(program("HEADSTART_KUBECTL"));
         command.args(["--namespace", &self.name, "apply", "-f", "-"]).args(options);
         run(&mut command, Some(&manifests.to_string())).map(drop)
+    }
+
+    /// Makes a quota named `none` and waits until the API server keeps to it: the quota controller counts first, and
+    /// until then as much may be made as somebody wants. `refused` is what it refuses, if that is not just any pod.
+    ///
+    /// # Errors
+    /// It is not kept.
+    pub async fn quota(&self, hard: &str, refused: Option<&Value>) -> Result<()> {
+        self.kubectl(&["create", "quota", "none", &format!("--hard={hard}")])?;
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "probe"}, "spec": {
+            "containers": [{"name": "probe", "image": "none", "securityContext": {
+                "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}],
+            "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
+        }});
+        let refused = refused.unwrap_or(&pod);
+        eventually("the quota to be kept", Duration::from_secs(60), async || {
+            let Err(error) = self.apply_with(refused, &["--dry-run=server"]) else { bail!("it is not") };
+            ensure!(error.to_string().contains("exceeded quota"), "{error:#}");
+            Ok(())
+        })
+        .await
     }
 
     /// Runs helm in the namespace.

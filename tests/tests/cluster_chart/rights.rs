@@ -130,9 +130,7 @@ async fn tour(hs: &Installation) -> Result<()> {
     }
     hs.slow_down(0).await?;
     second.await_prefill("done").await?;
-    let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"},
-                       "spec": {"hard": {"count/pods": "1"}}});
-    hs.namespace.apply(&quota)?;
+    hs.namespace.quota("count/pods=1", None).await?;
     let third = hs.register("third", &["users/user"], true).await?;
     eventually("the quota to be named", SOON, async || {
         let seen = third.subscription().await?;

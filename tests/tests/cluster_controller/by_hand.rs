@@ -34,7 +34,7 @@ async fn a_job_deleted_by_hand_is_made_again_while_it_waits_and_failed_while_it_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_suspended_by_hand_stays_suspended_until_it_is_resumed_by_hand() -> Result<()> {
-    let rules = Rules { start_deadline: Duration::from_secs(15), ..quick() };
+    let rules = Rules { start_deadline: Duration::from_secs(30), ..quick() };
     let world = Controlled::start("ctl-paused", waiting_pod(), rules.clone(), 2).await?;
     let mail = world.subscribe_and_activate("mail").await?;
     mail.expect(Running, None).await?;

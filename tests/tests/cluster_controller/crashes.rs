@@ -133,8 +133,8 @@ async fn two_controllers_without_a_lease_do_nothing_twice() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_api_server_that_is_away_longer_than_every_deadline_is_no_reason_to_give_up() -> Result<()> {
-    let rules = Rules { start_deadline: Duration::from_secs(15), ..quick() };
-    let world = Controlled::new("ctl-away", waiting_pod(), rules, 3).await?;
+    let rules = Rules { start_deadline: Duration::from_secs(30), ..quick() };
+    let world = Controlled::new("ctl-away", waiting_pod(), rules.clone(), 3).await?;
     let proxy = Proxy::start().await?;
     let metrics = world.run_controller_with(controller::client(proxy.config().await?)?, &world.stop())?;
     Controlled::await_ready(&metrics).await?;
@@ -148,7 +148,7 @@ async fn an_api_server_that_is_away_longer_than_every_deadline_is_no_reason_to_g
     sealed.seal().await?;
     // The queue opens all the same.
     sealed.expect(Done, None).await?;
-    tokio::time::sleep(Duration::from_secs(20)).await;
+    tokio::time::sleep(rules.start_deadline + Duration::from_secs(5)).await;
     running.expect_now(Running, None).await?;
     during.expect_now(Pending, None).await?;
     proxy.mend();

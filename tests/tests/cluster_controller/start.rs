@@ -117,9 +117,9 @@ async fn a_service_account_that_is_missing_is_named() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_quota_is_waited_for_longer_than_any_deadline() -> Result<()> {
-    let rules = Rules { start_deadline: Duration::from_secs(15), ..quick() };
+    let rules = Rules { start_deadline: Duration::from_secs(30), ..quick() };
     let world = Controlled::start("ctl-quota", waiting_pod(), rules.clone(), 2).await?;
-    world.namespace.kubectl(&["create", "quota", "none", "--hard=pods=0"])?;
+    world.namespace.quota("pods=0", None).await?;
     let mail = world.subscribe_and_activate("mail").await?;
     let waits = mail.expect_shown(1, Pending, Some(Reason::QuotaExceeded)).await?;
     let message = waits.prefill.message.unwrap_or_default();
@@ -134,9 +134,10 @@ async fn a_quota_is_waited_for_longer_than_any_deadline() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_quota_of_jobs_is_waited_for_and_shown_without_a_job() -> Result<()> {
     let world = Controlled::start("ctl-jobs", waiting_pod(), quick(), 2).await?;
-    world.namespace.kubectl(&["create", "quota", "none", "--hard=count/jobs.batch=0"])?;
-    // The quota controller counts first; until then more may be made.
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    let mut probe = waiting_pod();
+    probe["metadata"]["name"] = json!("probe");
+    pod(&mut probe)["restartPolicy"] = json!("Never");
+    world.namespace.quota("count/jobs.batch=0", Some(&probe)).await?;
     let mail = world.subscribe_and_activate("mail").await?;
     mail.expect_told(1, Pending, Some(Reason::QuotaExceeded)).await?;
     world.namespace.kubectl(&["delete", "quota", "none"])?;
