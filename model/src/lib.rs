@@ -25,8 +25,10 @@ mod limits;
 mod members;
 mod message;
 mod name;
+mod prefill;
 mod progress;
 mod reason;
+mod registration;
 mod seam;
 mod selection;
 mod subscription;
@@ -51,14 +53,13 @@ pub use limits::{GivenUp, Limit, QueueLimits, QueueUse, Room, WhenFull};
 pub use members::Members;
 pub use message::{Body, BodyError, Message, Publisher};
 pub use name::{Incarnation, NameError, SubscriptionName};
+pub use prefill::{Prefill, PrefillMode, PrefillState};
 pub use progress::{Phase, Progress, Speed};
 pub use reason::Reason;
+pub use registration::{Registration, RegistrationOutcome, compare_registration};
 pub use seam::Seam;
 pub use selection::{Crossing, Properties, Seen, Selection, SelectionError, Selector};
-pub use subscription::{
-    Entry, Lifecycle, Prefill, PrefillMode, PrefillState, Registration, RegistrationOutcome, Subscription,
-    Tombstone, compare_registration,
-};
+pub use subscription::{Entry, Lifecycle, Subscription, Tombstone};
 pub use task::PrefillTask;
 pub use timestamp::{Timestamp, TimestampError};
 pub use topic::{RealmTopic, Route, TopicError, TopicPattern, UDM_REALM};

@@ -4,24 +4,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    GivenUp, Incarnation, PastAttempt, RealmTopic, Reason, Selection, SubscriptionName, Timestamp,
-    fence::is_zero, history,
+    GivenUp, Incarnation, Prefill, PrefillMode, PrefillState, RealmTopic, Reason, Registration, Selection,
+    SubscriptionName, Timestamp, fence::is_zero, history,
 };
-
-/// What a client asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Registration {
-    /// Name of the subscription.
-    pub name: SubscriptionName,
-    /// Requested topics; their order is the order of the prefill.
-    pub realms_topics: Vec<RealmTopic>,
-    /// Should the queue begin with all that exists?
-    pub request_prefill: bool,
-    /// Which objects of the topics, and what of them; `None`: all.
-    pub selection: Option<Selection>,
-    /// Is it recorded what the consumer is told of, so that a resync can tell what it must remove?
-    pub track: bool,
-}
 
 /// Value of the key `<name>` in the bucket `SUBSCRIPTIONS`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,91 +77,6 @@ pub enum Lifecycle {
     Ready,
     /// Being removed.
     Deleting,
-}
-
-/// State of the prefill, in the words of the wire contract.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum PrefillState {
-    /// Asked for, not begun.
-    Pending,
-    /// An attempt is writing.
-    Running,
-    /// Given up; `reason` says why.
-    Failed,
-    /// Complete; also from the start when none was asked for.
-    Done,
-}
-
-impl PrefillState {
-    /// The word of the wire contract.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Running => "running",
-            Self::Failed => "failed",
-            Self::Done => "done",
-        }
-    }
-}
-
-/// What a prefill tells.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum PrefillMode {
-    /// All that exists.
-    #[default]
-    Prefill,
-    /// Also the removal of what the consumer was told of and what does not exist any more.
-    Resync,
-}
-
-impl PrefillMode {
-    /// The word of the API.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Prefill => "prefill",
-            Self::Resync => "resync",
-        }
-    }
-
-    pub(crate) fn is_prefill(&self) -> bool {
-        *self == Self::Prefill
-    }
-}
-
-/// The prefill of a subscription.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Prefill {
-    /// Its state.
-    pub state: PrefillState,
-    /// What this round tells.
-    #[serde(default, skip_serializing_if = "PrefillMode::is_prefill")]
-    pub mode: PrefillMode,
-    /// Requested prefills so far: 1 is the one of the registration, 0 means none.
-    pub round: u32,
-    /// Place of this round's marker in `incoming`: events up to it belong to the snapshot (or the round before).
-    /// `None` until the dispatcher has reached it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub boundary: Option<u64>,
-    /// Current attempt; grows over all rounds, 0 means none.
-    pub attempt: u32,
-    /// Since when the state holds.
-    pub since: Timestamp,
-    /// Why it waits or failed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<Reason>,
-    /// The reason in a sentence, for people.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub message: Option<String>,
-    /// It is to wait, whatever else is so, until somebody resumes it.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub paused: bool,
-    /// The last attempts that have ended, oldest first; at most [`ATTEMPTS_MAX`](crate::ATTEMPTS_MAX).
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub attempts: Vec<PastAttempt>,
 }
 
 impl Subscription {
@@ -346,38 +246,6 @@ impl Subscription {
     }
 }
 
-/// What a registration means when the name is taken already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RegistrationOutcome {
-    /// The same parameters: 200, and what is missing is completed.
-    Same,
-    /// Another order or set of topics: 409.
-    TopicsDiffer,
-    /// The other answer to "prefill?": 409.
-    PrefillDiffers,
-    /// Another selection: 409.
-    SelectionDiffers,
-    /// The other answer to "track?": 409.
-    TrackDiffers,
-}
-
-/// Compares a request with what is registered. Topics are compared as an ordered list, because their order is the
-/// order of the prefill.
-#[must_use]
-pub fn compare_registration(existing: &Subscription, asked: &Registration) -> RegistrationOutcome {
-    if existing.realms_topics != asked.realms_topics {
-        RegistrationOutcome::TopicsDiffer
-    } else if existing.request_prefill != asked.request_prefill {
-        RegistrationOutcome::PrefillDiffers
-    } else if existing.selection != asked.selection {
-        RegistrationOutcome::SelectionDiffers
-    } else if existing.track != asked.track {
-        RegistrationOutcome::TrackDiffers
-    } else {
-        RegistrationOutcome::Same
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -505,27 +373,5 @@ mod tests {
             s.with_prefill_state(PrefillState::Pending, Some(Reason::Queued), None, later.clone()).unwrap();
         assert_eq!(waits.prefill.since, s.prefill.since);
         assert_eq!(waits.with_prefill_state(PrefillState::Pending, Some(Reason::Queued), None, later), None);
-    }
-
-    #[test]
-    fn a_repeated_registration_is_compared_in_order() {
-        let s = subscription(true);
-        let mut asked = Registration {
-            name: s.name.clone(),
-            realms_topics: s.realms_topics.clone(),
-            request_prefill: true,
-            selection: None,
-            track: false,
-        };
-        assert_eq!(compare_registration(&s, &asked), RegistrationOutcome::Same);
-        asked.track = true;
-        assert_eq!(compare_registration(&s, &asked), RegistrationOutcome::TrackDiffers);
-        let filter = Some("(mail=*)".to_owned());
-        asked.selection = Some(Selection { filter, ..Selection::default() });
-        assert_eq!(compare_registration(&s, &asked), RegistrationOutcome::SelectionDiffers);
-        asked.request_prefill = false;
-        assert_eq!(compare_registration(&s, &asked), RegistrationOutcome::PrefillDiffers);
-        asked.realms_topics.clear();
-        assert_eq!(compare_registration(&s, &asked), RegistrationOutcome::TopicsDiffer);
     }
 }

@@ -1,0 +1,91 @@
+//! The prefill of a subscription, as its entry has it.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{PastAttempt, Reason, Timestamp};
+
+/// State of the prefill, in the words of the wire contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PrefillState {
+    /// Asked for, not begun.
+    Pending,
+    /// An attempt is writing.
+    Running,
+    /// Given up; `reason` says why.
+    Failed,
+    /// Complete; also from the start when none was asked for.
+    Done,
+}
+
+impl PrefillState {
+    /// The word of the wire contract.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::Failed => "failed",
+            Self::Done => "done",
+        }
+    }
+}
+
+/// What a prefill tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PrefillMode {
+    /// All that exists.
+    #[default]
+    Prefill,
+    /// Also the removal of what the consumer was told of and what does not exist any more.
+    Resync,
+}
+
+impl PrefillMode {
+    /// The word of the API.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Prefill => "prefill",
+            Self::Resync => "resync",
+        }
+    }
+
+    pub(crate) fn is_prefill(&self) -> bool {
+        *self == Self::Prefill
+    }
+}
+
+/// The prefill of a subscription.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prefill {
+    /// Its state.
+    pub state: PrefillState,
+    /// What this round tells.
+    #[serde(default, skip_serializing_if = "PrefillMode::is_prefill")]
+    pub mode: PrefillMode,
+    /// Requested prefills so far: 1 is the one of the registration, 0 means none.
+    pub round: u32,
+    /// Place of this round's marker in `incoming`: events up to it belong to the snapshot (or the round before).
+    /// `None` until the dispatcher has reached it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boundary: Option<u64>,
+    /// Current attempt; grows over all rounds, 0 means none.
+    pub attempt: u32,
+    /// Since when the state holds.
+    pub since: Timestamp,
+    /// Why it waits or failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+    /// The reason in a sentence, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// It is to wait, whatever else is so, until somebody resumes it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
+    /// The last attempts that have ended, oldest first; at most [`ATTEMPTS_MAX`](crate::ATTEMPTS_MAX).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attempts: Vec<PastAttempt>,
+}
