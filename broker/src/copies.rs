@@ -115,10 +115,10 @@ impl Copier {
     async fn write(&mut self, next: Checkpoint, copies: &[Copy]) -> Result<(), CopyError> {
         let checkpoint = self.queue.state_message(Part::Copied, &next, self.last.revision)?;
         let known = if self.tracks { self.known(copies)? } else { Vec::new() };
-        let mut batch = Vec::with_capacity(1 + known.len() + copies.len());
+        let behind = known.len() + copies.len();
+        let mut batch = Vec::with_capacity(1 + behind);
         batch.push(checkpoint);
         batch.extend(known);
-        let behind = (batch.capacity() - 1) as u64;
         let subject = self.queue.subject(Part::Main);
         batch.extend(copies.iter().map(|copy| Outgoing {
             subject: subject.clone(),
@@ -133,7 +133,7 @@ impl Copier {
         match self.queue.wire().publish_batch(batch).await {
             Ok(last_sequence) => {
                 // The batch is contiguous, so the checkpoint's own number follows from that of the last message.
-                self.last = Revised { value: next, revision: last_sequence - behind };
+                self.last = Revised { value: next, revision: last_sequence - behind as u64 };
                 Ok(())
             }
             Err(Refusal::WrongLast(_)) => Err(CopyError::Stale),

@@ -180,7 +180,11 @@ async fn fill(
                 if let Err(outcome) = compared {
                     return outcome;
                 }
-                teller.update(|tally| (tally.done, tally.removed) = (counts.messages, counts.removed));
+                teller.update(|tally| {
+                    (tally.done, tally.removed) = (counts.messages, counts.removed);
+                    // Nobody knew of them before.
+                    tally.total = tally.total.map(|total| total + counts.removed);
+                });
             }
             let contained = seam.contained();
             if !contained.is_empty() {
