@@ -346,6 +346,10 @@ mod tests {
                           "request_prefill": "yes", "password": "ü:", "unknown": 1});
         let (registration, password) = registration(&body(&good)).unwrap();
         assert!(registration.request_prefill && password == "ü:" && registration.realms_topics.len() == 1);
+        assert!(!registration.track);
+        let mut tracked = good.clone();
+        tracked["track"] = json!("yes");
+        assert!(super::registration(&body(&tracked)).unwrap().0.track);
         for (change, expected) in [
             (json!({"name": "a.b"}), vec![(r#"["body","name"]"#, "string_pattern_mismatch")]),
             (json!({"name": "incoming"}), vec![(r#"["body","name"]"#, "name_reserved")]),
@@ -362,6 +366,8 @@ mod tests {
             ),
             (json!({"request_prefill": null}), vec![(r#"["body","request_prefill"]"#, "bool_type")]),
             (json!({"request_prefill": 2}), vec![(r#"["body","request_prefill"]"#, "bool_type")]),
+            (json!({"track": 2}), vec![(r#"["body","track"]"#, "bool_type")]),
+            (json!({"track": null}), vec![(r#"["body","track"]"#, "bool_type")]),
             (json!({"password": "a\0"}), vec![(r#"["body","password"]"#, "string_nul")]),
             (json!({"password": "x".repeat(1025)}), vec![(r#"["body","password"]"#, "string_too_long")]),
         ] {
@@ -374,6 +380,29 @@ mod tests {
         }
         assert_eq!(kinds(super::registration(&body(&json!({})))).len(), 4);
         assert_eq!(kinds(super::registration(&body(&json!([])))).len(), 1);
+    }
+
+    #[test]
+    fn modes_of_a_prefill() {
+        for (good, expected) in [
+            (json!({}), None),
+            (json!({"mode": "prefill"}), Some(PrefillMode::Prefill)),
+            (json!({"mode": "resync"}), Some(PrefillMode::Resync)),
+        ] {
+            assert_eq!(prefill_mode(&body(&good)).unwrap(), expected, "{good}");
+        }
+        let mode = (r#"["body","mode"]"#.to_owned(), "enum");
+        let force = (r#"["body","force"]"#.to_owned(), "extra_forbidden");
+        for (bad, expected) in [
+            (json!({"mode": "all"}), vec![mode.clone()]),
+            (json!({"mode": "Resync"}), vec![mode.clone()]),
+            (json!({"mode": null}), vec![mode.clone()]),
+            (json!({"mode": "resync", "force": true}), vec![force.clone()]),
+            (json!({"mode": 1, "force": true}), vec![force, mode]),
+            (json!([]), vec![(r#"["body"]"#.to_owned(), "model_type")]),
+        ] {
+            assert_eq!(kinds(prefill_mode(&body(&bad))), expected, "{bad}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 mod support;
 
-use model::{PrefillMode, PrefillTask, Subscription, SubscriptionName};
+use model::{Phase, PrefillMode, PrefillTask, Progress, Subscription, SubscriptionName};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use support::{ADMIN, Answer, PREFILL, Server};
@@ -55,6 +55,7 @@ async fn tracking_is_decided_at_the_registration() {
     assert_eq!(shown(&server, PATH).await["track"], true);
     let changed = server.send(Method::PATCH, PATH, ADMIN, Some(&json!({"track": false}))).await;
     assert_eq!(changed.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(changed.json()["errors"][0]["loc"], json!(["body", "track"]));
     assert!(changed.text.contains("register it again"), "{}", changed.text);
     assert!(entry(&server).await.marker().track);
 }
@@ -62,7 +63,11 @@ async fn tracking_is_decided_at_the_registration() {
 #[tokio::test]
 async fn who_is_not_tracked_can_not_be_resynced_and_sees_nothing_of_it() {
     let server = Server::start().await;
-    assert_eq!(register(&server, &json!({"track": false})).await.status, StatusCode::CREATED);
+    assert_eq!(register(&server, &json!({})).await.status, StatusCode::CREATED);
+    assert_eq!(register(&server, &json!({"track": false})).await.status, StatusCode::OK);
+    let other = register(&server, &json!({"track": true})).await;
+    assert_eq!(other.status, StatusCode::CONFLICT);
+    assert!(other.text.contains("track"), "{}", other.text);
     assert_eq!(shown(&server, PATH).await.get("track"), None);
     let refused = ask(&server, Some(json!({"mode": "resync"}))).await;
     assert_eq!(refused.status, StatusCode::CONFLICT);
@@ -75,13 +80,15 @@ async fn who_is_not_tracked_can_not_be_resynced_and_sees_nothing_of_it() {
 async fn modes_that_are_none_are_named() {
     let server = Server::start().await;
     register(&server, &json!({"track": true})).await;
-    for bad in
-        [json!({"mode": "all"}), json!({"mode": null}), json!({"mode": "resync", "force": true}), json!([])]
-    {
+    for (bad, place) in [
+        (json!({"mode": "all"}), json!(["body", "mode"])),
+        (json!({"mode": null}), json!(["body", "mode"])),
+        (json!({"mode": "resync", "force": true}), json!(["body", "force"])),
+        (json!([]), json!(["body"])),
+    ] {
         let refused = ask(&server, Some(bad.clone())).await;
         assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{bad}");
-        let place = &refused.json()["errors"][0]["loc"];
-        assert!(*place == json!(["body", "mode"]) || bad["mode"] != "all", "{bad}: {place}");
+        assert_eq!(refused.json()["errors"][0]["loc"], place, "{bad}");
     }
     assert_eq!(entry(&server).await.prefill.round, 0);
 }
@@ -97,13 +104,21 @@ async fn a_resync_is_a_round_of_its_own_and_stays_one_until_it_has_succeeded() {
     assert_eq!((task.mode, task.track, task.round), (PrefillMode::Resync, true, 1));
     assert!(server.broker.tasks().contains(&task).await.unwrap());
     // Once more, in the same words or in none.
-    for (body, status) in [
-        (resync(), StatusCode::OK),
-        (None, StatusCode::OK),
-        (Some(json!({})), StatusCode::OK),
-        (Some(json!({"mode": "prefill"})), StatusCode::CONFLICT),
-    ] {
-        assert_eq!(ask(&server, body.clone()).await.status, status, "{body:?}");
+    for state in ["pending", "running"] {
+        set(&server, state).await;
+        for (body, status) in [
+            (resync(), StatusCode::OK),
+            (None, StatusCode::OK),
+            (Some(json!({})), StatusCode::OK),
+            (Some(json!({"mode": "prefill"})), StatusCode::CONFLICT),
+        ] {
+            assert_eq!(ask(&server, body.clone()).await.status, status, "{state} {body:?}");
+        }
+        let seen = shown(&server, ASK).await;
+        assert_eq!(
+            (&seen["state"], &seen["mode"], &seen["attempt"]),
+            (&json!(state), &json!("resync"), &json!(1))
+        );
     }
     set(&server, "failed").await;
     let again = ask(&server, None).await;
@@ -122,4 +137,32 @@ async fn a_resync_is_a_round_of_its_own_and_stays_one_until_it_has_succeeded() {
     let seen = ask(&server, None).await.json();
     assert_eq!((&seen["mode"], &seen["round"]), (&json!("prefill"), &json!(3)));
     assert_eq!(shown(&server, ASK).await["mode"], "prefill");
+}
+
+#[tokio::test]
+async fn the_progress_tells_how_many_removals_were_told() {
+    let server = Server::start().await;
+    register(&server, &json!({"track": true})).await;
+    ask(&server, Some(json!({"mode": "resync"}))).await;
+    assert_eq!(shown(&server, ASK).await["progress"], Value::Null);
+    let s = entry(&server).await;
+    let progress = Progress {
+        incarnation: s.incarnation,
+        attempt: s.prefill.attempt,
+        phase: Phase::Sealing,
+        topic: None,
+        done: 5,
+        total: Some(5),
+        skipped: 0,
+        set_aside: 0,
+        missing: vec![],
+        not_selected: 0,
+        removed: 3,
+        rate: 1.0,
+        error: None,
+    };
+    for removed in [3, 0] {
+        server.broker.progress().put(&s.name, &Progress { removed, ..progress.clone() }).await.unwrap();
+        assert_eq!(shown(&server, ASK).await["progress"]["removed"], removed);
+    }
 }

@@ -8,8 +8,8 @@ use broker::{
 };
 use bytes::Bytes;
 use model::{
-    Counts, Incarnation, KnownObject, KnownObjects, Lifecycle, PrefillState, PrefillTask, Progress,
-    RealmTopic, Registration, Subscription,
+    Counts, DeadLetter, DeadLetterReason, Incarnation, KnownObject, KnownObjects, Lifecycle, Origin,
+    PrefillState, PrefillTask, Progress, RealmTopic, Registration, Subscription,
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -79,7 +79,10 @@ async fn fill(writer: &Broker, s: &Subscription) {
     holder.purge_below().await.unwrap();
     let object = Bytes::from_static(EVENT);
     let known = KnownObjects { removed: false, objects: KnownObject::named_by(EVENT) };
-    holder.write_knowing(1, &[object.clone(), object], &[known]).await.unwrap();
+    let (messages, known) = ([object.clone(), object], [known]);
+    // What is not allowed is tried for long.
+    let written = tokio::time::timeout(SOON, holder.write_knowing(1, &messages, &known)).await;
+    written.expect("an attempt can't write").unwrap();
     // What the dispatcher has recorded, and what the attempt has.
     assert_eq!(queue.known_from(1, true).await.unwrap()[0].known.objects.len(), 2);
     assert_eq!(queue.known_from(holder.claimed_at(), false).await.unwrap().len(), 1);
@@ -136,6 +139,30 @@ async fn dispatch(dispatcher: &Broker, s: &Subscription) {
     .await;
     shutdown.cancel();
     running.await.unwrap().unwrap();
+}
+
+/// The dispatcher sets a message aside, and the API sends it again.
+async fn send_again(dispatcher: &Broker, api: &Broker, s: &Subscription) {
+    let letter = DeadLetter {
+        incarnation: s.incarnation,
+        origin: Origin::Live { incoming_seq: 1 },
+        reason: DeadLetterReason::TooLarge,
+        problem: None,
+        topic: "users/user".into(),
+        dn: None,
+        size: EVENT.len() as u64,
+        limit: 1,
+        at: s.created.clone(),
+    };
+    dispatcher.dead_letters().set_aside(&s.name, &letter, EVENT).await.unwrap();
+    let letters = api.dead_letters().list(&s.name, s.incarnation, 10).await.unwrap();
+    let message = api.dead_letters().message(&letters[0]).await.unwrap().unwrap();
+    let queue = api.queue(&s.name, s.incarnation);
+    let known = async || queue.known_from(1, true).await.unwrap().len();
+    let before = known().await;
+    api.redeliver(s, &letters[0], message).await.unwrap();
+    assert_eq!(known().await, before + 1);
+    assert!(api.dead_letters().list(&s.name, s.incarnation, 10).await.unwrap().is_empty());
 }
 
 /// What the dispatcher does at the limits.
@@ -203,7 +230,9 @@ async fn with_kubernetes_each_component_does_its_work() {
     controller.events().marker(&mail).await.unwrap();
     assert_eq!(controller.registry().list().await.unwrap().len(), 1);
     consume(&api, &mail).await;
-    removing(&connect(&server, "dispatcher").await, &mail).await;
+    let dispatcher = connect(&server, "dispatcher").await;
+    send_again(&dispatcher, &api, &mail).await;
+    removing(&dispatcher, &mail).await;
     api.raise_queue_limits().await.unwrap();
     assert_eq!(api.remove_subscription(&mail.name, mail.incarnation).await.unwrap(), Removal::Removed);
 
