@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     dead_letter,
-    known::{Against, Former, Known},
+    known::{Against, Former, Known, Unwritten},
     outcome::{Failure, Outcome, gone},
     progress::{Teller, Told},
     seam::SeamWatch,
@@ -228,7 +228,7 @@ async fn compare(
             counts.removed += 1;
         }
         if ended || batch.is_full() {
-            batch.write(fence, counts, Some(&mut missing.set)).await?;
+            batch.write(fence, counts, Some(&mut missing.unwritten)).await?;
         }
         if ended && missing.is_over() {
             return Ok(());
@@ -260,7 +260,9 @@ async fn write_all(
             match event {
                 SourceEvent::Object(object) => {
                     if batch.bytes >= BATCH_BYTES {
-                        batch.write(fence, &mut counts, known.as_mut()).await?;
+                        batch
+                            .write(fence, &mut counts, known.as_mut().map(|known| &mut known.unwritten))
+                            .await?;
                     }
                     let index = counts.messages + batch.messages.len() as u64 + 1;
                     let as_of = object.as_of;
@@ -304,9 +306,9 @@ async fn write_all(
             }
         }
         let ended = arrived == Some(0);
-        let full = batch.is_full() || known.as_ref().is_some_and(Known::is_full);
+        let full = batch.is_full() || known.as_ref().is_some_and(|known| known.unwritten.is_full());
         if ended || arrived.is_none() || full {
-            batch.write(fence, &mut counts, known.as_mut()).await?;
+            batch.write(fence, &mut counts, known.as_mut().map(|known| &mut known.unwritten)).await?;
         }
         teller.update(|tally| {
             if tally.done < counts.messages {
@@ -358,9 +360,9 @@ impl Batch {
         &mut self,
         fence: &mut FenceHolder,
         counts: &mut Counts,
-        known: Option<&mut Known>,
+        unwritten: Option<&mut Unwritten>,
     ) -> Result<(), Outcome> {
-        let known = known.map_or_else(Vec::new, Known::take);
+        let known = unwritten.map_or_else(Vec::new, Unwritten::take);
         fence.write_knowing(counts.messages + 1, &self.messages, &known).await?;
         counts.messages += self.messages.len() as u64;
         self.messages.clear();

@@ -41,14 +41,33 @@ impl Former {
 pub(crate) struct Known {
     present: Present<RandomState>,
     former: Former,
-    /// What goes with the next batch.
+    pub(crate) unwritten: Unwritten,
+}
+
+/// What goes into the set with the next batch.
+#[derive(Default)]
+pub(crate) struct Unwritten {
     named: Vec<KnownObject>,
     told: Vec<KnownObject>,
 }
 
+impl Unwritten {
+    /// Should it be written, although no message goes with it?
+    pub(crate) fn is_full(&self) -> bool {
+        self.named.len() >= PART_MAX
+    }
+
+    /// What is not written yet.
+    pub(crate) fn take(&mut self) -> Vec<KnownObjects> {
+        let parts = [(false, &mut self.named), (true, &mut self.told)];
+        let filled = parts.into_iter().filter(|(_, objects)| !objects.is_empty());
+        filled.map(|(removed, objects)| KnownObjects { removed, objects: std::mem::take(objects) }).collect()
+    }
+}
+
 impl Known {
     pub(crate) fn new(former: Former) -> Self {
-        Self { present: Present::new(RandomState::new()), former, named: Vec::new(), told: Vec::new() }
+        Self { present: Present::new(RandomState::new()), former, unwritten: Unwritten::default() }
     }
 
     /// A message of the snapshot.
@@ -61,41 +80,35 @@ impl Known {
     /// An object that exists, although it could not be written.
     pub(crate) fn exists(&mut self, object: KnownObject) {
         self.present.saw(&object);
-        self.named.push(object);
-    }
-
-    /// Should it be written, although no message goes with it?
-    pub(crate) fn is_full(&self) -> bool {
-        self.named.len() >= PART_MAX
-    }
-
-    /// What is not written yet.
-    pub(crate) fn take(&mut self) -> Vec<KnownObjects> {
-        let parts = [(false, &mut self.named), (true, &mut self.told)];
-        let filled = parts.into_iter().filter(|(_, objects)| !objects.is_empty());
-        filled.map(|(removed, objects)| KnownObjects { removed, objects: std::mem::take(objects) }).collect()
+        self.unwritten.named.push(object);
     }
 
     /// The snapshot is complete: compares it with what was known before.
     pub(crate) async fn compare<'a>(
-        mut self,
+        self,
         queue: &'a Queue,
         fence: &FenceHolder,
         against: Against<'_>,
     ) -> Result<Missing<'a>, Outcome> {
-        let rules = against.rules(self.former)?;
-        let present = std::mem::replace(&mut self.present, Present::new(RandomState::new()));
-        let mut comparison = present.compare(rules);
+        let mut comparison = self.present.compare(against.rules(self.former)?);
         let begin = fence.claimed_at();
         spare(queue, begin, &mut comparison).await?;
         let horizon = if against.is_current { None } else { SystemTime::now().checked_sub(LAG) };
-        Ok(Missing { set: self, queue, comparison, begin, horizon, next: 1, found: VecDeque::new() })
+        Ok(Missing {
+            unwritten: self.unwritten,
+            queue,
+            comparison,
+            begin,
+            horizon,
+            next: 1,
+            found: VecDeque::new(),
+        })
     }
 }
 
 /// What was known before the snapshot and is not in it, bit by bit; all of it stays in the set as long as it must.
 pub(crate) struct Missing<'a> {
-    pub(crate) set: Known,
+    pub(crate) unwritten: Unwritten,
     queue: &'a Queue,
     comparison: Comparison<RandomState>,
     /// What was written from here on is of this attempt, or beside it.
@@ -117,7 +130,7 @@ impl Missing<'_> {
     /// The next object whose removal is to be told, and whether it has only moved; `None` at the end, or where what
     /// is to be kept should be written first: then [`is_over`](Self::is_over) is false.
     pub(crate) async fn next(&mut self) -> Result<Option<(KnownObject, bool)>, FillError> {
-        while !self.set.is_full() {
+        while !self.unwritten.is_full() {
             let Some(Found { object, removed, recent }) = self.found.pop_front() else {
                 if self.read().await? {
                     continue;
@@ -126,9 +139,9 @@ impl Missing<'_> {
             };
             match self.comparison.judge(&object, removed, recent) {
                 Verdict::Forget => {}
-                Verdict::Keep => self.set.named.push(object),
+                Verdict::Keep => self.unwritten.named.push(object),
                 Verdict::Tell { moved } => {
-                    self.set.told.push(object.clone());
+                    self.unwritten.told.push(object.clone());
                     return Ok(Some((object, moved)));
                 }
             }

@@ -102,10 +102,7 @@ impl Consumer {
     /// # Errors
     /// The API does not say that it is so from now on.
     pub async fn ask_for_prefill(&self, what: &str) -> Result<()> {
-        let answer = self.request(Method::POST, &format!("/prefill{what}")).send().await?;
-        let status = answer.status();
-        ensure!(status == StatusCode::ACCEPTED, "{status}: {}", answer.text().await?);
-        Ok(())
+        accepted(self.request(Method::POST, &format!("/prefill{what}"))).await
     }
 
     /// Asks for a resync.
@@ -113,11 +110,7 @@ impl Consumer {
     /// # Errors
     /// The API does not accept it.
     pub async fn ask_for_resync(&self) -> Result<()> {
-        let request = self.request(Method::POST, "/prefill").json(&json!({"mode": "resync"}));
-        let answer = request.send().await?;
-        let status = answer.status();
-        ensure!(status == StatusCode::ACCEPTED, "{status}: {}", answer.text().await?);
-        Ok(())
+        accepted(self.request(Method::POST, "/prefill").json(&json!({"mode": "resync"}))).await
     }
 
     /// Waits until the prefill is in a state.
@@ -191,6 +184,13 @@ impl Consumer {
         self.request(Method::DELETE, "").send().await?.error_for_status()?;
         Ok(())
     }
+}
+
+async fn accepted(request: RequestBuilder) -> Result<()> {
+    let answer = request.send().await?;
+    let status = answer.status();
+    ensure!(status == StatusCode::ACCEPTED, "{status}: {}", answer.text().await?);
+    Ok(())
 }
 
 /// Sends events as the directory's listener does.
