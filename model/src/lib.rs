@@ -20,6 +20,7 @@ mod dn;
 mod exit;
 mod fence;
 mod history;
+pub mod json;
 mod known;
 mod limits;
 mod members;

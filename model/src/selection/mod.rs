@@ -16,7 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
 
-use crate::{Body, Dn, Members, Message, UDM_REALM};
+use crate::{Body, Dn, Members, Message, UDM_REALM, json};
 use filter::Filter;
 
 /// Names of properties that may be listed.
@@ -214,7 +214,8 @@ impl Selector {
         match &self.filter {
             None => Ok(true),
             Some(filter) => {
-                let properties = object.get("properties").map(serde_json::from_str).transpose()?;
+                let read = |text| json::value(text).map_err(serde::de::Error::custom);
+                let properties = object.get("properties").map(read).transpose()?;
                 Ok(filter.is_match(&properties.unwrap_or(Value::Null)))
             }
         }
