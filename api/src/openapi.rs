@@ -420,6 +420,8 @@ fn schemas() -> Value {
                 "set_aside": {"type": "integer", "description": "Objects that are dead letters now"},
                 "missing": {"type": "array", "items": text, "description": "Topics that are left out: the directory \
                     knows no such object type"},
+                "warnings": {"type": "array", "items": text, "description": "What somebody should look at although the \
+                    prefill goes on, or went well"},
                 "rate": {"type": "number", "description": "Objects a second, of late"},
                 "eta": {"type": ["number", "null"], "description": "Seconds until it is done, at that rate"},
                 "error": {"type": ["string", "null"], "description": "What is being tried again"},

@@ -156,6 +156,7 @@ async fn the_progress_tells_how_many_removals_were_told() {
         skipped: 0,
         set_aside: 0,
         missing: vec![],
+        warnings: vec![],
         not_selected: 0,
         removed: 3,
         rate: 1.0,

@@ -222,6 +222,7 @@ mod tests {
             skipped: 0,
             set_aside: 0,
             missing: vec![],
+            warnings: vec![],
             not_selected: 0,
             removed: 0,
             rate: 1.5,

@@ -57,6 +57,9 @@ pub struct Counts {
     /// Requested topics of no object type that the directory knows, where these are left out on request.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,
+    /// What somebody should look at although the attempt went well: a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature

@@ -32,6 +32,9 @@ pub struct Progress {
     /// Requested topics that are left out, because the directory knows no such object type.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,
+    /// What somebody should look at although the attempt goes on, or went well: a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// Objects that the selection leaves out.
     #[serde(default)]
     pub not_selected: u64,
@@ -108,6 +111,7 @@ impl fmt::Display for Progress {
             skipped,
             set_aside,
             missing,
+            warnings,
             not_selected,
             removed,
             rate,
@@ -143,6 +147,9 @@ impl fmt::Display for Progress {
         }
         if !missing.is_empty() {
             write!(f, "; no such type: {}", missing.join(", "))?;
+        }
+        for warning in warnings {
+            write!(f, "; {warning}")?;
         }
         if let Some(error) = error {
             write!(f, "{}{error}", Self::TRYING_AGAIN)?;
@@ -215,6 +222,7 @@ mod tests {
             skipped: 0,
             set_aside: 0,
             missing: vec![],
+            warnings: vec![],
             not_selected: 0,
             removed: 0,
             rate,
@@ -263,6 +271,7 @@ mod tests {
             skipped: 3,
             set_aside: 0,
             missing: vec![],
+            warnings: vec![],
             not_selected: 2,
             removed: 1,
             error: Some("503".into()),

@@ -319,6 +319,7 @@ async fn write_all(
             tally.set_aside = counts.set_aside;
             tally.not_selected = counts.not_selected;
             tally.missing.clone_from(&counts.missing);
+            tally.warnings.clone_from(&counts.warnings);
         });
         if ended {
             return Ok(counts);

@@ -34,8 +34,11 @@ pub struct Failure {
 const TERMINATION_MESSAGE_MAX: usize = 4096;
 /// Topics that the termination message names one by one; the seal and the progress name all.
 const MISSING_MAX: usize = 10;
+/// Warnings that the termination message repeats, and bytes of each.
+const WARNINGS_MAX: usize = 3;
+const WARNING_MAX: usize = 200;
 /// Room for everything but the sentence.
-const SENTENCE_MAX: usize = TERMINATION_MESSAGE_MAX - 1024;
+const SENTENCE_MAX: usize = TERMINATION_MESSAGE_MAX - 1024 - WARNINGS_MAX * WARNING_MAX;
 
 /// What the container leaves in `/dev/termination-log`: a contract with the controller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +57,9 @@ pub struct TerminationMessage {
     /// Requested topics that were left out, because the directory knows no such type.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,
+    /// What somebody should look at although the attempt is complete.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 impl Outcome {
@@ -86,6 +92,9 @@ impl Outcome {
             skipped: counts.map(|c| c.skipped),
             set_aside: counts.map(|c| c.set_aside),
             missing: counts.map_or_else(Vec::new, |c| c.missing.iter().take(MISSING_MAX).cloned().collect()),
+            warnings: counts.map_or_else(Vec::new, |c| {
+                c.warnings.iter().take(WARNINGS_MAX).map(|warning| shorten_to(warning, WARNING_MAX)).collect()
+            }),
         }
     }
 }
@@ -93,7 +102,7 @@ impl Outcome {
 /// Says what a complete prefill does not hold.
 fn complete(counts: Option<&Counts>) -> String {
     let mut text = "the prefill is complete".to_owned();
-    let Some(Counts { removed, set_aside, missing, .. }) = counts else { return text };
+    let Some(Counts { removed, set_aside, missing, warnings, .. }) = counts else { return text };
     if *removed > 0 {
         text.push_str(&format!("; {removed} of its messages tell what is to be removed"));
     }
@@ -102,6 +111,9 @@ fn complete(counts: Option<&Counts>) -> String {
     }
     if !missing.is_empty() {
         text.push_str(&format!("; left out, since the directory knows no such type: {}", missing.join(", ")));
+    }
+    for warning in warnings {
+        text.push_str(&format!("; {warning}"));
     }
     text
 }
@@ -118,7 +130,11 @@ fn class(code: ExitCode) -> &'static str {
 }
 
 fn shorten(text: &str) -> String {
-    let mut end = text.len().min(SENTENCE_MAX);
+    shorten_to(text, SENTENCE_MAX)
+}
+
+fn shorten_to(text: &str, bytes: usize) -> String {
+    let mut end = text.len().min(bytes);
     while !text.is_char_boundary(end) {
         end -= 1;
     }

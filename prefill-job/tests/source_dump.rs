@@ -439,3 +439,15 @@ async fn what_is_written_is_read_again() {
     let error = DumpWriter::create("/no/such/folder/a.jsonl").unwrap_err();
     assert!(error.to_string().contains("/no/such/folder/a.jsonl"));
 }
+
+#[tokio::test]
+async fn a_topic_of_which_a_dump_holds_no_object_is_named() {
+    let file = tempfile::NamedTempFile::with_suffix(".jsonl").unwrap();
+    std::fs::write(file.path(), r#"{"dn":"uid=a,dc=x","objectType":"users/user"}"#).unwrap();
+    let source = Source::Dump(Dump::new(file.path()));
+    let read = read(&source, &["oxmail/.*", "users/user", "no/such"]).await.well();
+    assert_eq!(
+        read.story(),
+        ["oxmail/.*: no module", "no/such: no module", "users/user: 1", "1 objects", "users/user done"]
+    );
+}

@@ -392,6 +392,7 @@ fn what_the_annotations_show() {
                 skipped: 0,
                 set_aside: 0,
                 missing: vec![],
+                warnings: vec![],
                 not_selected: 0,
                 removed: 0,
                 rate: 1.0,

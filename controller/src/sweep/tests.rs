@@ -189,6 +189,7 @@ async fn progress_that_comes_after_the_removal_is_removed_but_not_that_of_the_ne
         removed: 0,
         set_aside: 0,
         missing: vec![],
+        warnings: vec![],
         rate: 0.0,
         error: None,
     };

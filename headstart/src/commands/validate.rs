@@ -116,7 +116,7 @@ async fn udm_found(source: &Source, topics: &[String]) -> Found {
         while let Some(event) = events.recv().await {
             match event {
                 SourceEvent::Object(object) => counts.entry(object.topic).or_default().0 += 1,
-                SourceEvent::Skipped { topic } => counts.entry(topic).or_default().1 += 1,
+                SourceEvent::Skipped { topic, .. } => counts.entry(topic).or_default().1 += 1,
                 SourceEvent::TopicStarted { topic, .. } => _ = counts.entry(topic).or_default(),
                 SourceEvent::Retrying { error } => tracing::warn!(error, "trying again"),
                 // What a prefill sets aside or leaves out on request is a problem to whoever asks for problems.

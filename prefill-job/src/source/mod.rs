@@ -72,10 +72,15 @@ pub enum SourceEvent {
     },
     /// One object of the type that was started last.
     Object(SnapshotObject),
-    /// One object of the type that was started last is not there any more.
+    /// One object of the type that was started last is not there any more, or is of a type that nobody asked for.
     Skipped {
-        /// The type.
+        /// The type that it was listed with.
         topic: String,
+        /// The DN that it was listed with.
+        dn: String,
+        /// The directory was asked once more, by the entry's UUID, and has no such object. False where it could not
+        /// be asked, or where the object exists under another type.
+        confirmed: bool,
     },
     /// One object of the type that was started last is listed but can't be read, and is left out on request.
     Broken {
@@ -86,12 +91,13 @@ pub enum SourceEvent {
         /// What is wrong, without names of people.
         problem: String,
     },
-    /// The directory knows no type that a requested topic matches, and the topic is left out on request.
+    /// The directory knows no type that a requested topic matches, and the topic is left out. Of a dump: it holds no
+    /// object of such a type.
     NoModule {
         /// As it was requested.
         topic: String,
     },
-    /// That was all of the type.
+    /// That was all of the type: its list was read to its end, and each of its entries was sent, skipped or broken.
     TopicFinished {
         /// The type.
         topic: String,

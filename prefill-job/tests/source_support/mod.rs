@@ -71,7 +71,7 @@ impl Read {
                 }
                 SourceEvent::TopicStarted { topic, total: None } => story.push(format!("{topic}: ?")),
                 SourceEvent::TopicFinished { topic } => story.push(format!("{topic} done")),
-                SourceEvent::Skipped { topic } => story.push(format!("one of {topic} skipped")),
+                SourceEvent::Skipped { topic, .. } => story.push(format!("one of {topic} skipped")),
                 SourceEvent::Broken { topic, .. } => story.push(format!("one of {topic} broken")),
                 SourceEvent::NoModule { topic } => story.push(format!("{topic}: no module")),
                 SourceEvent::Retrying { .. } | SourceEvent::Object(_) => {}

@@ -96,6 +96,7 @@ async fn fill(writer: &Broker, s: &Subscription) {
         skipped: 0,
         set_aside: 0,
         missing: vec![],
+        warnings: vec![],
         not_selected: 0,
         removed: 0,
         rate: 1.0,

@@ -118,7 +118,7 @@ impl Dump {
         let Modules { names, unmatched } = plan.modules(summary.types.keys().map(String::as_str));
         for topic in unmatched {
             // Unlike UDM's index, a dump can't tell a type without objects from one that does not exist.
-            tracing::warn!(topic, path = %self.path.display(), "the dump has no object of the topic");
+            send(SourceEvent::NoModule { topic })?;
         }
         for topic in names {
             if let Some(of_type) = summary.types.get(&topic) {

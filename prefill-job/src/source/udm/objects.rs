@@ -109,7 +109,7 @@ impl Objects {
         }
         Ok(match got {
             Got::Object(object) if self.still_wanted(&object, module) => SourceEvent::Object(object),
-            Got::Object(_) | Got::Gone => SourceEvent::Skipped { topic },
+            Got::Object(_) | Got::Gone => SourceEvent::Skipped { topic, dn: entry.dn, confirmed: false },
             Got::Broken(problem) => {
                 self.broken.one(&problem)?;
                 SourceEvent::Broken { topic, dn: entry.dn, problem }
