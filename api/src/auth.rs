@@ -1,27 +1,27 @@
-//! Who calls: HTTP Basic, fixed roles and subscriptions.
+//! Who calls: HTTP Basic, fixed users and subscriptions.
 
 use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use axum::http::{HeaderMap, header::AUTHORIZATION};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use broker::{Credentials, RegistryView, Revised, StoredCredential};
+use broker::{Credentials, RegistryView, StoredCredential};
 use model::{Incarnation, Lifecycle, Subscription, SubscriptionName};
 use ring::hmac;
 use subtle::ConstantTimeEq;
 use tokio::time::Instant;
 
 use crate::{
+    access::{Access, Caller, LoggedIn},
     error::{ApiError, NO_ACCESS, NOT_AUTHENTICATED, WRONG_CREDENTIALS},
     hashing::Hashing,
     password,
     roles::KnownRoles,
-    server::PEER,
     throttle::{Admission, Attempt, Throttle},
 };
 
@@ -32,19 +32,9 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 const REMEMBERED_MAX: usize = 10_000;
 
 /// What the caller presents.
-#[derive(Clone)]
-pub(crate) struct Login {
+struct Login {
     user: String,
     password: String,
-    peer: IpAddr,
-}
-
-/// One of the fixed users.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
-    Admin,
-    Events,
-    Prefill,
 }
 
 /// Knows the fixed users and verifies subscriptions.
@@ -74,22 +64,7 @@ struct Remembered {
     looked_at: Instant,
 }
 
-/// Who asks for a subscription.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Caller {
-    /// One of the fixed users.
-    Role,
-    /// The subscription itself.
-    Subscriber,
-}
-
-impl Login {
-    /// Reads the header.
-    pub(crate) fn from_headers(headers: &HeaderMap) -> Result<Self, ApiError> {
-        parse(headers).ok_or(NOT_AUTHENTICATED)
-    }
-}
-
+/// Reads the header.
 fn parse(headers: &HeaderMap) -> Option<Login> {
     let (scheme, value) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {
@@ -98,9 +73,7 @@ fn parse(headers: &HeaderMap) -> Option<Login> {
     let text = String::from_utf8(STANDARD.decode(value.trim()).ok()?).ok()?;
     // Only the first colon separates: passwords may hold more.
     let (user, password) = text.split_once(':')?;
-    let peer = headers.get(PEER).and_then(|peer| peer.to_str().ok()?.parse().ok());
-    let peer = peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-    Some(Login { user: user.to_owned(), password: password.to_owned(), peer })
+    Some(Login { user: user.to_owned(), password: password.to_owned() })
 }
 
 impl Auth {
@@ -119,44 +92,28 @@ impl Auth {
         }
     }
 
-    fn is(&self, login: &Login, role: Role) -> bool {
-        self.roles.is(&login.user, &login.password, role)
-    }
-
-    /// Demands one of the fixed users.
-    pub(crate) fn role(&self, headers: &HeaderMap, role: Role) -> Result<(), ApiError> {
-        let login = Login::from_headers(headers)?;
-        let admitted = self.admit(&login)?;
-        if self.is(&login, role) { admitted.right(()) } else { Err(admitted.wrong(WRONG_CREDENTIALS)) }
-    }
-
-    /// Demands the admin or the subscription itself.
-    pub(crate) async fn admin_or_subscriber(
+    /// Who calls, if the route lets them in. `name` is the subscription that the path names.
+    pub(crate) async fn caller(
         &self,
         headers: &HeaderMap,
+        peer: IpAddr,
+        access: Access,
         name: &str,
     ) -> Result<Caller, ApiError> {
-        let login = Login::from_headers(headers)?;
-        let admitted = self.admit(&login)?;
-        if self.is(&login, Role::Admin) {
-            return admitted.right(Caller::Role);
+        let login = parse(headers).ok_or(NOT_AUTHENTICATED)?;
+        let admitted = self.admit(&login, peer)?;
+        if let Some(role) = access.role()
+            && self.roles.is(&login.user, &login.password, role)
+        {
+            return admitted.right(Caller::Role(role));
+        }
+        if !access.subscriber() {
+            return Err(admitted.wrong(WRONG_CREDENTIALS));
         }
         if login.user != name {
             return Err(admitted.wrong(NO_ACCESS));
         }
-        self.verified(&login, name, admitted).await.map(|_| Caller::Subscriber)
-    }
-
-    /// Demands the subscription itself, and answers it.
-    pub(crate) async fn subscriber(
-        &self,
-        login: &Login,
-        name: &str,
-    ) -> Result<Arc<Revised<Subscription>>, ApiError> {
-        if login.user != name {
-            return Err(NO_ACCESS);
-        }
-        self.verified(login, name, self.admit(login)?).await
+        self.verified(&login, name, admitted).await.map(Caller::Subscriber)
     }
 
     async fn verified(
@@ -164,7 +121,7 @@ impl Auth {
         login: &Login,
         name: &str,
         admitted: Admitted<'_>,
-    ) -> Result<Arc<Revised<Subscription>>, ApiError> {
+    ) -> Result<LoggedIn, ApiError> {
         let Ok(name) = name.parse::<SubscriptionName>() else {
             return self.refuse(login, admitted).await;
         };
@@ -173,8 +130,8 @@ impl Auth {
             let entry = if fresh { self.view.read(&name).await? } else { self.view.get(name.as_str()) };
             let Some(entry) = entry.filter(|e| e.value.lifecycle != Lifecycle::Deleting) else { continue };
             let known = self.remembered(&entry.value, login);
-            if known.as_ref().is_some_and(|known| known.looked_at.elapsed() < LOOK_AGAIN_AFTER) {
-                return admitted.right(entry);
+            if let Some(Known { revision, .. }) = known.filter(|k| k.looked_at.elapsed() < LOOK_AGAIN_AFTER) {
+                return admitted.right(LoggedIn { entry, revision });
             }
             let stored = self.credentials.get(&name).await?;
             let Some(stored) = stored.filter(|s| s.incarnation.is_none_or(|i| i == entry.value.incarnation))
@@ -183,13 +140,13 @@ impl Auth {
             };
             if known.is_some_and(|known| known.revision == stored.revision) {
                 self.remember(&entry.value, stored.revision, login);
-                return admitted.right(entry);
+                return admitted.right(LoggedIn { entry, revision: stored.revision });
             }
             admitted.may_cost()?;
             if self.verify(stored.hash.clone(), &login.password).await? {
                 let revision = self.replace_former_hash(&entry.value, &stored, &login.password).await;
                 self.remember(&entry.value, revision, login);
-                return admitted.right(entry);
+                return admitted.right(LoggedIn { entry, revision });
             }
             return Err(admitted.wrong(WRONG_CREDENTIALS));
         }
@@ -204,8 +161,8 @@ impl Auth {
     }
 
     /// A login may be looked at, if not too many have failed before it.
-    fn admit(&self, login: &Login) -> Result<Admitted<'_>, ApiError> {
-        let attempt = Attempt::new(self.users.hash_one(&login.user), login.peer);
+    fn admit(&self, login: &Login, peer: IpAddr) -> Result<Admitted<'_>, ApiError> {
+        let attempt = Attempt::new(self.users.hash_one(&login.user), peer);
         let throttle = self.throttle.lock().unwrap_or_else(PoisonError::into_inner);
         match throttle.admission(&attempt, Instant::now()) {
             Admission::Free => Ok(Admitted { throttle: &self.throttle, attempt, or_wait: None }),

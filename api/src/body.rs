@@ -3,8 +3,11 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use axum::{
-    body::Body,
-    http::{HeaderMap, header::CONTENT_TYPE},
+    body::{Body, BodyDataStream, HttpBody},
+    http::{
+        HeaderMap,
+        header::{CONTENT_TYPE, EXPECT},
+    },
 };
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
@@ -12,22 +15,43 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use crate::{
-    budget::{BODIES, Held},
+    budget::{BODIES, Budget, Held, OF_STRANGERS, OF_SUBSCRIBERS},
     error::{ApiError, Problem},
 };
 
-/// Largest body of anything but an event, in bytes.
-pub(crate) const LARGEST_BODY: usize = 1 << 20;
-/// Largest event of somebody who may not send any, in bytes: it is read because a broken one is told before a login.
-pub(crate) const LARGEST_OF_STRANGERS: usize = 64 * 1024;
-/// Bytes beyond a limit that are read before the connection is cut.
+/// Bytes of a body that is too large that are still read before the connection is cut.
 const THROWN_AWAY: usize = 32 << 20;
-/// A body that takes longer is given up: it holds memory and, for an event, its place in the order is uncertain.
-const BODY_WITHIN: Duration = Duration::from_secs(60);
+/// How long what is thrown away may take.
+const THROWN_AWAY_WITHIN: Duration = Duration::from_secs(30);
 /// Longest pause between two parts of a body that is not suspicious: a producer waits longer for an answer.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// A body that was read whole. JSON that can't be parsed is refused here, before any look at credentials.
+/// How much of a body is read, into which memory, and how long that may take.
+#[derive(Clone, Copy)]
+pub(crate) struct Allowance {
+    /// Most bytes.
+    limit: usize,
+    budget: &'static Budget,
+    /// A body that takes longer is given up: it holds memory and, for an event, its place in the order is uncertain.
+    within: Duration,
+}
+
+impl Allowance {
+    /// Of one of the fixed users.
+    pub(crate) const ROLE: Self = Self { limit: 1 << 20, budget: &BODIES, within: Duration::from_secs(60) };
+    /// Of a subscription: it sends a password at most.
+    pub(crate) const SUBSCRIBER: Self = Self { limit: 64 * 1024, budget: &OF_SUBSCRIBERS, ..Self::ROLE };
+    /// Of somebody who is not let in.
+    pub(crate) const STRANGER: Self =
+        Self { limit: 64 * 1024, budget: &OF_STRANGERS, within: Duration::from_secs(10) };
+
+    /// Of an event.
+    pub(crate) fn event(limit: usize) -> Self {
+        Self { limit, ..Self::ROLE }
+    }
+}
+
+/// A body that was read whole.
 pub(crate) struct JsonBody {
     pub(crate) text: Bytes,
     is_json: bool,
@@ -38,9 +62,15 @@ pub(crate) struct JsonBody {
 }
 
 impl JsonBody {
-    pub(crate) async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Self, ApiError> {
-        let text = tokio::time::timeout(BODY_WITHIN, read_up_to(body, limit));
-        let (text, held, arrived) = text.await.map_err(|_| ApiError::TooSlow(BODY_WITHIN))??;
+    /// Reads a body. JSON that can't be parsed is refused.
+    pub(crate) async fn read(
+        headers: &HeaderMap,
+        body: Body,
+        allowance: Allowance,
+    ) -> Result<Self, ApiError> {
+        let Allowance { within, .. } = allowance;
+        let text = tokio::time::timeout(within, read_up_to(headers, body, allowance));
+        let (text, held, arrived) = text.await.map_err(|_| ApiError::TooSlow(within))??;
         let is_json = is_json(headers);
         if is_json && !text.is_empty() && serde_json::from_slice::<&RawValue>(&text).is_err() {
             let problem = Problem::new(&[&"body"], "json_invalid", "the body is no valid JSON (UTF-8)");
@@ -66,31 +96,46 @@ impl JsonBody {
     }
 }
 
-/// Reads a body whole. What is beyond the limit is thrown away, but read: a client that is cut off while it sends
-/// would never see the answer.
-async fn read_up_to(body: Body, limit: usize) -> Result<(Bytes, Held<'static>, Instant), ApiError> {
+/// Reads a body whole. One that is too large is refused as soon as that is known.
+async fn read_up_to(
+    headers: &HeaderMap,
+    body: Body,
+    Allowance { limit, budget, .. }: Allowance,
+) -> Result<(Bytes, Held<'static>, Instant), ApiError> {
     let mut held = Held::default();
     let mut arrived = Instant::now();
+    let announced = body.size_hint().lower();
     let mut stream = body.into_data_stream();
-    let (mut text, mut size) = (BytesMut::new(), 0_usize);
-    while let Some(chunk) = stream.next().await {
-        let broken = |_| ApiError::invalid(Problem::new(&[&"body"], "body_broken", "the body broke off"));
-        let chunk = chunk.map_err(broken)?;
-        size = size.saturating_add(chunk.len());
-        arrived = moved_on(arrived, Instant::now());
-        if size <= limit {
-            BODIES.hold(&mut held, size).await?;
+    if usize::try_from(announced).is_ok_and(|announced| announced <= limit) {
+        let mut text = BytesMut::new();
+        loop {
+            let Some(chunk) = stream.next().await else {
+                return Ok((text.freeze(), held, moved_on(arrived, Instant::now())));
+            };
+            let broken = |_| ApiError::invalid(Problem::new(&[&"body"], "body_broken", "the body broke off"));
+            let chunk = chunk.map_err(broken)?;
+            arrived = moved_on(arrived, Instant::now());
+            if text.len() + chunk.len() > limit {
+                break;
+            }
+            budget.hold(&mut held, text.len() + chunk.len()).await?;
             text.extend_from_slice(&chunk);
-        } else if size <= limit.saturating_add(THROWN_AWAY) {
-            (text, held) = (BytesMut::new(), Held::default());
-        } else {
-            break;
         }
     }
-    if size > limit {
-        Err(ApiError::TooLarge(limit))
-    } else {
-        Ok((text.freeze(), held, moved_on(arrived, Instant::now())))
+    // A client that waits for a word before it sends does not send then.
+    if !headers.contains_key(EXPECT) {
+        tokio::spawn(tokio::time::timeout(THROWN_AWAY_WITHIN, throw_away(stream)));
+    }
+    Err(ApiError::TooLarge(limit))
+}
+
+/// Reads on beside the answer: a client that is cut off while it sends would never see it.
+async fn throw_away(mut stream: BodyDataStream) {
+    let mut size = 0_usize;
+    while size <= THROWN_AWAY
+        && let Some(Ok(chunk)) = stream.next().await
+    {
+        size = size.saturating_add(chunk.len());
     }
 }
 
@@ -117,8 +162,8 @@ mod tests {
     async fn a_body_that_does_not_end_is_given_up() {
         let begun = futures::stream::iter([Ok::<_, std::convert::Infallible>(Bytes::from_static(b"{"))]);
         let body = Body::from_stream(begun.chain(futures::stream::pending()));
-        let refused = JsonBody::read(&HeaderMap::new(), body, LARGEST_BODY).await;
-        assert!(matches!(refused, Err(ApiError::TooSlow(BODY_WITHIN))));
+        let refused = JsonBody::read(&HeaderMap::new(), body, Allowance::ROLE).await;
+        assert!(matches!(refused, Err(ApiError::TooSlow(within)) if within == Allowance::ROLE.within));
     }
 
     #[test]

@@ -1,7 +1,5 @@
-//! Memory for bodies: so many bytes all together, whoever sends them.
-//!
-//! A body is read before its sender is known, as the former service does, so thousands of connections with a megabyte
-//! each would be anybody's way to end the process.
+//! Memory for bodies: so many bytes all together. What is sent by those who are not let in, and by subscriptions, has
+//! memory of its own, so that events and registrations always find room.
 
 use std::time::Duration;
 
@@ -9,8 +7,12 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::error::ApiError;
 
-/// For the bodies of one process: eight of the largest events, and a part of the 256 MiB that the chart gives it.
+/// For the bodies of the fixed users: four of the largest events, and a part of the 256 MiB that the chart gives.
 pub(crate) static BODIES: Budget = Budget::new(64 << 20);
+/// For the bodies of subscriptions.
+pub(crate) static OF_SUBSCRIBERS: Budget = Budget::new(8 << 20);
+/// For what is read of those who are not let in.
+pub(crate) static OF_STRANGERS: Budget = Budget::new(8 << 20);
 
 /// How long a body waits for others to end before it is refused.
 const WAIT_WITHIN: Duration = Duration::from_secs(5);

@@ -7,14 +7,19 @@ use axum::http::StatusCode;
 use broker::{Modified, Revised};
 use model::{Lifecycle, PrefillState, PrefillTask, Subscription};
 
-use crate::{app::App, auth::Caller, error::ApiError, registration::check_queue, subscriptions::gone};
+use crate::{
+    access::Caller,
+    error::ApiError,
+    lookup::{check_queue, gone},
+    state::App,
+};
 
 /// Changes the entry, and makes what it needs from then on: the attempt's Job or task, and the marker. 202 if
 /// something was changed, 200 if it was so before.
 pub(crate) async fn apply(
     app: &App,
     subscription: Subscription,
-    caller: Caller,
+    caller: &Caller,
     change: impl Fn(&Subscription) -> Option<Subscription>,
 ) -> Result<(StatusCode, Revised<Subscription>), ApiError> {
     let Subscription { name, incarnation, lifecycle, .. } = &subscription;

@@ -2,7 +2,7 @@
 
 use axum::{
     extract::{Path, State},
-    http::{HeaderMap, StatusCode},
+    http::StatusCode,
     response::Response,
 };
 use broker::StoredDeadLetter;
@@ -10,11 +10,11 @@ use model::{DeadLetter, DeadLetterReason, Lifecycle, Subscription};
 use serde::Serialize;
 
 use crate::{
-    app::{App, Shared},
-    auth::Caller,
+    access::Caller,
     error::{ApiError, json, null},
+    lookup::existing,
     request,
-    subscriptions::existing,
+    state::{App, Shared},
 };
 
 /// Letters that one answer shows.
@@ -32,10 +32,9 @@ struct View<'a> {
 pub(crate) async fn list(
     State(app): Shared,
     Path(name): Path<String>,
-    headers: HeaderMap,
+    caller: Caller,
 ) -> Result<Response, ApiError> {
-    let caller = app.auth.admin_or_subscriber(&headers, &name).await?;
-    let subscription = existing(&app, &name, caller).await?.value;
+    let subscription = existing(&app, &name, &caller).await?.value;
     let letters = current(&app, &subscription).await?;
     let shown: Vec<View<'_>> = letters
         .iter()
@@ -58,9 +57,9 @@ pub(crate) async fn current(
 pub(crate) async fn redeliver(
     State(app): Shared,
     Path((name, id)): Path<(String, String)>,
-    headers: HeaderMap,
+    caller: Caller,
 ) -> Result<Response, ApiError> {
-    let (subscription, stored) = find(&app, &name, &id, &headers).await?;
+    let (subscription, stored) = find(&app, &name, &id, &caller).await?;
     if subscription.lifecycle != Lifecycle::Ready {
         return Err(ApiError::Conflict(format!("The subscription {name} is not ready")));
     }
@@ -90,9 +89,9 @@ pub(crate) async fn redeliver(
 pub(crate) async fn delete(
     State(app): Shared,
     Path((name, id)): Path<(String, String)>,
-    headers: HeaderMap,
+    caller: Caller,
 ) -> Result<Response, ApiError> {
-    let (subscription, stored) = find(&app, &name, &id, &headers).await?;
+    let (subscription, stored) = find(&app, &name, &id, &caller).await?;
     app.broker.dead_letters().remove(&stored).await?;
     tracing::info!(subscription = %subscription.name, id = stored.id, "a dead letter was removed");
     Ok(null(StatusCode::OK))
@@ -102,9 +101,8 @@ async fn find(
     app: &App,
     name: &str,
     id: &str,
-    headers: &HeaderMap,
+    caller: &Caller,
 ) -> Result<(Subscription, StoredDeadLetter), ApiError> {
-    let caller: Caller = app.auth.admin_or_subscriber(headers, name).await?;
     let number = request::dead_letter(id)?;
     let subscription = existing(app, name, caller).await?.value;
     let stored = app.broker.dead_letters().get(&subscription.name, subscription.incarnation, number).await?;

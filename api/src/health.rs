@@ -8,7 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use crate::app::Shared;
+use crate::state::Shared;
 
 pub(crate) async fn healthz() -> &'static str {
     "ok\n"

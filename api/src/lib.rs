@@ -1,7 +1,7 @@
 //! The HTTP server: registration, events in, messages out.
 //!
 //! ```text
-//!  connection ─► server (bounds, TLS) ─► request ─► router (root path, request id, CORS) ─► handler ─► auth ─► validation ─► action ─► answer
+//!  connection ─► server (bounds, TLS) ─► request ─► router (root path, request id, CORS) ─► admission (who calls) ─► handler (body, validation, action) ─► answer
 //!                                                       │
 //!      subscriptions ─► registration ─► broker, launcher (Jobs or tasks)
 //!      messages      ─► broker::Readers, broker::EventPublisher
@@ -17,7 +17,8 @@
 //! * What clients may take is bounded, known or not: connections, time, memory, streams, polls, failed logins.
 //! * Bad input is 422 and names the field; trouble behind us is 503 with `Retry-After`.
 
-mod app;
+mod access;
+mod admission;
 mod auth;
 mod body;
 mod budget;
@@ -29,27 +30,33 @@ mod error;
 mod hashing;
 mod health;
 mod launcher;
+mod lookup;
 mod messages;
 mod metrics;
 mod openapi;
 mod password;
+mod peer;
 mod places;
 mod prefill;
 mod pulse;
 mod query;
 mod registration;
 mod request;
+mod request_id;
 mod roles;
 mod router;
+mod run;
 mod selection;
 mod server;
+mod state;
 mod stream;
 mod subscriptions;
 mod throttle;
+mod views;
 
-pub use app::run;
 pub use config::{Bounds, Config, RoleCredentials, Roles, Step, StepHook, TlsFiles};
 pub use error::Error;
 pub use launcher::Launcher;
 pub use openapi::document as openapi_document;
+pub use run::run;
 pub use server::serve;

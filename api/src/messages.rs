@@ -1,9 +1,8 @@
 //! `/v1/messages` and `/v1/subscriptions/{name}/messages`.
 
 use axum::{
-    body::Body,
     extract::{Path, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header::CONTENT_TYPE},
+    http::{HeaderValue, StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
 use bytes::{Bytes, BytesMut};
@@ -11,29 +10,18 @@ use model::{PrefillState, Subscription, SubscriptionName};
 use serde_json::json;
 
 use crate::{
-    app::{App, Shared},
-    auth::{Login, Role},
-    body::{JsonBody, LARGEST_BODY, LARGEST_OF_STRANGERS},
+    access::LoggedIn,
+    body::JsonBody,
     error::{ApiError, json as json_answer, null, too_many},
     query::{Pairs, Parameters},
     request,
+    state::{App, Shared},
 };
 
 /// Tells a consumer that it waits for nothing: `failed; reason="…"`.
 const PREFILL_STATUS: &str = "prefill-status";
 
-pub(crate) async fn publish(
-    State(app): Shared,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, ApiError> {
-    let login = app.auth.role(&headers, Role::Events);
-    // The stored form may be longer than the request by the spelling of `ts`: the publisher checks again.
-    let limit = if login.is_ok() { app.broker.largest_message() } else { LARGEST_OF_STRANGERS };
-    let body = match (login, JsonBody::read(&headers, body, limit).await) {
-        (Err(refused), Ok(_) | Err(ApiError::TooLarge(_))) => return Err(refused),
-        (_, read) => read?,
-    };
+pub(crate) async fn publish(State(app): Shared, body: JsonBody) -> Result<Response, ApiError> {
     let event = request::event(&body)?;
     app.events.publish(event, app.pulse.arrival(body.arrived)).await?;
     app.metrics.events.inc();
@@ -42,15 +30,12 @@ pub(crate) async fn publish(
 
 pub(crate) async fn next(
     State(app): Shared,
-    Path(name): Path<String>,
+    LoggedIn { entry, .. }: LoggedIn,
     query: Pairs,
-    headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let login = Login::from_headers(&headers)?;
     let mut parameters = Parameters::new(query);
     let (wait, pop) = (parameters.timeout(), parameters.pop());
     parameters.finish()?;
-    let entry = app.auth.subscriber(&login, &name).await?;
     let Subscription { name, incarnation, .. } = &entry.value;
     let place = app.polls.take(name).ok_or_else(|| too_many("polls", app.polls.each()))?;
     let waiting = (app.metrics.waiting_poll(), place);
@@ -65,15 +50,12 @@ pub(crate) async fn next(
 /// All that waits, up to a limit.
 pub(crate) async fn batch(
     State(app): Shared,
-    Path(name): Path<String>,
+    LoggedIn { entry, .. }: LoggedIn,
     query: Pairs,
-    headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let login = Login::from_headers(&headers)?;
     let mut parameters = Parameters::new(query);
     let (wait, limit) = (parameters.timeout(), parameters.limit());
     parameters.finish()?;
-    let entry = app.auth.subscriber(&login, &name).await?;
     let Subscription { name, incarnation, .. } = &entry.value;
     let place = app.polls.take(name).ok_or_else(|| too_many("polls", app.polls.each()))?;
     let waiting = (app.metrics.waiting_poll(), place);
@@ -113,15 +95,12 @@ fn failed(subscription: &Subscription) -> Option<HeaderValue> {
 
 pub(crate) async fn acknowledge(
     State(app): Shared,
-    Path((name, sequence)): Path<(String, String)>,
-    headers: HeaderMap,
-    body: Body,
+    Path((_, sequence)): Path<(String, String)>,
+    LoggedIn { entry, .. }: LoggedIn,
+    body: JsonBody,
 ) -> Result<Response, ApiError> {
-    let body = JsonBody::read(&headers, body, LARGEST_BODY).await?;
-    let login = Login::from_headers(&headers)?;
     let sequence = request::sequence(&sequence)?;
     request::acknowledgement(&body)?;
-    let entry = app.auth.subscriber(&login, &name).await?;
     if app.readers.acknowledge(&entry.value.name, entry.value.incarnation, sequence).await? {
         app.metrics.acknowledgements.inc();
         Ok(null(StatusCode::OK))
@@ -133,14 +112,10 @@ pub(crate) async fn acknowledge(
 /// One message and all that were delivered before it.
 pub(crate) async fn acknowledge_through(
     State(app): Shared,
-    Path(name): Path<String>,
-    headers: HeaderMap,
-    body: Body,
+    LoggedIn { entry, .. }: LoggedIn,
+    body: JsonBody,
 ) -> Result<Response, ApiError> {
-    let body = JsonBody::read(&headers, body, LARGEST_BODY).await?;
-    let login = Login::from_headers(&headers)?;
     let through = request::through(&body)?;
-    let entry = app.auth.subscriber(&login, &name).await?;
     let Subscription { name, incarnation, .. } = &entry.value;
     match app.readers.acknowledge_through(name, *incarnation, through).await? {
         0 => Err(no_message()),

@@ -1,13 +1,8 @@
 //! `/openapi.json`: what the API takes and answers, errors included. A test asks every operation that stands here.
 
-use axum::{extract::State, http::StatusCode, response::Response};
 use serde_json::{Value, json};
 
-use crate::{app::Shared, error::json as json_answer, selection};
-
-pub(crate) async fn serve(State(app): Shared) -> Response {
-    json_answer(StatusCode::OK, &document(&app.config.root_path))
-}
+use crate::selection;
 
 /// The description of the API behind this root path, as `/openapi.json` serves it.
 #[must_use]

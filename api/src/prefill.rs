@@ -1,138 +1,42 @@
 //! `/v1/subscriptions/{name}/prefill`.
 
 use axum::{
-    body::Body,
     extract::{Path, State},
-    http::{HeaderMap, StatusCode},
+    http::StatusCode,
     response::Response,
 };
 use broker::{Modified, Revised};
-use model::{PastAttempt, PrefillMode, PrefillState, Reason, Subscription, Timestamp};
-use serde::Serialize;
+use model::{PrefillMode, PrefillState, Reason, Subscription};
 
 use crate::{
-    app::{App, Details, Shared},
-    auth::{Caller, Role},
-    body::{JsonBody, LARGEST_BODY},
+    access::Caller,
+    body::JsonBody,
     change,
     error::{ApiError, json, null},
-    registration::{check_queue, now},
+    lookup::{check_queue, existing, gone, now},
     request,
-    subscriptions::{existing, gone},
+    state::{App, Shared},
+    views::PrefillView,
 };
-
-const BROKEN: &str =
-    "the queue is lost, and its events with it: remove the subscription and register it again";
-const GIVEN_UP: &str = "the queue was full and was given up, and its events with it: remove the subscription and \
-     register it again";
-
-/// The prefill of a subscription, with its progress.
-#[derive(Serialize)]
-pub(crate) struct PrefillView<'a> {
-    pub(crate) state: &'static str,
-    mode: PrefillMode,
-    round: u32,
-    attempt: u32,
-    since: &'a Timestamp,
-    reason: Option<Reason>,
-    message: Option<&'a str>,
-    /// Has the dispatcher reached the marker of this round?
-    boundary_known: bool,
-    /// Name of the attempt's Job, where prefills are Jobs.
-    job: Option<String>,
-    progress: Option<ProgressView<'a>>,
-    paused: bool,
-    /// The last attempts that have ended, oldest first.
-    attempts: &'a [PastAttempt],
-}
-
-#[derive(Serialize)]
-struct ProgressView<'a> {
-    phase: &'static str,
-    topic: Option<&'a str>,
-    done: u64,
-    total: Option<u64>,
-    skipped: u64,
-    set_aside: u64,
-    missing: &'a [String],
-    warnings: &'a [String],
-    not_selected: u64,
-    removed: u64,
-    rate: f64,
-    /// Seconds until it is done, at that rate.
-    eta: Option<f64>,
-    error: Option<&'a str>,
-    /// All of it in a line for people.
-    text: String,
-}
-
-impl<'a> PrefillView<'a> {
-    /// Progress of another attempt is not shown: an overtaken one may still write it. A lost queue is shown whatever
-    /// the entry says.
-    pub(crate) fn new(subscription: &'a Subscription, details: &'a Details) -> Self {
-        let prefill = &subscription.prefill;
-        let current = details.progress.as_ref().filter(|p| {
-            p.incarnation == subscription.incarnation && p.attempt == prefill.attempt && p.attempt > 0
-        });
-        let (state, reason, message) = if details.broken {
-            let message = if subscription.given_up.is_some() { GIVEN_UP } else { BROKEN };
-            (PrefillState::Failed, Some(Reason::Broken), Some(message))
-        } else {
-            (prefill.state, prefill.reason, prefill.message.as_deref())
-        };
-        Self {
-            state: state.as_str(),
-            mode: prefill.mode,
-            round: prefill.round,
-            attempt: prefill.attempt,
-            since: &prefill.since,
-            reason,
-            message,
-            boundary_known: prefill.boundary.is_some(),
-            job: details.job.clone(),
-            progress: current.map(|p| ProgressView {
-                phase: p.phase.as_str(),
-                topic: p.topic.as_deref(),
-                done: p.done,
-                total: p.total,
-                skipped: p.skipped,
-                set_aside: p.set_aside,
-                missing: &p.missing,
-                warnings: &p.warnings,
-                not_selected: p.not_selected,
-                removed: p.removed,
-                rate: p.rate,
-                eta: p.eta(),
-                error: p.error.as_deref(),
-                text: p.to_string(),
-            }),
-            paused: prefill.paused,
-            attempts: &prefill.attempts,
-        }
-    }
-}
 
 pub(crate) async fn get(
     State(app): Shared,
     Path(name): Path<String>,
-    headers: HeaderMap,
+    caller: Caller,
 ) -> Result<Response, ApiError> {
-    let caller = app.auth.admin_or_subscriber(&headers, &name).await?;
-    let entry = existing(&app, &name, caller).await?;
-    shown(&app, StatusCode::OK, &entry, caller).await
+    let entry = existing(&app, &name, &caller).await?;
+    shown(&app, StatusCode::OK, &entry, &caller).await
 }
 
 /// Asks for a prefill, anew or again.
 pub(crate) async fn ask(
     State(app): Shared,
     Path(name): Path<String>,
-    headers: HeaderMap,
-    body: Body,
+    caller: Caller,
+    body: JsonBody,
 ) -> Result<Response, ApiError> {
-    let body = JsonBody::read(&headers, body, LARGEST_BODY).await?;
-    let caller = app.auth.admin_or_subscriber(&headers, &name).await?;
     let mode = request::prefill_mode(&body)?;
-    let entry = existing(&app, &name, caller).await?.value;
+    let entry = existing(&app, &name, &caller).await?.value;
     if mode == Some(PrefillMode::Resync) && !entry.track {
         return Err(ApiError::Conflict(format!(
             "What {name} was told of is not recorded, so a resync (mode) can't tell what to remove: only a subscription \
@@ -140,7 +44,7 @@ pub(crate) async fn ask(
         )));
     }
     let change = |s: &Subscription| s.with_prefill_of(mode, now());
-    let (status, entry) = change::apply(&app, entry, caller, change).await?;
+    let (status, entry) = change::apply(&app, entry, &caller, change).await?;
     let pending = entry.value.prefill.mode;
     if mode.is_some_and(|mode| mode != pending) {
         return Err(ApiError::Conflict(format!(
@@ -149,20 +53,19 @@ pub(crate) async fn ask(
             pending.as_str()
         )));
     }
-    shown(&app, status, &entry, caller).await
+    shown(&app, status, &entry, &caller).await
 }
 
 /// Cancels the prefill: what was written of it is never delivered, and it can be asked for again.
 pub(crate) async fn cancel(
     State(app): Shared,
     Path(name): Path<String>,
-    headers: HeaderMap,
+    caller: Caller,
 ) -> Result<Response, ApiError> {
-    let caller = app.auth.admin_or_subscriber(&headers, &name).await?;
-    let entry = existing(&app, &name, caller).await?;
+    let entry = existing(&app, &name, &caller).await?;
     let Subscription { name: known, incarnation, prefill, .. } = &entry.value;
     if prefill.reason == Some(Reason::Cancelled) {
-        return shown(&app, StatusCode::OK, &entry, caller).await;
+        return shown(&app, StatusCode::OK, &entry, &caller).await;
     }
     let too_late =
         || ApiError::Conflict(format!("The prefill of {known} has ended: there is nothing to cancel"));
@@ -183,9 +86,9 @@ pub(crate) async fn cancel(
     match app.broker.registry().modify(known, *incarnation, cancelled).await? {
         Modified::Changed(entry) | Modified::Unchanged(entry) => {
             tracing::info!(subscription = %known, %incarnation, attempt = prefill.attempt, "the prefill is cancelled");
-            shown(&app, StatusCode::OK, &entry, caller).await
+            shown(&app, StatusCode::OK, &entry, &caller).await
         }
-        Modified::Gone => Err(gone(&name, caller)),
+        Modified::Gone => Err(gone(&name, &caller)),
     }
 }
 
@@ -193,23 +96,22 @@ pub(crate) async fn cancel(
 pub(crate) async fn pause(
     State(app): Shared,
     Path(name): Path<String>,
-    headers: HeaderMap,
+    caller: Caller,
 ) -> Result<Response, ApiError> {
-    set_paused(&app, &name, &headers, true).await
+    set_paused(&app, &name, &caller, true).await
 }
 
 /// Lets a paused prefill go on.
 pub(crate) async fn resume(
     State(app): Shared,
     Path(name): Path<String>,
-    headers: HeaderMap,
+    caller: Caller,
 ) -> Result<Response, ApiError> {
-    set_paused(&app, &name, &headers, false).await
+    set_paused(&app, &name, &caller, false).await
 }
 
 /// Only the entry changes: the controller suspends the Job, and admits it again.
-async fn set_paused(app: &App, name: &str, headers: &HeaderMap, paused: bool) -> Result<Response, ApiError> {
-    let caller = app.auth.admin_or_subscriber(headers, name).await?;
+async fn set_paused(app: &App, name: &str, caller: &Caller, paused: bool) -> Result<Response, ApiError> {
     let entry = existing(app, name, caller).await?;
     let Subscription { name: known, incarnation, .. } = &entry.value;
     if !app.launcher.can_pause() {
@@ -235,7 +137,7 @@ async fn shown(
     app: &App,
     status: StatusCode,
     entry: &Revised<Subscription>,
-    caller: Caller,
+    caller: &Caller,
 ) -> Result<Response, ApiError> {
     let details = app.details(entry).await?.ok_or_else(|| gone(entry.value.name.as_str(), caller))?;
     Ok(json(status, &PrefillView::new(&entry.value, &details)))
@@ -245,13 +147,11 @@ async fn shown(
 pub(crate) async fn set(
     State(app): Shared,
     Path(name): Path<String>,
-    headers: HeaderMap,
-    body: Body,
+    caller: Caller,
+    body: JsonBody,
 ) -> Result<Response, ApiError> {
-    let body = JsonBody::read(&headers, body, LARGEST_BODY).await?;
-    app.auth.role(&headers, Role::Prefill)?;
     let state = request::prefill_state(&body)?;
-    let entry = existing(&app, &name, Caller::Role).await?.value;
+    let entry = existing(&app, &name, &caller).await?.value;
     let (reason, message) = match state {
         PrefillState::Failed => (Some(Reason::SetByRequest), Some("set through the API".to_owned())),
         PrefillState::Pending | PrefillState::Running | PrefillState::Done => (None, None),
@@ -259,6 +159,6 @@ pub(crate) async fn set(
     let change = |s: &Subscription| s.with_prefill_state(state, reason, message.clone(), now());
     match app.broker.registry().modify(&entry.name, entry.incarnation, change).await? {
         Modified::Changed(_) | Modified::Unchanged(_) => Ok(null(StatusCode::OK)),
-        Modified::Gone => Err(gone(&name, Caller::Role)),
+        Modified::Gone => Err(gone(&name, &caller)),
     }
 }

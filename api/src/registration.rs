@@ -10,11 +10,16 @@ use axum::http::StatusCode;
 use broker::{Modified, Revised, WriteError};
 use model::{
     Entry, Incarnation, Lifecycle, PrefillState, PrefillTask, Registration, RegistrationOutcome,
-    Subscription, Timestamp, compare_registration,
+    Subscription, compare_registration,
 };
 use uuid::Uuid;
 
-use crate::{app::App, config::Step, error::ApiError};
+use crate::{
+    config::Step,
+    error::ApiError,
+    lookup::{check_queue, now},
+    state::App,
+};
 
 /// Rounds of "somebody else was faster" before giving up.
 const TRIES: u32 = 20;
@@ -162,18 +167,6 @@ async fn complete(
     Ok(status)
 }
 
-/// A ready subscription must have its queue.
-pub(crate) async fn check_queue(app: &App, subscription: &Subscription) -> Result<(), ApiError> {
-    let Subscription { name, incarnation, .. } = subscription;
-    if subscription.given_up.is_none() && app.broker.queue(name, *incarnation).exists().await? {
-        return Ok(());
-    }
-    // Its events are lost: only a person can decide that this does not matter.
-    Err(ApiError::Conflict(format!(
-        "The queue of the subscription {name} is lost (broken): remove the subscription and register it again"
-    )))
-}
-
 /// Stores the password's hash, unless there is one. The one that is stored counts: two requests at once with
 /// different passwords must not both be told that theirs does.
 async fn ensure_credential(
@@ -227,9 +220,4 @@ async fn make_ready(app: &App, entry: &Revised<Subscription>) -> Result<bool, Ap
         tracing::info!(subscription = %name, %incarnation, prefill = request_prefill, "registered");
     }
     Ok(changed)
-}
-
-/// The time, for people.
-pub(crate) fn now() -> Timestamp {
-    Timestamp::from_utc(jiff::Timestamp::now())
 }

@@ -171,6 +171,11 @@ pub(crate) fn change(body: &JsonBody) -> Result<Change, ApiError> {
 }
 
 /// A boolean that may be left out, which means false.
+/// Does a change name topics, whatever they are?
+pub(crate) fn asks_for_topics(body: &JsonBody) -> Result<bool, ApiError> {
+    Ok(body.fields()?.contains_key("realms_topics"))
+}
+
 fn flag(fields: &BTreeMap<String, &RawValue>, name: &'static str, problems: &mut Problems) -> bool {
     let mut given = || problems.field(fields, name, "bool_type", "true or false is expected");
     fields.contains_key(name) && given().is_some_and(|Lax(value)| value)

@@ -9,13 +9,18 @@ use broker::SecretError;
 use subtle::ConstantTimeEq;
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    auth::Role,
-    config::{RoleCredentials, Roles},
-};
+use crate::config::{RoleCredentials, Roles};
 
 /// How often files with passwords are read: a changed one counts within five seconds, the time of a slow read included.
 const READ_EVERY: Duration = Duration::from_secs(2);
+
+/// One of the fixed users.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Admin,
+    Events,
+    Prefill,
+}
 
 /// The fixed users with the passwords that hold now.
 pub(crate) struct KnownRoles {

@@ -4,7 +4,7 @@ use std::{convert::Infallible, sync::Arc};
 
 use axum::{
     body::Body,
-    extract::{Path, State},
+    extract::State,
     http::{
         HeaderMap, HeaderName, HeaderValue, StatusCode,
         header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE},
@@ -16,10 +16,10 @@ use bytes::Bytes;
 use model::Subscription;
 
 use crate::{
-    app::{App, Shared},
-    auth::Login,
+    access::LoggedIn,
     error::{ApiError, Problem, too_many},
     query::{Pairs, Parameters},
+    state::{App, Shared},
 };
 
 /// The last event that a client got, as browsers send it when they connect again.
@@ -117,11 +117,10 @@ fn one_line(json: &[u8], text: &mut Vec<u8>) {
 
 pub(crate) async fn open(
     State(app): Shared,
-    Path(name): Path<String>,
+    LoggedIn { entry, .. }: LoggedIn,
     query: Pairs,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let login = Login::from_headers(&headers)?;
     let mut parameters = Parameters::new(query);
     let (window, after) = (parameters.window(), parameters.after());
     parameters.finish()?;
@@ -133,7 +132,6 @@ pub(crate) async fn open(
     let format = Format::accepted(&headers).ok_or(ApiError::NotAcceptable(
         "This is answered as text/event-stream or application/x-ndjson: send one of them as Accept",
     ))?;
-    let entry = app.auth.subscriber(&login, &name).await?;
     let Subscription { name, incarnation, .. } = &entry.value;
     let place = app.streams.take(name).ok_or_else(|| too_many("streams", app.streams.each()))?;
     let stream = app.readers.stream(name, *incarnation, window, after, app.shutdown.clone()).await?;

@@ -19,7 +19,7 @@ use axum::{
     body::Body,
     extract::Request,
     http::{
-        HeaderName, HeaderValue, StatusCode,
+        HeaderValue, StatusCode,
         header::{CONNECTION, RETRY_AFTER},
     },
     response::{IntoResponse, Response},
@@ -39,11 +39,11 @@ use tower::ServiceExt;
 use crate::{
     config::{Bounds, TlsFiles},
     error::{Error, json as json_answer},
+    peer::Peer,
+    request_id::{REQUEST_ID, request_id},
 };
 use tls::Acceptor;
 
-/// Where a request comes from. A client's own header of this name is overwritten.
-pub(crate) const PEER: HeaderName = HeaderName::from_static("x-headstart-peer");
 /// Connections beyond the bound that are told so.
 const TOLD_AT_ONCE: usize = 64;
 /// How long they may take.
@@ -141,10 +141,9 @@ impl Server {
         head_within: Duration,
         router: Router,
     ) {
-        let peer = HeaderValue::from_str(&peer.to_string()).unwrap_or(HeaderValue::from_static("0.0.0.0"));
         let service = service_fn(move |request: axum::http::Request<Incoming>| {
             let mut request: Request = request.map(Body::new);
-            request.headers_mut().insert(PEER, peer.clone());
+            request.extensions_mut().insert(Peer(peer));
             router.clone().oneshot(request)
         });
         let mut builder = http1::Builder::new();
@@ -171,6 +170,7 @@ async fn busy(request: Request) -> Response {
     }
     let body = json!({"detail": "The server has as many connections as it may have; try again"});
     let mut answer = json_answer(StatusCode::SERVICE_UNAVAILABLE, &body);
+    answer.headers_mut().insert(REQUEST_ID, request_id(request.headers()));
     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("2"));
     answer

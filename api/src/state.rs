@@ -1,11 +1,10 @@
-//! What all handlers share, and the server's life.
+//! What all handlers share.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::extract::State;
 use broker::{Broker, EventPublisher, QueueCounts, Readers, RegistryView, Revised};
 use model::{Lifecycle, PrefillTask, Progress, Subscription, SubscriptionName};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -17,12 +16,7 @@ use crate::{
     places::Places,
     pulse::Pulse,
     roles::KnownRoles,
-    router, server,
 };
-
-/// How long requests that are under way may take after the stop: below the 30 s that Kubernetes gives a pod, and
-/// above what a registration waits for Kubernetes.
-const GRACE: Duration = Duration::from_secs(20);
 
 /// What all handlers share.
 pub(crate) struct App {
@@ -116,31 +110,4 @@ impl App {
             std::future::pending::<()>().await;
         }
     }
-}
-
-/// Serves until `shutdown`: then no connection is taken any more, polls end with "nothing", and requests that are
-/// under way are answered, but for at most 20 s.
-///
-/// # Errors
-/// A file with a password, a certificate or its key can't be read at the start.
-pub async fn run(
-    listener: TcpListener,
-    config: Config,
-    broker: Broker,
-    launcher: Launcher,
-    shutdown: CancellationToken,
-) -> Result<(), Error> {
-    let app = App::new(config, broker, launcher, shutdown.clone())?;
-    app.view.synced().await;
-    let (bounds, tls) = (app.config.bounds.clone(), app.config.tls.clone());
-    let serving = server::serve(listener, router::router(app), &bounds, tls.as_ref(), shutdown.clone());
-    let too_long = async {
-        shutdown.cancelled().await;
-        tokio::time::sleep(GRACE).await;
-    };
-    tokio::select! {
-        served = serving => served?,
-        () = too_long => tracing::warn!("requests are cut off: they took longer than {GRACE:?} after the stop"),
-    }
-    Ok(())
 }

@@ -1,0 +1,188 @@
+//! What the API shows of a subscription, its queue and its prefill.
+
+use broker::QueueCounts;
+use model::{
+    GivenUp, PastAttempt, PrefillMode, PrefillState, QueueLimits, QueueUse, RealmTopic, Reason, Selection,
+    Subscription, SubscriptionName, Timestamp, WhenFull,
+};
+use serde::Serialize;
+
+use crate::state::Details;
+
+const BROKEN: &str =
+    "the queue is lost, and its events with it: remove the subscription and register it again";
+const GIVEN_UP: &str = "the queue was full and was given up, and its events with it: remove the subscription and \
+     register it again";
+
+/// The prefill of a subscription, with its progress.
+#[derive(Serialize)]
+pub(crate) struct PrefillView<'a> {
+    state: &'static str,
+    mode: PrefillMode,
+    round: u32,
+    attempt: u32,
+    since: &'a Timestamp,
+    reason: Option<Reason>,
+    message: Option<&'a str>,
+    /// Has the dispatcher reached the marker of this round?
+    boundary_known: bool,
+    /// Name of the attempt's Job, where prefills are Jobs.
+    job: Option<String>,
+    progress: Option<ProgressView<'a>>,
+    paused: bool,
+    /// The last attempts that have ended, oldest first.
+    attempts: &'a [PastAttempt],
+}
+
+#[derive(Serialize)]
+struct ProgressView<'a> {
+    phase: &'static str,
+    topic: Option<&'a str>,
+    done: u64,
+    total: Option<u64>,
+    skipped: u64,
+    set_aside: u64,
+    missing: &'a [String],
+    warnings: &'a [String],
+    not_selected: u64,
+    removed: u64,
+    rate: f64,
+    /// Seconds until it is done, at that rate.
+    eta: Option<f64>,
+    error: Option<&'a str>,
+    /// All of it in a line for people.
+    text: String,
+}
+
+impl<'a> PrefillView<'a> {
+    /// Progress of another attempt is not shown: an overtaken one may still write it. A lost queue is shown whatever
+    /// the entry says.
+    pub(crate) fn new(subscription: &'a Subscription, details: &'a Details) -> Self {
+        let prefill = &subscription.prefill;
+        let current = details.progress.as_ref().filter(|p| {
+            p.incarnation == subscription.incarnation && p.attempt == prefill.attempt && p.attempt > 0
+        });
+        let (state, reason, message) = if details.broken {
+            let message = if subscription.given_up.is_some() { GIVEN_UP } else { BROKEN };
+            (PrefillState::Failed, Some(Reason::Broken), Some(message))
+        } else {
+            (prefill.state, prefill.reason, prefill.message.as_deref())
+        };
+        Self {
+            state: state.as_str(),
+            mode: prefill.mode,
+            round: prefill.round,
+            attempt: prefill.attempt,
+            since: &prefill.since,
+            reason,
+            message,
+            boundary_known: prefill.boundary.is_some(),
+            job: details.job.clone(),
+            progress: current.map(|p| ProgressView {
+                phase: p.phase.as_str(),
+                topic: p.topic.as_deref(),
+                done: p.done,
+                total: p.total,
+                skipped: p.skipped,
+                set_aside: p.set_aside,
+                missing: &p.missing,
+                warnings: &p.warnings,
+                not_selected: p.not_selected,
+                removed: p.removed,
+                rate: p.rate,
+                eta: p.eta(),
+                error: p.error.as_deref(),
+                text: p.to_string(),
+            }),
+            paused: prefill.paused,
+            attempts: &prefill.attempts,
+        }
+    }
+}
+
+/// A subscription as the API shows it: the four fields of the former service first.
+#[derive(Serialize)]
+pub(crate) struct SubscriptionView<'a> {
+    name: &'a SubscriptionName,
+    realms_topics: &'a [RealmTopic],
+    request_prefill: bool,
+    prefill_queue_status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    selection: Option<&'a Selection>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    track: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prefill: Option<PrefillView<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    queue: Option<QueueView<'a>>,
+}
+
+/// What waits in a queue, its limits, and what became of it at them.
+#[derive(Serialize)]
+pub(crate) struct QueueView<'a> {
+    prefill: u64,
+    live: u64,
+    dead_letters: u64,
+    /// Most messages of each kind.
+    limit: u64,
+    full: bool,
+    bytes: u64,
+    limit_bytes: Option<u64>,
+    /// Seconds that a live message waits at most.
+    limit_age: Option<f64>,
+    when_full: WhenFull,
+    /// Live messages that were removed by age.
+    swept: u64,
+    given_up: Option<&'a GivenUp>,
+}
+
+impl<'a> QueueView<'a> {
+    /// `None`: there is no queue, and none was given up.
+    pub(crate) fn new(
+        subscription: &'a Subscription,
+        counts: Option<QueueCounts>,
+        dead_letters: u64,
+        limits: &QueueLimits,
+    ) -> Option<Self> {
+        let given_up = subscription.given_up.as_ref();
+        // What is left of one that was given up is not delivered any more.
+        let counts = if given_up.is_some() { QueueCounts::default() } else { counts? };
+        let held = QueueUse::from(counts);
+        Some(Self {
+            prefill: held.prefill,
+            live: held.live,
+            dead_letters,
+            limit: limits.messages_of(&held),
+            full: limits.is_full(&held),
+            bytes: held.bytes,
+            limit_bytes: limits.bytes,
+            limit_age: limits.age.map(|age| age.as_secs_f64()),
+            when_full: limits.when_full,
+            swept: subscription.swept,
+            given_up,
+        })
+    }
+}
+
+impl<'a> SubscriptionView<'a> {
+    pub(crate) fn brief(subscription: &'a Subscription) -> Self {
+        Self::new(subscription, None, None)
+    }
+
+    pub(crate) fn new(
+        subscription: &'a Subscription,
+        prefill: Option<PrefillView<'a>>,
+        queue: Option<QueueView<'a>>,
+    ) -> Self {
+        Self {
+            name: &subscription.name,
+            realms_topics: &subscription.realms_topics,
+            request_prefill: subscription.request_prefill,
+            prefill_queue_status: prefill.as_ref().map_or(subscription.prefill.state.as_str(), |p| p.state),
+            selection: subscription.selection.as_ref(),
+            track: subscription.track,
+            prefill,
+            queue,
+        }
+    }
+}
