@@ -173,7 +173,7 @@ pub(crate) fn change(body: &JsonBody) -> Result<Change, ApiError> {
 /// A boolean that may be left out, which means false.
 /// Does a change name topics, whatever they are?
 pub(crate) fn asks_for_topics(body: &JsonBody) -> Result<bool, ApiError> {
-    Ok(body.fields()?.contains_key("realms_topics"))
+    Ok(body.fields()?.get("realms_topics").is_some_and(|topics| topics.get() != "null"))
 }
 
 fn flag(fields: &BTreeMap<String, &RawValue>, name: &'static str, problems: &mut Problems) -> bool {

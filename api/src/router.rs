@@ -97,7 +97,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     let routes = routes()
         .into_iter()
         .fold(Router::new(), |router, Route { path, access, method }| {
-            router.route(path, method.layer(from_fn_with_state((app.clone(), access), let_in)))
+            router.route(path, method.route_layer(from_fn_with_state((app.clone(), access), let_in)))
         })
         .route_layer(from_fn_with_state(app.clone(), count))
         .fallback(async || ApiError::NotFound("Not Found".to_owned()))

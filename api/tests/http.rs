@@ -143,6 +143,8 @@ async fn who_may_not_gets_401() {
         (Method::GET, "/v1/subscriptions/a.b", ("a.b", "pw"), "Incorrect username or password"),
         (Method::PATCH, "/v1/subscriptions/mail/prefill", ADMIN, "Incorrect username or password"),
         (Method::DELETE, "/v1/subscriptions/mail", ("chat", "pw"), "You do not have access to this data"),
+        // The query of somebody who is not let in is not looked at.
+        (Method::GET, "/v1/subscriptions/mail/messages?limit=x", wrong, "Incorrect username or password"),
     ] {
         let answer = server.send(method.clone(), path, login, None).await;
         assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{method} {path}");
@@ -198,6 +200,14 @@ async fn bad_input_is_422_names_the_field_and_leaves_nothing() {
     ] {
         let answer = server.raw(Method::POST, "/v1/subscriptions", ADMIN, content_type, body).await;
         assert_eq!(answer.status.as_u16(), status, "{content_type} {body}");
+    }
+    // Topics are the admin's: those of somebody else are not even looked at.
+    let topics = json!({"realms_topics": [{"realm": "udm", "topic": "("}]});
+    for (login, status) in [(ADMIN, 422), (("mail", "pw"), 401)] {
+        let answer = server.send(Method::PATCH, "/v1/subscriptions/mail", login, Some(&topics)).await;
+        assert_eq!(answer.status.as_u16(), status, "{}", answer.text);
+        let own = answer.json()["detail"] == "You do not have access to this data";
+        assert_eq!(own, status == 401);
     }
     // Broken JSON is refused before any look at the credentials.
     let broken = server.raw(Method::POST, "/v1/subscriptions", ("x", "y"), "application/json", "{").await;
