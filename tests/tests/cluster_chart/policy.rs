@@ -96,17 +96,43 @@ async fn the_admission_policy_admits_our_jobs_and_refuses_others() -> Result<()>
                 pod["containers"][0]["envFrom"] = json!([{"secretRef": {"name": "hs-headstart-api-admin"}}]);
             }),
         ),
+        ("another directory", with(&|pod| set_variable(pod, "SOURCE", "http://evil.example/udm/"))),
+        ("another NATS", with(&|pod| set_variable(pod, "NATS_URL", "nats://evil.example:4222"))),
+        (
+            "an authority of one's own",
+            with(&|pod| set_variable(pod, "UDM_CA_FILE", "/etc/headstart/task/ca.crt")),
+        ),
+        ("a variable of one's own", with(&|pod| set_variable(pod, "LD_PRELOAD", "/etc/headstart/task/x.so"))),
+        (
+            "names of one's own",
+            with(&|pod| pod["hostAliases"] = json!([{"ip": "192.0.2.1", "hostnames": ["stand-in-udm"]}])),
+        ),
+        ("a name server of one's own", with(&|pod| pod["dnsConfig"] = json!({"nameservers": ["192.0.2.1"]}))),
+        ("the node's name server", with(&|pod| pod["dnsPolicy"] = "Default".into())),
+        (
+            "a ConfigMap in place of the authorities",
+            with(&|pod| {
+                let mounts = pod["containers"][0]["volumeMounts"].as_array_mut().unwrap();
+                mounts.last_mut().unwrap()["mountPath"] = "/etc/ssl/certs".into();
+            }),
+        ),
     ];
     for (what, job) in &others {
         create(&hs, job).unwrap_or_else(|error| panic!("without the policy {what} is admitted: {error:#}"));
     }
 
     let text = std::fs::read_to_string(chart().join("../../docs/admission-policy.yaml"))?;
+    let environment = &good["spec"]["template"]["spec"]["containers"][0]["env"];
+    let value = |name: &str| -> String {
+        let mut all = environment.as_array().unwrap().iter();
+        all.find(|env| env["name"] == name).unwrap()["value"].as_str().unwrap().to_owned()
+    };
     let text = text
         .replace("NAMESPACE", &hs.namespace.name)
         .replace("FULLNAME", "hs-headstart")
-        .replace("IMAGE", &image);
-    let policy = Policy(&hs, text);
+        .replace("SOURCE_URL", &value("SOURCE"))
+        .replace("NATS_ADDRESS", &value("NATS_URL"));
+    let policy = Policy(&hs, text.replace("IMAGE", &image));
     let file = tempfile::NamedTempFile::new()?;
     std::fs::write(file.path(), &policy.1)?;
     hs.namespace.kubectl(&["apply", "-f", &file.path().display().to_string()])?;
@@ -124,5 +150,28 @@ async fn the_admission_policy_admits_our_jobs_and_refuses_others() -> Result<()>
     let again = hs.register("again", &["users/user"], true).await?;
     again.await_prefill("done").await?;
     assert_eq!(again.read(5).await?.len(), 5);
+
+    // An upgrade: a Job that was made with the former image is still admitted, annotated and suspended.
+    let file = tempfile::NamedTempFile::new()?;
+    std::fs::write(file.path(), good.to_string())?;
+    hs.namespace.kubectl(&["create", "-f", &file.path().display().to_string()])?;
+    std::fs::write(file.path(), text.replace("IMAGE", "registry.example.org/headstart:2"))?;
+    hs.namespace.kubectl(&["apply", "-f", &file.path().display().to_string()])?;
+    eventually("the policy for the new image to be in force", SOON, async || {
+        // Its name is taken; the policy is asked before that is found.
+        let refusal = create(&hs, &good).map_or_else(|error| error.to_string(), |()| String::new());
+        ensure!(refusal.contains("headstart-jobs"), "it is not yet: {refusal}");
+        Ok(())
+    })
+    .await?;
+    let account = format!("--as=system:serviceaccount:{}:hs-headstart-controller", hs.namespace.name);
+    let change = r#"{"metadata": {"annotations": {"headstart/state": "pending"}}}"#;
+    hs.namespace.kubectl(&["patch", "job", &name, "--type=merge", "-p", change, &account])?;
     Ok(())
+}
+
+fn set_variable(pod: &mut Value, name: &str, value: &str) {
+    let variables = pod["containers"][0]["env"].as_array_mut().unwrap();
+    variables.retain(|env| env["name"] != name);
+    variables.push(json!({"name": name, "value": value}));
 }
