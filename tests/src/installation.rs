@@ -91,7 +91,6 @@ impl Installation {
             format!("api.auth.eventsUdm.password={EVENTS}"),
             format!("prefill.udm.auth.password={UDM}"),
             "prefill.config.UDM_HOST=udm".to_owned(),
-            "nats.config.maxFileStore=1GiB".to_owned(),
         ];
         sets.extend(values.iter().map(|value| (*value).to_owned()));
         let chart = chart.to_string_lossy().into_owned();
@@ -102,6 +101,16 @@ impl Installation {
         if let Err(error) = namespace.helm(&arguments) {
             panic!("{error:#}");
         }
+    }
+
+    /// Upgrades as docs/operations.md says: with the values that the release has, and the new chart's defaults.
+    ///
+    /// # Errors
+    /// Helm's.
+    pub fn upgrade_as_documented(&self, chart: &Path, value: &str) -> Result<()> {
+        let chart = chart.to_string_lossy();
+        let arguments = ["upgrade", "hs", &chart, "--reset-then-reuse-values", "--wait", "--timeout", "180s"];
+        self.namespace.helm(&[&arguments[..], &["--set", value]].concat()).map(drop)
     }
 
     /// A consumer that is registered already, by its password.

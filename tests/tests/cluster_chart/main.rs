@@ -103,7 +103,7 @@ async fn everything_on_works_and_leaves_only_the_volume() -> Result<()> {
 }
 
 #[tokio::test]
-async fn upgraded_from_the_former_version_while_a_prefill_runs() -> Result<()> {
+async fn the_chart_is_upgraded_from_the_former_version_while_a_prefill_runs() -> Result<()> {
     let former = Path::new(env!("CARGO_MANIFEST_DIR")).join("former/headstart-0.1.0.tgz");
     let namespace = Installation::prepare("upgrade", 120, 3)?;
     let hs = Installation::install_into(namespace, &former, None, &[]).await?;
@@ -111,10 +111,24 @@ async fn upgraded_from_the_former_version_while_a_prefill_runs() -> Result<()> {
     let mail = hs.register("mail", &["groups/group", "users/user"], true).await?;
     mail.await_prefill("running").await?;
     hs.producer().send("users/user", "before").await?;
-    Installation::upgrade(&hs.namespace, &chart(), &["replicaCount.api=2"]);
+    let pods_of_the_api = || {
+        let pods = hs.namespace.get(&["pods", "-l", "app.kubernetes.io/component=api"])?;
+        let uids =
+            pods["items"].as_array().into_iter().flatten().map(|pod| pod["metadata"]["uid"].to_string());
+        anyhow::Ok(uids.collect::<Vec<_>>())
+    };
+    let before = pods_of_the_api()?;
+    let documented = std::fs::read_to_string(chart().join("../../docs/operations.md"))?;
+    let line =
+        "helm upgrade headstart charts/headstart --namespace identity --reset-then-reuse-values --wait\n";
+    ensure!(documented.contains(line), "the documented command is the one that is tried here");
+    hs.upgrade_as_documented(&chart(), "replicaCount.api=2")?;
+    let after = pods_of_the_api()?;
+    ensure!(after.len() == 2 && after.iter().all(|uid| !before.contains(uid)), "{before:?}, {after:?}");
     hs.producer().send("users/user", "after").await?;
     hs.slow_down(0).await?;
     mail.await_prefill("done").await?;
+    ensure!(hs.job("mail", 2).is_err(), "the prefill that ran at the upgrade is the one that is done");
     let messages = mail.read(4 + 120 + 2).await?;
     let topics: Vec<&str> = messages.iter().map(|m| m["topic"].as_str().unwrap()).collect();
     assert!(topics[..4].iter().all(|topic| *topic == "groups/group"), "{topics:?}");
