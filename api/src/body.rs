@@ -1,22 +1,23 @@
 //! Bodies of requests: read whole, within bounds of size, time and memory.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use axum::{
     body::{Body, BodyDataStream, HttpBody},
     http::{
         HeaderMap,
-        header::{CONTENT_TYPE, EXPECT},
+        header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT},
     },
 };
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use futures::StreamExt;
-use serde_json::value::RawValue;
+use model::json::{self, JsonError, JsonFault, PathPart};
 use tokio::time::Instant;
 
 use crate::{
     budget::{BODIES, Budget, Held, OF_STRANGERS, OF_SUBSCRIBERS},
     error::{ApiError, Problem},
+    fields::Fields,
 };
 
 /// Bytes of a body that is too large that are still read before the connection is cut.
@@ -71,10 +72,13 @@ impl JsonBody {
         let Allowance { within, .. } = allowance;
         let text = tokio::time::timeout(within, read_up_to(headers, body, allowance));
         let (text, held, arrived) = text.await.map_err(|_| ApiError::TooSlow(within))??;
+        if !text.is_empty() {
+            plain(headers)?;
+        }
+        let text = without_mark(text);
         let is_json = is_json(headers);
-        if is_json && !text.is_empty() && serde_json::from_slice::<&RawValue>(&text).is_err() {
-            let problem = Problem::new(&[&"body"], "json_invalid", "the body is no valid JSON (UTF-8)");
-            return Err(ApiError::invalid(problem));
+        if is_json && !text.is_empty() {
+            json::check(&text).map_err(|error| ApiError::invalid(problem(&text, &error)))?;
         }
         Ok(Self { text, is_json, _held: held, arrived })
     }
@@ -86,8 +90,13 @@ impl JsonBody {
         Self { text, is_json: true, _held: Held::default(), arrived: Instant::now() }
     }
 
+    /// Was nothing sent? Clients write that as `null`, too.
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.text.is_empty() || (self.is_json && self.text.trim_ascii() == b"null")
+    }
+
     /// The body's fields. Unknown ones are ignored by whoever looks.
-    pub(crate) fn fields(&self) -> Result<BTreeMap<String, &RawValue>, ApiError> {
+    pub(crate) fn fields(&self) -> Result<Fields<'_>, ApiError> {
         let refuse = |msg: &str| ApiError::invalid(Problem::new(&[&"body"], "model_type", msg));
         if !self.is_json {
             return Err(refuse("send a JSON object, with Content-Type: application/json"));
@@ -146,6 +155,43 @@ fn moved_on(arrived: Instant, now: Instant) -> Instant {
     if now.saturating_duration_since(arrived) < LONGEST_PAUSE { now } else { arrived }
 }
 
+/// Refuses what is compressed: nothing is unpacked here.
+fn plain(headers: &HeaderMap) -> Result<(), ApiError> {
+    let codings = headers.get_all(CONTENT_ENCODING).iter().map(|value| value.to_str().unwrap_or("?"));
+    let mut codings = codings.flat_map(|value| value.split(',')).map(str::trim);
+    let is_plain = codings.all(|coding| coding.is_empty() || coding.eq_ignore_ascii_case("identity"));
+    if is_plain { Ok(()) } else { Err(ApiError::UnknownCoding) }
+}
+
+/// A mark at the beginning is no part of the text (RFC 8259, 8.1).
+fn without_mark(mut text: Bytes) -> Bytes {
+    if text.starts_with(b"\xef\xbb\xbf") {
+        text.advance(3);
+    }
+    text
+}
+
+/// Why a body is not taken, with the place in it.
+fn problem(text: &[u8], error: &JsonError) -> Problem {
+    let wide = text.iter().take(4).any(|byte| *byte == 0) || text.starts_with(b"\xff\xfe");
+    let (kind, msg) = match error.why {
+        JsonFault::Syntax | JsonFault::Encoding if wide || text.starts_with(b"\xfe\xff") => {
+            ("json_invalid", "the body is UTF-16 or UTF-32: send JSON as UTF-8".to_owned())
+        }
+        JsonFault::Syntax => ("json_invalid", "the body is no valid JSON (UTF-8)".to_owned()),
+        why @ JsonFault::Encoding => ("json_encoding", why.to_string()),
+        why @ JsonFault::Surrogate => ("json_surrogate", why.to_string()),
+        why @ JsonFault::Number => ("json_number", why.to_string()),
+        why @ JsonFault::Depth => ("json_depth", why.to_string()),
+    };
+    let mut problem = Problem::new(&[&"body"], kind, msg);
+    problem.loc.extend(error.path.iter().map(|part| match part {
+        PathPart::Member(name) => name.as_str().into(),
+        PathPart::Item(index) => (*index).into(),
+    }));
+    problem
+}
+
 /// `application/json` or `application/*+json`, with any parameters.
 fn is_json(headers: &HeaderMap) -> bool {
     let value = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
@@ -157,6 +203,7 @@ fn is_json(headers: &HeaderMap) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::http::HeaderValue;
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_does_not_end_is_given_up() {
@@ -179,6 +226,40 @@ mod tests {
         ] {
             let arrived = parts_ms.iter().fold(began, |arrived, ms| moved_on(arrived, at(*ms)));
             assert_eq!(arrived, at(arrived_ms), "{parts_ms:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_sent_is_read_or_the_place_is_named() {
+        let mark = b"\xef\xbb\xbf";
+        let utf16: Vec<u8> = "{\"a\": 1}".encode_utf16().flat_map(u16::to_be_bytes).collect();
+        for (coding, sent, expected) in [
+            (None, [mark, &b"{}"[..]].concat(), "{}"),
+            (None, mark.to_vec(), ""),
+            (None, [&mark[..], mark, b"{}"].concat(), "json_invalid [\"body\"]"),
+            (None, b"".to_vec(), ""),
+            (Some("identity"), b"{}".to_vec(), "{}"),
+            (Some("gzip"), b"{}".to_vec(), "415"),
+            (Some("identity, br"), b"{}".to_vec(), "415"),
+            (Some("gzip"), b"".to_vec(), ""),
+            (None, b"{\"a\": [1, \"\\ud83d\"]}".to_vec(), "json_surrogate [\"body\",\"a\",1]"),
+            (None, b"{\"a\": 1e999}".to_vec(), "json_number [\"body\",\"a\"]"),
+            (None, b"{\"a\": \"\xfc\"}".to_vec(), "json_encoding [\"body\",\"a\"]"),
+            (None, utf16, "json_invalid [\"body\"]"),
+            (None, b"{\"a\": NaN}".to_vec(), "json_invalid [\"body\",\"a\"]"),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            headers.extend(coding.map(|coding| (CONTENT_ENCODING, HeaderValue::from_static(coding))));
+            let seen = match JsonBody::read(&headers, Body::from(sent.clone()), Allowance::ROLE).await {
+                Ok(body) => String::from_utf8(body.text.to_vec()).unwrap(),
+                Err(ApiError::UnknownCoding) => "415".to_owned(),
+                Err(ApiError::Invalid(problems)) => {
+                    format!("{} {}", problems[0].kind, serde_json::to_string(&problems[0].loc).unwrap())
+                }
+                Err(other) => panic!("{other:?}"),
+            };
+            assert_eq!(seen, expected, "{coding:?} {sent:?}");
         }
     }
 

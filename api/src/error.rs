@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::{
     http::{
         HeaderValue, StatusCode,
-        header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
+        header::{ACCEPT_ENCODING, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
     },
     response::{IntoResponse, Response},
 };
@@ -23,6 +23,11 @@ pub enum Error {
     #[error("HTTPS can't be served: {0}")]
     Certificate(String),
 }
+
+/// Most problems of one request that are reported.
+const MOST_PROBLEMS: usize = 100;
+/// Longest part of a place that is shown: names of fields may be made up.
+const LONGEST_PART: usize = 64;
 
 /// One invalid field.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -49,7 +54,7 @@ pub(crate) trait Place {
 
 impl Place for &str {
     fn value(&self) -> Value {
-        json!(self)
+        self.chars().take(LONGEST_PART).collect::<String>().into()
     }
 }
 
@@ -74,6 +79,8 @@ pub(crate) enum ApiError {
     TooSlow(Duration),
     /// 413: the body has more bytes than this.
     TooLarge(usize),
+    /// 415: the body is compressed.
+    UnknownCoding,
     /// 422.
     Invalid(Vec<Problem>),
     /// 429: again after this time.
@@ -185,9 +192,17 @@ impl IntoResponse for ApiError {
             Self::TooLarge(limit) => {
                 detail(StatusCode::PAYLOAD_TOO_LARGE, &format!("The body is larger than {limit} bytes"))
             }
-            Self::Invalid(problems) => {
+            Self::UnknownCoding => {
+                let text = "The body is compressed: send it as it is, without Content-Encoding";
+                let mut answer = detail(StatusCode::UNSUPPORTED_MEDIA_TYPE, text);
+                answer.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+                answer
+            }
+            Self::Invalid(mut problems) => {
+                let all = problems.len();
+                problems.truncate(MOST_PROBLEMS);
                 let lines: Vec<String> = problems.iter().map(describe).collect();
-                let message = format!("{} validation error(s): {}", lines.len(), lines.join("; "));
+                let message = format!("{all} validation error(s): {}", lines.join("; "));
                 json(
                     StatusCode::UNPROCESSABLE_ENTITY,
                     &json!({"status_code": 422, "message": message, "data": null, "errors": problems}),

@@ -27,6 +27,7 @@ mod config;
 mod dead_letters;
 mod docs;
 mod error;
+mod fields;
 mod hashing;
 mod health;
 mod launcher;

@@ -368,7 +368,7 @@ fn schemas() -> Value {
                       "description": "A UDM module, or a regular expression that matches whole names"},
         })),
         "NewSubscription": object(&["name", "realms_topics", "request_prefill", "password"], json!({
-            "name": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9_=-]{0,62}$"},
+            "name": {"type": "string", "pattern": "^[A-Za-z0-9_=-]{1,128}$"},
             "realms_topics": topics, "request_prefill": {"type": "boolean"},
             "password": {"type": "string", "description": "At most 1024 bytes, no NUL"},
             "selection": {"anyOf": [{"type": "null"}, schema("Selection")]},

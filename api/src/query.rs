@@ -8,7 +8,7 @@ use model::{EventId, EventIdError};
 
 use crate::{
     error::{ApiError, Problem},
-    request::lax_word,
+    fields::lax_word,
 };
 
 /// Longest time a poll is held: below the 300 s after which existing clients give up.

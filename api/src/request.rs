@@ -1,133 +1,73 @@
 //! What requests ask for: the fields of bodies, with errors that name the field and never what was sent.
 
-use std::{collections::BTreeMap, num::NonZeroU64};
-
 use bytes::Bytes;
 use model::{
     Body as MessageBody, BodyError, Message, NameError, PrefillMode, PrefillState, Publisher, RealmTopic,
-    Registration, SubscriptionName, Timestamp, TopicPattern,
+    Registration, SubscriptionName, Timestamp, TopicError, TopicPattern,
 };
 use serde::Deserialize;
-use serde_json::{Value, value::RawValue};
+use serde_json::Value;
 
 use crate::{
     body::JsonBody,
-    error::{ApiError, Problem},
+    error::{ApiError, Place, Problem},
+    fields::{Fields, LARGEST_NUMBER, Lax, Problems, Whole, is_given},
     selection,
 };
 
 /// Longest password, in bytes.
-const LONGEST_PASSWORD: usize = 1024;
-/// Collects the problems of all fields, so that a client sees them at once.
-#[derive(Default)]
-struct Problems(Vec<Problem>);
-
-impl Problems {
-    fn field<'a, T: Deserialize<'a>>(
-        &mut self,
-        fields: &BTreeMap<String, &'a RawValue>,
-        name: &'static str,
-        kind: &'static str,
-        expected: &str,
-    ) -> Option<T> {
-        let Some(raw) = fields.get(name) else {
-            self.0.push(Problem::new(&[&"body", &name], "missing", "this field is required"));
-            return None;
-        };
-        let value = serde_json::from_str(raw.get()).ok();
-        if value.is_none() {
-            self.0.push(Problem::new(&[&"body", &name], kind, expected));
-        }
-        value
-    }
-
-    fn finish(self) -> Result<(), ApiError> {
-        if self.0.is_empty() { Ok(()) } else { Err(ApiError::Invalid(self.0)) }
-    }
-}
+pub(crate) const LONGEST_PASSWORD: usize = 1024;
+/// Most topics of a subscription.
+pub(crate) const MOST_TOPICS: usize = 100;
+/// Longest realm, and topic of an event, in bytes.
+pub(crate) const LONGEST_WORD: usize = 1000;
+/// What is said of a field that holds a text, but must hold another one.
+const STRING: &str = "a string is expected";
 
 /// A string of JSON; numbers are not taken for one.
 #[derive(Deserialize)]
 #[serde(transparent)]
 struct Text(String);
 
-/// A boolean as the former service understood it: also 1, "yes", "on", "t" and their opposites.
-struct Lax(bool);
-
-impl<'de> Deserialize<'de> for Lax {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        lax_bool(&Value::deserialize(deserializer)?)
-            .map(Self)
-            .ok_or_else(|| serde::de::Error::custom("no boolean"))
-    }
-}
-
-fn lax_bool(value: &Value) -> Option<bool> {
-    match value {
-        Value::Bool(value) => Some(*value),
-        Value::Number(number) => match number.as_f64() {
-            Some(0.0) => Some(false),
-            Some(1.0) => Some(true),
-            _ => None,
-        },
-        Value::String(text) => lax_word(text),
-        Value::Null | Value::Array(_) | Value::Object(_) => None,
-    }
-}
-
-pub(crate) fn lax_word(text: &str) -> Option<bool> {
-    match text.to_ascii_lowercase().as_str() {
-        "true" | "1" | "yes" | "y" | "on" | "t" => Some(true),
-        "false" | "0" | "no" | "n" | "off" | "f" => Some(false),
-        _ => None,
-    }
-}
-
 /// A registration and its password.
 pub(crate) fn registration(body: &JsonBody) -> Result<(Registration, String), ApiError> {
     let fields = body.fields()?;
     let mut problems = Problems::default();
-    let name =
-        problems.field(&fields, "name", "string_type", "a string is expected").and_then(|Text(name)| {
-            name.parse::<SubscriptionName>()
-                .map_err(|error| {
-                    let kind = match error {
-                        NameError::Pattern => "string_pattern_mismatch",
-                        NameError::Reserved => "name_reserved",
-                    };
-                    problems.0.push(Problem::new(&[&"body", &"name"], kind, error.to_string()));
-                })
-                .ok()
-        });
+    let name = problems.field(&fields, "name", "string_type", STRING).and_then(|Text(name)| {
+        let parsed = name.parse::<SubscriptionName>();
+        let kind = |error: &NameError| match error {
+            NameError::Pattern => "string_pattern_mismatch",
+            NameError::Reserved => "name_reserved",
+        };
+        parsed.map_err(|error| problems.add(&[&"body", &"name"], kind(&error), error.to_string())).ok()
+    });
     let realms_topics = topics_field(&fields, &mut problems);
     let request_prefill =
         problems.field(&fields, "request_prefill", "bool_type", "true or false is expected");
     let password = problems
-        .field(&fields, "password", "string_type", "a string is expected")
+        .field(&fields, "password", "string_type", STRING)
         .inspect(|Text(password)| check_password(password, &mut problems));
     let selection = selection::parse(&fields).unwrap_or_else(|found| {
-        problems.0.extend(found);
+        problems.extend(found);
         None
     });
-    let track = flag(&fields, "track", &mut problems);
-    problems.finish()?;
-    match (name, realms_topics, request_prefill, password) {
-        (Some(name), Some(realms_topics), Some(Lax(request_prefill)), Some(Text(password))) => {
-            Ok((Registration { name, realms_topics, request_prefill, selection, track }, password))
-        }
-        // Each missing one is a problem, and was returned above.
-        _ => Err(ApiError::Invalid(Vec::new())),
-    }
+    let track = problems.flag(&fields, "track");
+    let asked = (|| {
+        let (Lax(request_prefill), Text(password)) = (request_prefill?, password?);
+        let (name, realms_topics) = (name?, realms_topics?);
+        Some((Registration { name, realms_topics, request_prefill, selection, track }, password))
+    })();
+    problems.finish(asked)
 }
 
 fn check_password(password: &str, problems: &mut Problems) {
-    let at: &[&dyn crate::error::Place] = &[&"body", &"password"];
+    let at: &[&dyn Place] = &[&"body", &"password"];
     if password.len() > LONGEST_PASSWORD {
         let msg = format!("the password has more than {LONGEST_PASSWORD} bytes");
-        problems.0.push(Problem::new(at, "string_too_long", msg));
+        problems.add(at, "string_too_long", msg);
     }
     if password.contains('\0') {
-        problems.0.push(Problem::new(at, "string_nul", "the password holds a NUL character"));
+        problems.add(at, "string_nul", "the password holds a NUL character");
     }
 }
 
@@ -145,72 +85,85 @@ pub(crate) fn change(body: &JsonBody) -> Result<Change, ApiError> {
     const KNOWN: [&str; 3] = ["realms_topics", "password", "prefill"];
     let fields = body.fields()?;
     let mut problems = Problems::default();
-    for field in fields.keys().filter(|field| !KNOWN.contains(&field.as_str())) {
+    let given = || fields.keys().filter(|field| is_given(&fields, field));
+    for field in given().filter(|field| !KNOWN.contains(&field.as_str())) {
         let msg = match field.as_str() {
             // What the consumer has of before would have to be taken from it.
             "selection" => "the selection can't be changed: remove the subscription and register it again",
             "track" => "track can't be changed: remove the subscription and register it again",
             _ => "this field can't be changed; realms_topics, password and prefill can",
         };
-        problems.0.push(Problem::new(&[&"body", &field.as_str()], "extra_forbidden", msg));
+        problems.add(&[&"body", &field.as_str()], "extra_forbidden", msg);
     }
-    if fields.is_empty() {
+    if given().next().is_none() {
         let msg = "nothing is to be changed: give realms_topics, password or prefill";
-        problems.0.push(Problem::new(&[&"body"], "missing", msg));
+        problems.add(&[&"body"], "missing", msg);
     }
-    let given = |field: &str| fields.contains_key(field);
-    let realms_topics = given("realms_topics").then(|| topics_field(&fields, &mut problems)).flatten();
-    let password = given("password")
-        .then(|| problems.field(&fields, "password", "string_type", "a string is expected"))
-        .flatten()
+    let realms_topics = is_given(&fields, "realms_topics").then(|| topics_field(&fields, &mut problems));
+    let password = problems
+        .optional(&fields, "password", "string_type", STRING)
         .map(|Text(password)| password)
         .inspect(|password| check_password(password, &mut problems));
-    let prefill = flag(&fields, "prefill", &mut problems);
-    problems.finish()?;
-    Ok(Change { realms_topics, password, prefill })
+    let prefill = problems.flag(&fields, "prefill");
+    problems.finish(Some(Change { realms_topics: realms_topics.flatten(), password, prefill }))
 }
 
-/// A boolean that may be left out, which means false.
 /// Does a change name topics, whatever they are?
 pub(crate) fn asks_for_topics(body: &JsonBody) -> Result<bool, ApiError> {
-    Ok(body.fields()?.get("realms_topics").is_some_and(|topics| topics.get() != "null"))
+    Ok(is_given(&body.fields()?, "realms_topics"))
 }
 
-fn flag(fields: &BTreeMap<String, &RawValue>, name: &'static str, problems: &mut Problems) -> bool {
-    let mut given = || problems.field(fields, name, "bool_type", "true or false is expected");
-    fields.contains_key(name) && given().is_some_and(|Lax(value)| value)
-}
-
-fn topics_field(fields: &BTreeMap<String, &RawValue>, problems: &mut Problems) -> Option<Vec<RealmTopic>> {
+fn topics_field(fields: &Fields<'_>, problems: &mut Problems) -> Option<Vec<RealmTopic>> {
     let expected = "an array of {\"realm\", \"topic\"} is expected";
     let items = problems.field::<Vec<Value>>(fields, "realms_topics", "list_type", expected)?;
-    Some(realm_topics(&items, problems))
+    if items.len() > MOST_TOPICS {
+        let msg = format!("more than {MOST_TOPICS} topics: a regular expression names many at once");
+        problems.add(&[&"body", &"realms_topics"], "too_long", msg);
+        return None;
+    }
+    Some(items.iter().enumerate().filter_map(|(index, item)| topic(index, item, problems)).collect())
 }
 
-fn realm_topics(items: &[Value], problems: &mut Problems) -> Vec<RealmTopic> {
-    let mut topics = Vec::with_capacity(items.len());
-    for (index, item) in items.iter().enumerate() {
-        let mut text = |field: &'static str| {
-            let at: &[&dyn crate::error::Place] = &[&"body", &"realms_topics", &index, &field];
-            let problem = match item.get(field) {
-                Some(Value::String(text)) if text.is_empty() => {
-                    Problem::new(at, "string_too_short", "it must not be empty")
-                }
-                Some(Value::String(text)) => return Some(text.clone()),
-                Some(_) => Problem::new(at, "string_type", "a string is expected"),
-                None => Problem::new(at, "missing", "this field is required"),
-            };
-            problems.0.push(problem);
-            None
-        };
-        let (Some(realm), Some(topic)) = (text("realm"), text("topic")) else { continue };
-        if let Err(error) = TopicPattern::new(&topic) {
-            let at: &[&dyn crate::error::Place] = &[&"body", &"realms_topics", &index, &"topic"];
-            problems.0.push(Problem::new(at, "regex_invalid", error.to_string()));
+fn topic(index: usize, item: &Value, problems: &mut Problems) -> Option<RealmTopic> {
+    let mut text = |field: &'static str| {
+        let at: &[&dyn Place] = &[&"body", &"realms_topics", &index, &field];
+        match item.get(field) {
+            Some(Value::String(text)) => return Some(text.clone()),
+            Some(_) => problems.add(at, "string_type", STRING),
+            None => problems.add(at, "missing", "this field is required"),
         }
-        topics.push(RealmTopic { realm, topic });
+        None
+    };
+    let (realm, topic) = (text("realm"), text("topic"));
+    let at: [&dyn Place; 3] = [&"body", &"realms_topics", &index];
+    let (realm_at, topic_at) = ([&at[..], &[&"realm"]].concat(), [&at[..], &[&"topic"]].concat());
+    if let Some(realm) = &realm {
+        check_word(realm, &realm_at, problems);
     }
-    topics
+    if let Some(Err(error)) = topic.as_deref().map(TopicPattern::new) {
+        let kind = match error {
+            TopicError::Empty => "string_too_short",
+            TopicError::TooLong => "string_too_long",
+            TopicError::Regex(_) => "regex_invalid",
+            TopicError::TooComplex => "regex_too_complex",
+        };
+        problems.add(&topic_at, kind, error.to_string());
+    }
+    Some(RealmTopic { realm: realm?, topic: topic? })
+}
+
+/// A realm of a subscription: events have it, so it is bounded as theirs.
+fn check_word(word: &str, at: &[&dyn Place], problems: &mut Problems) {
+    if word.is_empty() {
+        problems.add(at, "string_too_short", "it must not be empty");
+    }
+    check_length(word, at, problems);
+}
+
+fn check_length(word: &str, at: &[&dyn Place], problems: &mut Problems) {
+    if word.len() > LONGEST_WORD {
+        problems.add(at, "string_too_long", format!("it has more than {LONGEST_WORD} bytes"));
+    }
 }
 
 /// An event, ready to be stored: known fields only, `ts` in its one form, the body byte for byte.
@@ -225,8 +178,11 @@ pub(crate) fn event(body: &JsonBody) -> Result<Bytes, ApiError> {
         "datetime_from_date_parsing",
         "a date and time is expected, such as 2026-01-31T12:00:00+00:00",
     );
-    let realm = problems.field::<Text>(&fields, "realm", "string_type", "a string is expected");
-    let topic = problems.field::<Text>(&fields, "topic", "string_type", "a string is expected");
+    let mut word = |name: &'static str| {
+        let word = problems.field(&fields, name, "string_type", STRING).map(|Text(word)| word);
+        word.inspect(|word| check_length(word, &[&"body", &name], &mut problems))
+    };
+    let (realm, topic) = (word("realm"), word("topic"));
     let message_body = problems.field::<MessageBody>(
         &fields,
         "body",
@@ -234,29 +190,22 @@ pub(crate) fn event(body: &JsonBody) -> Result<Bytes, ApiError> {
         "an object with the keys old and new is expected",
     );
     if let Some(Err(error)) = message_body.as_ref().map(MessageBody::check) {
-        let problem = match error {
-            BodyError::OldNotObject => {
-                Problem::new(&[&"body", &"body", &"old"], "dict_type", error.to_string())
-            }
-            BodyError::NewNotObject => {
-                Problem::new(&[&"body", &"body", &"new"], "dict_type", error.to_string())
-            }
-            BodyError::Empty | BodyError::NoObjectType => {
-                Problem::new(&[&"body", &"body"], "value_error", error.to_string())
-            }
+        let (at, kind): (&[&dyn Place], _) = match error {
+            BodyError::OldNotObject => (&[&"body", &"body", &"old"], "dict_type"),
+            BodyError::NewNotObject => (&[&"body", &"body", &"new"], "dict_type"),
+            BodyError::TooLong => (&[&"body", &"body"], "string_too_long"),
+            BodyError::Empty | BodyError::NoObjectType => (&[&"body", &"body"], "value_error"),
         };
-        problems.0.push(problem);
+        problems.add(at, kind, error.to_string());
     }
-    problems.finish()?;
-    match (publisher_name, ts, realm, topic, message_body) {
-        (Some(publisher_name), Some(ts), Some(Text(realm)), Some(Text(topic)), Some(body)) => {
-            let message = Message { publisher_name, ts, realm, topic, body };
-            serde_json::to_vec(&message)
-                .map(Bytes::from)
-                .map_err(|e| ApiError::invalid(Problem::new(&[&"body"], "value_error", e.to_string())))
-        }
-        _ => Err(ApiError::Invalid(Vec::new())),
-    }
+    let message = (|| {
+        let (publisher_name, ts) = (publisher_name?, ts?);
+        Some(Message { publisher_name, ts, realm: realm?, topic: topic?, body: message_body? })
+    })();
+    let message = problems.finish(message)?;
+    serde_json::to_vec(&message)
+        .map(Bytes::from)
+        .map_err(|e| ApiError::invalid(Problem::new(&[&"body"], "value_error", e.to_string())))
 }
 
 /// The state in the body of `PATCH …/prefill`.
@@ -265,25 +214,22 @@ pub(crate) fn prefill_state(body: &JsonBody) -> Result<PrefillState, ApiError> {
     let mut problems = Problems::default();
     let state =
         problems.field(&fields, "status", "enum", "one of pending, running, failed, done is expected");
-    problems.finish()?;
-    state.ok_or_else(|| ApiError::Invalid(Vec::new()))
+    problems.finish(state)
 }
 
 /// The body of `POST …/prefill`: nothing, or an object. Options that are not known are refused.
 pub(crate) fn prefill_mode(body: &JsonBody) -> Result<Option<PrefillMode>, ApiError> {
-    if body.text.is_empty() {
+    if body.is_nothing() {
         return Ok(None);
     }
     let fields = body.fields()?;
     let mut problems = Problems::default();
-    for field in fields.keys().filter(|field| *field != "mode") {
+    for field in fields.keys().filter(|field| *field != "mode" && is_given(&fields, field)) {
         let msg = "there is no such option; mode is one";
-        problems.0.push(Problem::new(&[&"body", &field.as_str()], "extra_forbidden", msg));
+        problems.add(&[&"body", &field.as_str()], "extra_forbidden", msg);
     }
-    let mut given = || problems.field(&fields, "mode", "enum", "one of prefill, resync is expected");
-    let mode = if fields.contains_key("mode") { given() } else { None };
-    problems.finish()?;
-    Ok(mode)
+    let mode = problems.optional(&fields, "mode", "enum", "one of prefill, resync is expected");
+    problems.finish(Some(mode))
 }
 
 /// Checks the body of an acknowledgement: `{"status": "ok"}` is the only one there is.
@@ -295,8 +241,8 @@ pub(crate) fn acknowledgement(body: &JsonBody) -> Result<(), ApiError> {
     }
     let fields = body.fields()?;
     let mut problems = Problems::default();
-    let _status: Option<Status> = problems.field(&fields, "status", "enum", "\"ok\" is expected");
-    problems.finish()
+    let status = problems.field(&fields, "status", "enum", "\"ok\" is expected");
+    problems.finish(status).map(|Status::Ok| ())
 }
 
 /// The number in the body of `POST …/messages/acknowledgements`: this message and all before it.
@@ -304,9 +250,8 @@ pub(crate) fn through(body: &JsonBody) -> Result<u64, ApiError> {
     let fields = body.fields()?;
     let mut problems = Problems::default();
     let expected = "a number is expected: the sequence_number of a message";
-    let through: Option<NonZeroU64> = problems.field(&fields, "through", "int_type", expected);
-    problems.finish()?;
-    through.map(NonZeroU64::get).ok_or_else(|| ApiError::Invalid(Vec::new()))
+    let through = problems.field(&fields, "through", "int_type", expected);
+    problems.finish(through.map(|Whole(number)| number))
 }
 
 /// The number of a message in a path.
@@ -320,7 +265,9 @@ pub(crate) fn dead_letter(text: &str) -> Result<u64, ApiError> {
 }
 
 fn number(text: &str, parameter: &'static str) -> Result<u64, ApiError> {
-    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| {
+    // "+7" is a number to Rust only.
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    text.parse().ok().filter(|n| digits && (1..=LARGEST_NUMBER).contains(n)).ok_or_else(|| {
         let msg = "a number is expected: 1 or more";
         ApiError::invalid(Problem::new(&[&"path", &parameter], "int_parsing", msg))
     })
@@ -364,6 +311,7 @@ mod tests {
                 json!({"realms_topics": [{"realm": "", "topic": "("}, ["udm", "x"], {"realm": "udm", "topic": "["}]}),
                 vec![
                     (r#"["body","realms_topics",0,"realm"]"#, "string_too_short"),
+                    (r#"["body","realms_topics",0,"topic"]"#, "regex_invalid"),
                     (r#"["body","realms_topics",1,"realm"]"#, "missing"),
                     (r#"["body","realms_topics",1,"topic"]"#, "missing"),
                     (r#"["body","realms_topics",2,"topic"]"#, "regex_invalid"),
@@ -372,7 +320,24 @@ mod tests {
             (json!({"request_prefill": null}), vec![(r#"["body","request_prefill"]"#, "bool_type")]),
             (json!({"request_prefill": 2}), vec![(r#"["body","request_prefill"]"#, "bool_type")]),
             (json!({"track": 2}), vec![(r#"["body","track"]"#, "bool_type")]),
-            (json!({"track": null}), vec![(r#"["body","track"]"#, "bool_type")]),
+            (
+                json!({"realms_topics": vec![json!({"realm": "udm", "topic": "("}); 101]}),
+                vec![(r#"["body","realms_topics"]"#, "too_long")],
+            ),
+            (
+                json!({"realms_topics": [
+                    {"realm": "x".repeat(1001), "topic": "x".repeat(201)}, {"realm": "udm", "topic": r"\w{100}"}]}),
+                vec![
+                    (r#"["body","realms_topics",0,"realm"]"#, "string_too_long"),
+                    (r#"["body","realms_topics",0,"topic"]"#, "string_too_long"),
+                    (r#"["body","realms_topics",1,"topic"]"#, "regex_too_complex"),
+                ],
+            ),
+            (json!({"realms_topics": null}), vec![(r#"["body","realms_topics"]"#, "list_type")]),
+            (
+                json!({"realms_topics": [{"realm": "udm", "topic": ""}]}),
+                vec![(r#"["body","realms_topics",0,"topic"]"#, "string_too_short")],
+            ),
             (json!({"password": "a\0"}), vec![(r#"["body","password"]"#, "string_nul")]),
             (json!({"password": "x".repeat(1025)}), vec![(r#"["body","password"]"#, "string_too_long")]),
         ] {
@@ -383,8 +348,59 @@ mod tests {
             let expected: Vec<_> = expected.into_iter().map(|(loc, kind)| (loc.to_owned(), kind)).collect();
             assert_eq!(kinds(super::registration(&body(&bad))), expected, "{change}");
         }
+        for unset in ["track", "selection", "unknown"] {
+            let mut null = good.clone();
+            null[unset] = json!(null);
+            assert!(!super::registration(&body(&null)).unwrap().0.track, "{unset}");
+        }
         assert_eq!(kinds(super::registration(&body(&json!({})))).len(), 4);
         assert_eq!(kinds(super::registration(&body(&json!([])))).len(), 1);
+    }
+
+    #[test]
+    fn changes() {
+        let unset = json!({"realms_topics": null, "password": "new", "prefill": null, "track": null, "selection": null});
+        let change = super::change(&body(&unset)).unwrap();
+        assert!(change.realms_topics.is_none() && change.password.is_some() && !change.prefill);
+        for (bad, expected) in [
+            (json!({}), vec![(r#"["body"]"#, "missing")]),
+            (json!({"password": null, "prefill": null}), vec![(r#"["body"]"#, "missing")]),
+            (
+                json!({"selection": {}, "prefill": 2}),
+                vec![(r#"["body","selection"]"#, "extra_forbidden"), (r#"["body","prefill"]"#, "bool_type")],
+            ),
+            (json!({"password": 1}), vec![(r#"["body","password"]"#, "string_type")]),
+        ] {
+            let expected: Vec<_> = expected.into_iter().map(|(loc, kind)| (loc.to_owned(), kind)).collect();
+            assert_eq!(kinds(super::change(&body(&bad))), expected, "{bad}");
+        }
+    }
+
+    #[test]
+    fn events() {
+        let good = json!({"publisher_name": "udm-listener", "ts": 0, "realm": "", "topic": "",
+                          "body": {"old": {}, "new": {"objectType": "x"}}});
+        assert!(event(&body(&good)).is_ok());
+        for (field, value, expected) in [
+            ("ts", json!("0000-01-01"), r#"["body","ts"] datetime_from_date_parsing"#),
+            ("ts", json!(null), r#"["body","ts"] datetime_from_date_parsing"#),
+            ("topic", json!("x".repeat(1001)), r#"["body","topic"] string_too_long"#),
+            ("realm", json!(1), r#"["body","realm"] string_type"#),
+            ("publisher_name", json!("me"), r#"["body","publisher_name"] enum"#),
+            ("body", json!({"old": {}}), r#"["body","body"] model_type"#),
+            ("body", json!({"old": null, "new": {}}), r#"["body","body","old"] dict_type"#),
+            (
+                "body",
+                json!({"old": {}, "new": {"objectType": "x", "dn": "x".repeat(70_000)}}),
+                r#"["body","body"] string_too_long"#,
+            ),
+        ] {
+            let mut bad = good.clone();
+            bad[field] = value;
+            let found: Vec<String> =
+                kinds(event(&body(&bad))).iter().map(|(loc, kind)| format!("{loc} {kind}")).collect();
+            assert_eq!(found, [expected], "{field}");
+        }
     }
 
     #[test]
@@ -393,6 +409,8 @@ mod tests {
             (json!({}), None),
             (json!({"mode": "prefill"}), Some(PrefillMode::Prefill)),
             (json!({"mode": "resync"}), Some(PrefillMode::Resync)),
+            (json!({"mode": null, "force": null}), None),
+            (json!(null), None),
         ] {
             assert_eq!(prefill_mode(&body(&good)).unwrap(), expected, "{good}");
         }
@@ -401,7 +419,6 @@ mod tests {
         for (bad, expected) in [
             (json!({"mode": "all"}), vec![mode.clone()]),
             (json!({"mode": "Resync"}), vec![mode.clone()]),
-            (json!({"mode": null}), vec![mode.clone()]),
             (json!({"mode": "resync", "force": true}), vec![force.clone()]),
             (json!({"mode": 1, "force": true}), vec![force, mode]),
             (json!([]), vec![(r#"["body"]"#.to_owned(), "model_type")]),
@@ -423,7 +440,7 @@ mod tests {
     #[test]
     fn numbers_of_messages() {
         assert_eq!(sequence("7").unwrap(), 7);
-        for bad in ["0", "-1", "x", "", "18446744073709551616", "1.5"] {
+        for bad in ["0", "-1", "+1", "x", "", "9223372036854775808", "18446744073709551616", "1.5", " 1"] {
             assert!(sequence(bad).is_err(), "{bad}");
         }
     }

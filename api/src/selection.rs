@@ -1,11 +1,12 @@
 //! The selection of a registration: parsed, with an error for each part that can't be evaluated.
 
-use std::collections::BTreeMap;
-
 use model::{Properties, Selection};
-use serde_json::{Value, json, value::RawValue};
+use serde_json::{Value, json};
 
-use crate::error::{Place, Problem};
+use crate::{
+    error::{Place, Problem},
+    fields::Fields,
+};
 
 const EXPECTED: &str = "an object with filter, position or properties is expected, as \
     {\"filter\": \"(mailPrimaryAddress=*)\", \"properties\": {\"strip\": [\"jpegPhoto\"]}}";
@@ -13,7 +14,7 @@ const PROPERTIES: &str =
     "an object with either keep or strip is expected, each a list of names of properties";
 
 /// Reads the field `selection`. Absent, `null` and `{}` are the same: all comes.
-pub(crate) fn parse(fields: &BTreeMap<String, &RawValue>) -> Result<Option<Selection>, Vec<Problem>> {
+pub(crate) fn parse(fields: &Fields<'_>) -> Result<Option<Selection>, Vec<Problem>> {
     let Some(raw) = fields.get("selection") else { return Ok(None) };
     let at = |places: &[&dyn Place], kind, msg: &str| {
         let all: Vec<&dyn Place> =
@@ -36,7 +37,7 @@ pub(crate) fn parse(fields: &BTreeMap<String, &RawValue>) -> Result<Option<Selec
                 problems.push(at(&[&name.as_str()], "string_type", "a string is expected"))
             }
             ("properties", value) => match properties(value) {
-                Some(properties) => selection.properties = Some(properties),
+                Some(properties) => selection.properties = properties,
                 None => problems.push(at(&[&name.as_str()], "model_type", PROPERTIES)),
             },
             // A part that is not understood would let through what was not meant to come.
@@ -60,15 +61,18 @@ pub(crate) fn parse(fields: &BTreeMap<String, &RawValue>) -> Result<Option<Selec
     if problems.is_empty() { Ok((!selection.is_empty()).then_some(selection)) } else { Err(problems) }
 }
 
-fn properties(value: &Value) -> Option<Properties> {
-    let parts = value.as_object()?;
+/// `None`: this is no such thing. `Some(None)`: nothing is asked for.
+fn properties(value: &Value) -> Option<Option<Properties>> {
+    let parts = value.as_object().filter(|parts| !parts.is_empty())?;
+    let mut set = parts.iter().filter(|(_, value)| !value.is_null());
     let names = |value: &Value| -> Option<Vec<String>> {
         value.as_array()?.iter().map(|name| name.as_str().map(str::to_owned)).collect()
     };
-    match parts.iter().next()? {
-        _ if parts.len() > 1 => None,
-        (key, value) if key == "keep" => Some(Properties::Keep(names(value)?)),
-        (key, value) if key == "strip" => Some(Properties::Strip(names(value)?)),
+    let Some((key, value)) = set.next() else { return Some(None) };
+    match key.as_str() {
+        _ if set.next().is_some() => None,
+        "keep" => Some(Some(Properties::Keep(names(value)?))),
+        "strip" => Some(Some(Properties::Strip(names(value)?))),
         _ => None,
     }
 }
@@ -112,7 +116,8 @@ mod tests {
 
     #[test]
     fn selections() {
-        for nothing in [json!(null), json!({}), json!({"filter": null})] {
+        let unset = json!({"filter": null, "position": null, "properties": {"keep": null, "strip": null}});
+        for nothing in [json!(null), json!({}), json!({"filter": null}), unset] {
             assert_eq!(parsed(&nothing), Ok(None));
         }
         let all = json!({"filter": "(mail=*)", "position": "dc=x", "properties": {"keep": ["mail"]}});
@@ -121,7 +126,10 @@ mod tests {
             position: Some("dc=x".into()),
             properties: Some(Properties::Keep(vec!["mail".into()])),
         };
-        assert_eq!(parsed(&all), Ok(Some(expected)));
+        assert_eq!(parsed(&all), Ok(Some(expected.clone())));
+        let mut unset = all;
+        unset["properties"]["strip"] = json!(null);
+        assert_eq!(parsed(&unset), Ok(Some(expected)));
         for (bad, problems) in [
             (json!("(mail=*)"), vec![("", "model_type")]),
             (

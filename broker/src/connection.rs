@@ -1,15 +1,9 @@
 //! One connection to NATS, and the layout that everything is stored in.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::time::Duration;
 
 use async_nats::{
-    Auth, AuthError, ConnectError, ConnectErrorKind, ConnectOptions, Event,
+    Auth, AuthError, ConnectErrorKind, ConnectOptions, Event,
     jetstream::{
         context::DeleteStreamErrorKind,
         kv,
@@ -21,7 +15,7 @@ use serde::Deserialize;
 
 use crate::{
     Credentials, DeadLetters, Error, EventLog, EventPublisher, NatsTls, Position, ProgressBoard, Queue,
-    Registry, Secret, SecretError, StreamLimits, Tasks, names,
+    Registry, Secret, StreamLimits, Tasks, names,
     wire::{TIMEOUT, Wire, code},
 };
 
@@ -84,36 +78,17 @@ impl Broker {
     /// [`Error::Connect`] after about 5 seconds without success, [`Error::Tls`] where trying again won't help,
     /// [`Error::Version`] for an old server.
     pub async fn connect(config: &NatsConfig) -> Result<Self, Error> {
-        let other_form = Arc::new(AtomicBool::new(false));
-        let mut connected = Self::connect_once(config, &other_form).await;
-        // The callback has chosen the password's other form for the next try, if there is one.
-        if connected.as_ref().is_err_and(is_refused_login) && other_form.load(Ordering::Relaxed) {
-            connected = Self::connect_once(config, &other_form).await;
-        }
-        let client = connected.map_err(|error| config.error(error))?;
-        let (major, minor, patch) = OLDEST_SERVER;
-        if !client.is_server_compatible(major, minor, patch) {
-            return Err(Error::Version { found: client.server_info().version, needed: "2.12.0" });
-        }
-        Ok(Self { wire: Wire::new(client), replicas: config.replicas, limits: StreamLimits::default() })
-    }
-
-    async fn connect_once(
-        config: &NatsConfig,
-        other_form: &Arc<AtomicBool>,
-    ) -> Result<async_nats::Client, ConnectError> {
-        let NatsConfig { url, user, password, tls, component, .. } = config;
+        let NatsConfig { url, user, password, tls, component, replicas } = config;
         let (tls, demanded) = (tls.clone(), tls.demanded(url));
         let options = match user {
             None => ConnectOptions::new(),
             Some(user) => {
-                let (user, password, other_form) = (user.clone(), password.clone(), other_form.clone());
+                let (user, password) = (user.clone(), password.clone());
                 ConnectOptions::with_auth_callback(move |_| {
-                    std::future::ready(login(&user, password.as_ref(), &other_form))
+                    std::future::ready(login(&user, password.as_ref()))
                 })
             }
         };
-        let took = other_form.clone();
         let options = tls
             .apply(options, url)
             .name(format!("headstart-{component}"))
@@ -127,17 +102,18 @@ impl Broker {
                 Duration::from_millis(50).saturating_mul(u32::try_from(attempt).unwrap_or(20).min(20))
             })
             .event_callback(move |event| {
-                if matches!(event, Event::Connected) {
-                    // The form of the password that was taken is the first one of the next connection.
-                    took.fetch_not(Ordering::Relaxed);
-                }
                 let failed = demanded && matches!(event, Event::ClientError(_));
                 log_event(&event, failed.then(|| tls.hint()).as_deref());
                 std::future::ready(())
             });
         // The client logs addresses, and takes no credentials from them.
         let servers: Vec<String> = without_credentials(url).split(',').map(|s| s.trim().to_owned()).collect();
-        options.connect(servers).await
+        let client = options.connect(servers).await.map_err(|error| config.error(error))?;
+        let (major, minor, patch) = OLDEST_SERVER;
+        if !client.is_server_compatible(major, minor, patch) {
+            return Err(Error::Version { found: client.server_info().version, needed: "2.12.0" });
+        }
+        Ok(Self { wire: Wire::new(client), replicas: *replicas, limits: StreamLimits::default() })
     }
 
     /// Makes the streams and buckets that all share, if they are not there. Safe to call at once from several
@@ -363,18 +339,8 @@ pub(crate) struct StreamState {
 }
 
 /// What is presented to NATS, as the password is now.
-fn is_refused_login(error: &ConnectError) -> bool {
-    error.kind() == ConnectErrorKind::AuthorizationViolation
-}
-
-/// User and password. Where the password's file ends with a line end, each connection takes the other form of it, by
-/// turns: most servers want it without, and one that reads the same Secret from its environment wants it with.
-fn login(user: &str, password: Option<&Secret>, other_form: &AtomicBool) -> Result<Auth, AuthError> {
-    let password = password.map(|secret| match secret.with_line_end()? {
-        Some(whole) if other_form.fetch_not(Ordering::Relaxed) => Ok(whole),
-        _ => secret.read(),
-    });
-    let password = password.transpose().map_err(|e: SecretError| AuthError::new(model::chain(&e)))?;
+fn login(user: &str, password: Option<&Secret>) -> Result<Auth, AuthError> {
+    let password = password.map(Secret::read).transpose().map_err(|e| AuthError::new(model::chain(&e)))?;
     let mut auth = Auth::new();
     auth.username = Some(user.to_owned());
     auth.password = Some(password.unwrap_or_default());

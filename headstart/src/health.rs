@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use anyhow::Context;
 use api::Bounds;
 use axum::{
     Router,
@@ -34,7 +35,9 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let Some(listen) = listen else { return Ok(()) };
-    let listener = crate::listen::listen(listen, "--health-listen, HEALTH_LISTEN")?;
+    let listener = tokio::net::TcpListener::bind(listen)
+        .await
+        .with_context(|| format!("can't listen on {listen} (--health-listen, HEALTH_LISTEN)"))?;
     let router = Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(readyz))

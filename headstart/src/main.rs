@@ -5,7 +5,6 @@
 
 mod commands;
 mod health;
-mod listen;
 mod logging;
 mod open_files;
 mod settings;

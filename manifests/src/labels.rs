@@ -50,12 +50,18 @@ pub fn selector_of_subscription(instance: &str, subscription: &SubscriptionName)
     format!("{},{SUBSCRIPTION}={}", selector(instance), subscription_value(subscription))
 }
 
-/// The label value for a subscription: its name if that is a legal label value (it must end with a letter or digit
-/// and has no `=`), else `hash-` and 16 hex digits. Two names may share a value; annotations tell them apart.
+/// Longest label value of Kubernetes.
+const LONGEST: usize = 63;
+
+/// The label value for a subscription: its name if that is a legal label value (at most 63 characters, it begins and
+/// ends with a letter or digit and has no `=`), else `hash-` and 16 hex digits. Two names may share a value; annotations
+/// tell them apart.
 #[must_use]
 pub fn subscription_value(subscription: &SubscriptionName) -> String {
     let name = subscription.as_str();
-    let legal = !name.contains('=') && name.ends_with(|c: char| c.is_ascii_alphanumeric());
+    let letter = |c: char| c.is_ascii_alphanumeric();
+    let legal =
+        name.len() <= LONGEST && !name.contains('=') && name.starts_with(letter) && name.ends_with(letter);
     if legal { name.to_owned() } else { format!("hash-{:016x}", fnv1a(name.as_bytes())) }
 }
 
@@ -121,14 +127,18 @@ mod tests {
             ("Self_Service", "Self_Service"),
             ("a=b", "hash-e65093190491a193"),
             ("a-", "hash-089bf707b5451593"),
+            (&"x".repeat(63), &"x".repeat(63)),
         ] {
             assert_eq!(subscription_value(&name.parse().unwrap()), value);
+        }
+        for name in ["-a", "_a", "=a", &"x".repeat(64)] {
+            assert!(subscription_value(&name.parse().unwrap()).starts_with("hash-"), "{name}");
         }
     }
 
     proptest! {
         #[test]
-        fn any_name_gives_a_legal_label_value(name in "[A-Za-z0-9][A-Za-z0-9_=-]{0,62}") {
+        fn any_name_gives_a_legal_label_value(name in "[A-Za-z0-9_=-]{1,128}") {
             let Ok(name) = name.parse() else { return Ok(()) };
             let value = subscription_value(&name);
             prop_assert!((1..=63).contains(&value.len()), "{value}");

@@ -60,6 +60,7 @@ mod tests {
             ("mail", "headstart-prefill-mail-12345678-7"),
             ("Self_Service=1", "headstart-prefill-self-service-1-12345678-7"),
             ("x=", "headstart-prefill-x-12345678-7"),
+            ("-", "headstart-prefill--12345678-7"),
             ("a-very-long-name-that-is_=cut", "headstart-prefill-a-very-long-name-that-is-12345678-7"),
         ] {
             let name = job_name(&subscription.parse().unwrap(), incarnation, 7);
@@ -71,7 +72,7 @@ mod tests {
         /// RFC 1123 label, as the API server wants a Job's name that becomes a label of its pods.
         #[test]
         fn any_name_gives_a_dns_label(
-            subscription in "[A-Za-z0-9][A-Za-z0-9_=-]{0,62}",
+            subscription in "[A-Za-z0-9_=-]{1,128}",
             incarnation in any::<u128>(),
             attempt in any::<u32>(),
         ) {

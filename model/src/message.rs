@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::value::RawValue;
 
-use crate::Timestamp;
+use crate::{Members, Timestamp};
 
 /// Who made a message. Existing clients refuse any other value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -46,7 +46,7 @@ pub struct Message {
 
 /// The object before and after a change, byte for byte as the producer gave it: key order, floats and integers
 /// beyond 64 bits survive.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Body {
     /// Before; `{}` for a new object.
     pub old: Box<RawValue>,
@@ -69,9 +69,26 @@ pub enum BodyError {
     /// Neither says which type of object it is.
     #[error("body.old or body.new must have an objectType (or univentionObjectType, where that is used)")]
     NoObjectType,
+    /// What names the object is no name any more.
+    #[error(
+        "the dn, id, uuid or univentionObjectIdentifier of the object has more than {LONGEST_NAME} bytes"
+    )]
+    TooLong,
 }
 
+/// Longest DN and identifier of an object, in bytes as they are written. What is known of objects is kept by these.
+const LONGEST_NAME: usize = 64 * 1024;
+
 type Fields<'a> = BTreeMap<String, &'a RawValue>;
+
+impl<'de> Deserialize<'de> for Body {
+    /// Of several members of one name the last counts, as in all other readers of JSON.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut sides = BTreeMap::<String, Box<RawValue>>::deserialize(deserializer)?;
+        let mut side = |name| sides.remove(name).ok_or_else(|| de::Error::missing_field(name));
+        Ok(Self { old: side("old")?, new: side("new")? })
+    }
+}
 
 impl Body {
     /// The body of a snapshot's object: nothing before, the object after.
@@ -99,8 +116,22 @@ impl Body {
         let used = |key: &str| old.contains_key(key) || new.contains_key(key);
         let key = if used("univentionObjectType") { "univentionObjectType" } else { "objectType" };
         let named = [&old, &new].into_iter().any(|side| side.get(key).is_some_and(|v| truthy(v)));
-        if named { Ok(()) } else { Err(BodyError::NoObjectType) }
+        if !named {
+            return Err(BodyError::NoObjectType);
+        }
+        if [&old, &new].into_iter().any(has_long_name) { Err(BodyError::TooLong) } else { Ok(()) }
     }
+}
+
+fn has_long_name(side: &Fields<'_>) -> bool {
+    let long = |value: &RawValue| value.get().len() > LONGEST_NAME;
+    let identifier = || {
+        let properties: Fields<'_> =
+            serde_json::from_str(side.get("properties").filter(|text| long(text))?.get()).ok()?;
+        properties.get("univentionObjectIdentifier").map(|text| long(text))
+    };
+    ["dn", "id", "uuid"].into_iter().any(|name| side.get(name).is_some_and(|text| long(text)))
+        || identifier() == Some(true)
 }
 
 /// `{}`, which `RawValue` can't build without a fallible call.
@@ -135,19 +166,11 @@ impl Message {
     pub fn dns(stored: &[u8]) -> Option<(Option<String>, Option<String>)> {
         #[derive(Deserialize)]
         struct Stored {
-            body: Sides,
+            body: Body,
         }
-        #[derive(Deserialize)]
-        struct Sides {
-            old: Side,
-            new: Side,
-        }
-        #[derive(Deserialize)]
-        struct Side {
-            dn: Option<String>,
-        }
-        let Stored { body: Sides { old, new } } = serde_json::from_slice(stored).ok()?;
-        Some((old.dn, new.dn))
+        let Stored { body } = serde_json::from_slice(stored).ok()?;
+        let dn = |side: &RawValue| serde_json::from_str(Members::of(side.get()).ok()?.get("dn")?).ok();
+        Some((dn(&body.old), dn(&body.new)))
     }
 
     /// The message as JSON with its place in a queue appended: `sequence_number` and `num_delivered`. The stored
@@ -175,6 +198,7 @@ mod tests {
             (r#"{"dn":"cn=a"}"#, "{}", Some("cn=a")),
             ("{}", r#"{"x":1}"#, None),
             ("{}", r#"{"dn":1}"#, None),
+            ("{}", r#"{"dn":"cn=a","dn":"cn=b"}"#, Some("cn=b")),
         ] {
             let stored = format!(r#"{{"topic":"t","body":{{"old":{old},"new":{new}}}}}"#);
             assert_eq!(Message::dn(stored.as_bytes()).as_deref(), expected, "{stored}");
@@ -198,9 +222,25 @@ mod tests {
             (r#"{"old":{},"new":{"dn":"x"}}"#, Err(BodyError::NoObjectType)),
             (r#"{"old":{},"new":{}}"#, Err(BodyError::Empty)),
             (r#"{"old":null,"new":{"objectType":"x"}}"#, Err(BodyError::OldNotObject)),
+            (r#"{"old":{},"new":{},"new":{"objectType":"","objectType":"x"}}"#, Ok(())),
+            (r#"{"old":{},"new":{"objectType":"x"},"new":{}}"#, Err(BodyError::Empty)),
             (r#"{"old":{},"new":[]}"#, Err(BodyError::NewNotObject)),
         ] {
             assert_eq!(body(text).check(), expected, "{text}");
+        }
+        let long = "x".repeat(LONGEST_NAME);
+        for (text, expected) in [
+            (format!(r#"{{"objectType":"x","dn":"{long}"}}"#), Err(BodyError::TooLong)),
+            (
+                format!(r#"{{"objectType":"x","properties":{{"univentionObjectIdentifier":"{long}"}}}}"#),
+                Err(BodyError::TooLong),
+            ),
+            (
+                format!(r#"{{"objectType":"x","dn":"x","properties":{{"photo":"{long}"}},"x":"{long}"}}"#),
+                Ok(()),
+            ),
+        ] {
+            assert_eq!(body(&format!(r#"{{"old":{{}},"new":{text}}}"#)).check(), expected);
         }
     }
 

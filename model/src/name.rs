@@ -6,15 +6,28 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
 
-/// Longest name of a subscription in bytes: a DNS label, so that it fits label values of Kubernetes.
-pub const LONGEST: usize = 63;
+/// Longest name of a subscription in bytes. What Kubernetes takes is shorter: `manifests` derives such names with a hash.
+pub const LONGEST: usize = 128;
 
 /// First subject tokens and stream names that Headstart, or the software that it replaces, uses itself.
 /// A subscription of that name would take over an internal stream.
-pub const RESERVED: [&str; 7] =
-    ["incoming", "prefill", "prefill-failures", "ldap-producer", "tasks", "dead-letters", "headstart"];
+pub const RESERVED: [&str; 9] = [
+    "incoming",
+    "prefill",
+    "prefill-failures",
+    "ldap-producer",
+    "tasks",
+    "dead-letters",
+    "headstart",
+    // Of NATS itself: answers behind mapped subjects and gateways.
+    "_R_",
+    "_GR_",
+];
 
-/// Name of a subscription: `[A-Za-z0-9][A-Za-z0-9_=-]{0,62}` and not one of our own streams.
+/// What subjects of answers begin with: a subscription of such a name would store the answers to others.
+const INBOX: &str = "_INBOX";
+
+/// Name of a subscription: `[A-Za-z0-9_=-]{1,128}` and not one of our own streams.
 ///
 /// The rule is the part of what NATS can carry as one subject token, a KV key and a part of a stream's name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
@@ -26,11 +39,14 @@ pub struct SubscriptionName(String);
 pub enum NameError {
     /// Empty, too long, or a character that NATS can't carry.
     #[error(
-        "the name must match [A-Za-z0-9][A-Za-z0-9_=-]{{0,62}}: a letter or digit, then up to 62 letters, digits, '_', '=' or '-'"
+        "the name must match [A-Za-z0-9_=-]{{1,{LONGEST}}}: up to {LONGEST} letters, digits, '_', '=' or '-'"
     )]
     Pattern,
     /// The name of an internal stream.
-    #[error("the name is reserved for an internal stream; choose another one (reserved: {})", RESERVED.join(", "))]
+    #[error(
+        "the name is reserved for internal streams and subjects; choose another one (reserved: {}, and what begins with {INBOX})",
+        RESERVED.join(", ")
+    )]
     Reserved,
 }
 
@@ -47,11 +63,10 @@ impl FromStr for SubscriptionName {
 
     fn from_str(text: &str) -> Result<Self, NameError> {
         let letters = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'=' | b'-'));
-        let first = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
-        if !letters || !first || text.len() > LONGEST {
+        if !letters || text.is_empty() || text.len() > LONGEST {
             return Err(NameError::Pattern);
         }
-        if RESERVED.contains(&text) {
+        if RESERVED.contains(&text) || text.starts_with(INBOX) {
             return Err(NameError::Reserved);
         }
         Ok(Self(text.to_owned()))
@@ -108,19 +123,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_nats_and_kubernetes_can_carry_are_taken() {
-        for good in ["a", "ox-connector", "Self_Service=1", "0", &"x".repeat(63)] {
+    fn names_that_nats_can_carry_are_taken() {
+        for good in
+            ["a", "ox-connector", "Self_Service=1", "0", "-a", "_a", "=a", "-", "a=", &"x".repeat(128)]
+        {
             assert_eq!(good.parse::<SubscriptionName>().map(|n| n.to_string()), Ok(good.to_owned()));
         }
     }
 
     #[test]
     fn other_names_are_refused_with_the_rule() {
-        for bad in ["", "a.b", "a/b", "a b", "-a", "_a", "=a", "a*", "a>", "ä", "a\0", "a\n", &"x".repeat(64)]
-        {
+        for bad in ["", "a.b", "a/b", "a b", "$a", "a*", "a>", "ä", "a\0", "a\n", &"x".repeat(129)] {
             assert_eq!(bad.parse::<SubscriptionName>(), Err(NameError::Pattern), "{bad:?}");
         }
-        for reserved in RESERVED {
+        for reserved in RESERVED.into_iter().chain(["_INBOX", "_INBOX_api"]) {
             assert_eq!(reserved.parse::<SubscriptionName>(), Err(NameError::Reserved));
         }
     }

@@ -14,9 +14,15 @@ pub struct Timestamp(String);
 
 /// The text is no point in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a date and time: use RFC 3339 such as 2026-01-31T12:00:00+00:00, or unix seconds")]
+#[error(
+    "not a date and time of the years 1 to 9999: use RFC 3339 such as 2026-01-31T12:00:00+00:00, or unix seconds"
+)]
 pub struct TimestampError;
 
+/// Years that every reader of a message can read: Python's `datetime` knows no others.
+const YEARS: std::ops::RangeInclusive<i16> = 1..=9999;
+/// Largest offset in hours: Java's `OffsetDateTime` takes no larger one, and there are none beyond 14.
+const LARGEST_OFFSET: i8 = 18;
 /// Numbers above this are milliseconds, below it seconds (the rule of the software we replace).
 const SECONDS_LIMIT: f64 = 2e10;
 
@@ -53,7 +59,11 @@ impl Timestamp {
         let seconds = if number.abs() > SECONDS_LIMIT { number / 1000.0 } else { number };
         #[allow(clippy::cast_possible_truncation)] // a float of that size is refused by jiff, not wrapped
         let micros = (seconds * 1e6).round() as i64;
-        jiff::Timestamp::from_microsecond(micros).map(Self::from_utc).map_err(|_| TimestampError)
+        let instant = jiff::Timestamp::from_microsecond(micros).map_err(|_| TimestampError)?;
+        if !YEARS.contains(&Offset::UTC.to_datetime(instant).year()) {
+            return Err(TimestampError);
+        }
+        Ok(Self::from_utc(instant))
     }
 }
 
@@ -83,12 +93,24 @@ impl FromStr for Timestamp {
     type Err = TimestampError;
 
     fn from_str(text: &str) -> Result<Self, TimestampError> {
-        let text = text.trim();
         if let Some((at, offset)) = parse_iso(text) {
             return Ok(Self(render(at, offset)));
         }
+        // Only digits: "1e3", "inf" and " 1" are floats, too.
+        let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+        let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
+        let all_digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+        if !all_digits(whole) || !all_digits(fraction) {
+            return Err(TimestampError);
+        }
         text.parse::<f64>().map_err(|_| TimestampError).and_then(Self::from_unix)
     }
+}
+
+/// Does it stay within the years that can be read, also as UTC?
+fn is_readable(at: civil::DateTime, offset: Option<Offset>) -> bool {
+    let to_utc = jiff::SignedDuration::from_secs(-i64::from(offset.unwrap_or(Offset::UTC).seconds()));
+    at.checked_add(to_utc).is_ok_and(|utc| YEARS.contains(&utc.year())) && YEARS.contains(&at.year())
 }
 
 fn parse_iso(text: &str) -> Option<(civil::DateTime, Option<Offset>)> {
@@ -103,14 +125,16 @@ fn parse_iso(text: &str) -> Option<(civil::DateTime, Option<Offset>)> {
         civil::Date::new(year.parse().ok()?, month.parse().ok()?, day.parse().ok()?).ok()?
     };
     let Some(rest) = text.get(10..).filter(|r| !r.is_empty()) else {
-        return Some((date.to_datetime(civil::Time::midnight()), None));
+        return Some((date.to_datetime(civil::Time::midnight()), None))
+            .filter(|(at, _)| is_readable(*at, None));
     };
     let rest = rest.strip_prefix(['T', 't', ' ', '_'])?;
     let (clock, offset) = match rest.find(['Z', 'z', '+', '-']) {
         None => (rest, None),
         Some(at) => (rest[..at].trim_end(), Some(parse_offset(&rest[at..])?)),
     };
-    Some((date.to_datetime(parse_clock(clock)?), offset))
+    let at = date.to_datetime(parse_clock(clock)?);
+    is_readable(at, offset).then_some((at, offset))
 }
 
 fn parse_clock(text: &str) -> Option<civil::Time> {
@@ -140,13 +164,12 @@ fn parse_offset(text: &str) -> Option<Offset> {
         return Some(Offset::UTC);
     }
     let sign = if text.starts_with('-') { -1 } else { 1 };
-    let digits: String = text.get(1..)?.chars().filter(|c| *c != ':').collect();
-    let (hours, minutes) = match digits.len() {
-        2 => (two_digits(&digits)?, 0),
-        4 => (two_digits(&digits[..2])?, two_digits(&digits[2..])?),
-        _ => return None,
-    };
-    if hours > 23 || minutes > 59 {
+    let (hours, minutes) = (text.get(1..3)?, text.get(3..)?);
+    let minutes = minutes.strip_prefix(':').unwrap_or(minutes);
+    // `+05:` is none.
+    let minutes = if text.len() == 3 { 0 } else { two_digits(minutes)? };
+    let hours = two_digits(hours)?;
+    if minutes > 59 || hours > LARGEST_OFFSET || (hours == LARGEST_OFFSET && minutes > 0) {
         return None;
     }
     Offset::from_seconds(sign * (i32::from(hours) * 3600 + i32::from(minutes) * 60)).ok()
@@ -198,6 +221,12 @@ mod tests {
             ("2024-02-07T09:01:33.000000+00:00", "2024-02-07T09:01:33+00:00"),
             ("1707296493", "2024-02-07T09:01:33+00:00"),
             ("1707296493835", "2024-02-07T09:01:33.835000+00:00"),
+            ("1707296493.25", "2024-02-07T09:01:33.250000+00:00"),
+            ("-1", "1969-12-31T23:59:59+00:00"),
+            ("0001-01-01T00:00:00", "0001-01-01T00:00:00"),
+            ("9999-12-31T23:59:59.999999+00:00", "9999-12-31T23:59:59.999999+00:00"),
+            ("2024-02-07T09:01:33+05", "2024-02-07T09:01:33+05:00"),
+            ("2024-02-07T09:01:33-18:00", "2024-02-07T09:01:33-18:00"),
         ] {
             assert_eq!(input.parse::<Timestamp>().map(|t| t.0), Ok(expected.to_owned()), "{input}");
         }
@@ -223,11 +252,41 @@ mod tests {
             "1e300",
             "2024-02-07X09:01",
             "2024-02-07T09:01:33+24:00",
+            "2024-02-07T09:01:33+18:01",
+            "2024-02-07T09:01:33+23:59",
+            "2024-02-07T09:01:33+05:",
+            "2024-02-07T09:01:33+0:530",
+            "2024-02-07T09:01:33+5:3:0",
             "ä024-02-07",
+            // Years that Python and others can't read, here or as UTC.
+            "0000-01-01T00:00:00",
+            "0000-01-01",
+            "-027-08-11T08:00:00+00:00",
+            "-0001-01-01T00:00:00",
+            "+2024-02-07T09:01:33",
+            "10000-01-01T00:00:00",
+            "0001-01-01T00:00:00+00:01",
+            "9999-12-31T23:59:59-00:01",
+            "-62135596800001",
+            "253402300800000",
+            "99999999999999999999",
+            // Blanks around, and floats that are no seconds.
+            " 2024-02-07T09:01:33Z",
+            "2024-02-07T09:01:33Z ",
+            "2024-02-07T09:01:33Z\n",
+            " 1707296493",
+            "1e3",
+            "1_0",
+            "1.",
+            ".5",
+            "+",
+            "infinity",
         ] {
             assert_eq!(bad.parse::<Timestamp>(), Err(TimestampError), "{bad:?}");
         }
-        assert!(serde_json::from_str::<Timestamp>("true").is_err());
+        for bad in ["true", "null", "[]", "1e300", "-1e16", "-99999999999999", "1e17"] {
+            assert!(serde_json::from_str::<Timestamp>(bad).is_err(), "{bad}");
+        }
     }
 
     proptest! {

@@ -1,11 +1,16 @@
 //! Topics: what a subscription asks for, and whether an event or an object is part of it.
 
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The realm of the directory. Only this realm has a snapshot; events of other realms are live only.
 pub const UDM_REALM: &str = "udm";
+
+/// Longest topic in bytes. The longest module name of UDM has about forty.
+const LONGEST: usize = 200;
+/// Most bytes of a compiled topic: a hundred of them fit a subscription. `\w+/\w+` takes less, `\w{100}` 5 MB.
+const LARGEST: usize = 128 * 1024;
 
 /// One requested topic, as the client wrote it. The topic may be a regular expression.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -22,9 +27,17 @@ pub enum TopicError {
     /// The topic is empty.
     #[error("the topic is empty: name a UDM module such as users/user, or a regular expression")]
     Empty,
-    /// The regular expression does not compile, or is too big.
+    /// The topic is longer than any that there can be.
+    #[error("the topic has more than {LONGEST} bytes: name fewer modules in one topic")]
+    TooLong,
+    /// The regular expression does not compile.
     #[error("the topic is no valid regular expression: {0}")]
     Regex(String),
+    /// The regular expression takes too much memory.
+    #[error(
+        "the regular expression is too complex: use fewer or shorter repetitions, and [a-z] instead of \\w"
+    )]
+    TooComplex,
 }
 
 /// A topic as a pattern that matches *whole* topic names, in the prefill and live alike.
@@ -44,12 +57,22 @@ impl TopicPattern {
         if text.is_empty() {
             return Err(TopicError::Empty);
         }
+        if text.len() > LONGEST {
+            return Err(TopicError::TooLong);
+        }
         let regex = if text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'_' | b'-')) {
             None
         } else {
-            // Compiled alone first: `a)(b` must not become valid by our own parentheses.
-            Regex::new(text).map_err(|e| TopicError::Regex(last_line(&e)))?;
-            Some(Regex::new(&format!(r"\A(?:{text})\z")).map_err(|e| TopicError::Regex(last_line(&e)))?)
+            // Parsed alone first: `a)(b` must not become valid by our own parentheses.
+            regex_syntax::parse(text).map_err(|error| TopicError::Regex(last_line(&error)))?;
+            let compiled = RegexBuilder::new(&format!(r"\A(?:{text})\z"))
+                .size_limit(LARGEST)
+                .dfa_size_limit(LARGEST)
+                .build();
+            Some(compiled.map_err(|error| match error {
+                regex::Error::CompiledTooBig(_) => TopicError::TooComplex,
+                error => TopicError::Regex(last_line(&error)),
+            })?)
         };
         Ok(Self { text: text.to_owned(), regex })
     }
@@ -70,8 +93,8 @@ impl TopicPattern {
     }
 }
 
-/// The regex crate draws a picture over several lines; its last line says what is wrong.
-fn last_line(error: &regex::Error) -> String {
+/// The regex crates draw a picture over several lines; its last line says what is wrong.
+fn last_line(error: &dyn std::error::Error) -> String {
     error.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
 }
 
@@ -123,6 +146,8 @@ mod tests {
             ("users|groups/group", "groups/group", "users/user"),
             ("(?i)USERS/user", "users/user", "users/user2"),
             ("users/user$", "users/user", "users/user\n"),
+            (r"\w+/\w+", "users/user", "users/"),
+            (r"[^/]+/[^/]+", "users/user", "users/"),
         ] {
             assert!(pattern(text).is_match(yes), "{text} {yes}");
             assert!(!pattern(text).is_match(no), "{text} {no}");
@@ -132,8 +157,19 @@ mod tests {
     #[test]
     fn what_does_not_compile_is_refused() {
         assert_eq!(TopicPattern::new("").unwrap_err(), TopicError::Empty);
-        for bad in ["(", "a)(b", "[", "*", r"\", "a{1000000}{1000000}"] {
+        for bad in ["(", "a)(b", "[", "*", r"\", "(?=a)b", r"(a)\1", "(?x)a # b"] {
             assert!(matches!(TopicPattern::new(bad), Err(TopicError::Regex(_))), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_takes_too_much_is_refused() {
+        for bad in [r"\w{100}", "a{1000}{1000}", "(a{99}){99}", r"(\pL{9}){9}", "(x+x+)+y{9999}"] {
+            assert_eq!(TopicPattern::new(bad).unwrap_err(), TopicError::TooComplex, "{bad}");
+        }
+        assert!(TopicPattern::new(&"a".repeat(200)).is_ok());
+        for long in ["a".repeat(201), "a*".repeat(101)] {
+            assert_eq!(TopicPattern::new(&long).unwrap_err(), TopicError::TooLong);
         }
     }
 
