@@ -1,9 +1,11 @@
 //! Distinguished names (RFC 4514): taken apart, compared as the directory compares them.
 
-use std::str::FromStr;
+use std::{fmt::Write as _, str::FromStr};
 
-/// A DN in one form for each object: attribute names and values in lower case, escapes undone, the parts of an RDN in
-/// one order. DNs of a directory are compared without regard to case.
+use crate::prepare::{attribute_name, prepared};
+
+/// A DN in one form for each object: one name of each attribute type, values prepared for comparison (RFC 4518),
+/// escapes undone, the parts of an RDN in one order. This is the one equality of DNs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Dn {
     /// From the object to the base.
@@ -56,21 +58,71 @@ impl Dn {
         self.rdns.ends_with(&base.rdns)
     }
 
-    /// Attribute and value in front, as they were written (`uid=anna`), and the DN of the container, if there is one.
+    /// One text for each object, however its DN is written; of what is no DN, itself.
     #[must_use]
-    pub fn split_first(text: &str) -> (&str, Option<&str>) {
-        let first = split(text, b',').next().unwrap_or_default();
-        (first, text.get(first.len() + 1..))
+    pub fn key(text: &str) -> String {
+        let Some(dn) = Self::of_object(text) else { return text.to_owned() };
+        let mut key = String::with_capacity(text.len());
+        for rdn in &dn.rdns {
+            for (index, (attribute, value)) in rdn.iter().enumerate() {
+                _ = write!(key, "{}{attribute}=", if index == 0 { ',' } else { '+' });
+                match std::str::from_utf8(value) {
+                    Ok(text) => escape(text, &mut key),
+                    Err(_) => value.iter().for_each(|byte| _ = write!(key, "\\{byte:02x}")),
+                }
+            }
+        }
+        key
     }
 
-    /// The value in front of a DN as people write it, escapes undone: `anna` of `uid=anna,dc=example`. `None` if the
-    /// text does not begin like a DN, or the value is no text.
+    /// The value in front of a DN as people write it, escapes undone: `anna` of `uid=anna,dc=example`; several of one
+    /// RDN with `+` between them. `None` if the text does not begin like a DN, or the value is no text.
     #[must_use]
-    pub fn first_value(text: &str) -> Option<String> {
-        let first = split(Self::split_first(text).0, b'+').next()?;
-        let (_, raw) = first.split_once('=')?;
-        let text = String::from_utf8(unescape(raw.trim_ascii(), false).ok()?).ok()?;
-        (!text.starts_with('\0')).then_some(text)
+    pub fn name(text: &str) -> Option<String> {
+        let first = split(text, b',').next()?;
+        let value = |part| {
+            let (_, value) = ava(part, false).ok()?;
+            String::from_utf8(value).ok().filter(|text| !text.starts_with('\0'))
+        };
+        split(first, b'+').map(value).collect::<Option<Vec<_>>>().map(|values| values.join("+"))
+    }
+
+    /// The DN of the container, with a backslash before each special character, as UDM writes it; `None` of what has
+    /// no container or is no DN.
+    #[must_use]
+    pub fn container(text: &str) -> Option<String> {
+        let mut container = String::with_capacity(text.len());
+        for rdn in split(text, b',').skip(1) {
+            for (index, part) in split(rdn, b'+').enumerate() {
+                let (attribute, value) = ava(part, false).ok()?;
+                if index > 0 {
+                    container.push('+');
+                } else if !container.is_empty() {
+                    container.push(',');
+                }
+                _ = write!(container, "{attribute}=");
+                match String::from_utf8(value) {
+                    Ok(text) if !text.starts_with('\0') => escape(&text, &mut container),
+                    _ => container.push_str(part.split_once('=')?.1.trim()),
+                }
+            }
+        }
+        (!container.is_empty()).then_some(container)
+    }
+}
+
+/// Writes a value with its special characters behind a backslash.
+fn escape(value: &str, out: &mut String) {
+    for (at, c) in value.char_indices() {
+        let edge = at == 0 && matches!(c, ' ' | '#') || c == ' ' && at + 1 == value.len();
+        if edge || matches!(c, '\\' | ',' | '+' | '"' | '<' | '>' | ';' | '=') {
+            out.push('\\');
+        }
+        if c == '\0' {
+            out.push_str("\\00");
+        } else {
+            out.push(c);
+        }
     }
 }
 
@@ -100,6 +152,21 @@ fn rdn(text: &str, strict: bool) -> Result<Vec<(String, Vec<u8>)>, DnError> {
 }
 
 fn part(text: &str, strict: bool) -> Result<(String, Vec<u8>), DnError> {
+    let (attribute, value) = ava(text, strict)?;
+    // What is no text is compared byte by byte.
+    let value = match String::from_utf8(value) {
+        Ok(text) => match text.strip_prefix('\0') {
+            None => prepared(&text).into_bytes(),
+            Some(hex) => encoded(hex),
+        },
+        Err(bytes) => bytes.into_bytes(),
+    };
+    Ok((attribute_name(attribute).into_owned(), value))
+}
+
+/// Attribute and value of one part of an RDN as they stand there, escapes undone. A value in hexadecimal digits comes
+/// as these, behind NUL, which keeps it apart from texts.
+fn ava(text: &str, strict: bool) -> Result<(&str, Vec<u8>), DnError> {
     if text.trim_ascii().is_empty() {
         return Err(DnError::Empty);
     }
@@ -109,19 +176,26 @@ fn part(text: &str, strict: bool) -> Result<(String, Vec<u8>), DnError> {
     if attribute.is_empty() || !attribute.bytes().all(plain) {
         return Err(DnError::NoAttribute);
     }
-    let value = unescape(trimmed(value), strict)?;
-    // Case and runs of spaces make no difference (RFC 4518); what is no text is compared byte by byte.
-    let value = match String::from_utf8(value) {
-        Ok(text) => text
-            .split(' ')
-            .filter(|word| !word.is_empty())
-            .collect::<Vec<_>>()
-            .join(" ")
-            .to_lowercase()
-            .into(),
-        Err(bytes) => bytes.into_bytes(),
+    Ok((attribute, unescape(trimmed(value), strict)?))
+}
+
+/// A value in hexadecimal digits is the encoding (BER) of one: that of a string is the same as the string itself.
+fn encoded(hex: &str) -> Vec<u8> {
+    let digits = hex.as_bytes().chunks_exact(2);
+    let bytes: Vec<u8> = digits.filter_map(|pair| hex_pair(*pair.first()?, *pair.last()?)).collect();
+    let content = match &*bytes {
+        // Octets, UTF-8, printable and IA5 string.
+        [0x04 | 0x0c | 0x13 | 0x16, length, content @ ..]
+            if *length < 0x80 && usize::from(*length) == content.len() =>
+        {
+            std::str::from_utf8(content).ok()
+        }
+        _ => None,
     };
-    Ok((attribute.to_ascii_lowercase(), value))
+    match content {
+        Some(text) => prepared(text).into_bytes(),
+        None => format!("\0{}", hex.to_ascii_lowercase()).into_bytes(),
+    }
 }
 
 /// Without the spaces around a value; one that is escaped belongs to it.
@@ -134,7 +208,6 @@ fn trimmed(value: &str) -> &str {
 
 fn unescape(value: &str, strict: bool) -> Result<Vec<u8>, DnError> {
     if let Some(hex) = value.strip_prefix('#') {
-        // An encoded value, which is compared by its digits; NUL in front keeps it apart from texts.
         let digits =
             !hex.is_empty() && hex.len().is_multiple_of(2) && hex.bytes().all(|b| b.is_ascii_hexdigit());
         return if digits { Ok(format!("\0{hex}").into_bytes()) } else { Err(DnError::Hex) };
@@ -188,8 +261,21 @@ mod tests {
             ("cn=a=b,dc=x", r"cn=a\=b,dc=x", true),
             ("cn=a,dc=x", "ou=a,dc=x", false),
             ("cn=,dc=x", "cn=,dc=x", true),
+            ("cn=Schu\u{308}ler,dc=x", "cn=Schüler,dc=x", true),
+            ("commonName=a,0.9.2342.19200300.100.1.25=x", "2.5.4.3=A,DC=x", true),
+            ("OID.2.5.4.3=a,dc=x", "cn=a,dc=x", true),
+            (r"cn=a\2Cb\2b,dc=x", r"cn=a\,b\+,dc=x", true),
+            (r"cn=\E2\84\A2,dc=x", "cn=tm,dc=x", true),
+            ("cn=#0C0141,dc=x", "cn=a,dc=x", true),
+            ("cn=#0C0241,dc=x", "cn=a,dc=x", false),
+            ("cn=a   ,dc=x  ", "cn=a,dc=x", true),
+            ("cn=Straße,dc=x", "cn=Strasse,dc=x", false),
+            ("ou=a+cn=b+uid=c,dc=x", "uid=c + cn=b + ou=a,dc=x", true),
+            (r"cn=\ff,dc=x", r"cn=\FF,dc=x", true),
+            ("cn=a,dc=x", "cn=a,dc=y", false),
         ] {
             assert_eq!(dn(one) == dn(other), same, "{one} {other}");
+            assert_eq!(Dn::key(one) == Dn::key(other), same, "{one} {other}");
         }
     }
 
@@ -240,17 +326,20 @@ mod tests {
     }
 
     #[test]
-    fn the_first_part() {
-        for (text, first, container, value) in [
-            ("uid=anna,dc=x", "uid=anna", Some("dc=x"), Some("anna")),
-            (r"cn=a\,b,ou=y,dc=x", r"cn=a\,b", Some("ou=y,dc=x"), Some("a,b")),
-            ("dc=x", "dc=x", None, Some("x")),
-            ("cn=a+uid=b,dc=x", "cn=a+uid=b", Some("dc=x"), Some("a")),
-            ("", "", None, None),
-            (r"cn=\ff,dc=x", r"cn=\ff", Some("dc=x"), None),
+    fn name_and_container() {
+        for (text, name, container) in [
+            ("uid=anna,dc=x", Some("anna"), Some("dc=x")),
+            (r"cn=a\,b,ou=y,dc=x", Some("a,b"), Some("ou=y,dc=x")),
+            ("dc=x", Some("x"), None),
+            ("cn=a+uid=b, dc=x ", Some("a+b"), Some("dc=x")),
+            ("", None, None),
+            (r"cn=\ff,dc=x", None, Some("dc=x")),
+            (r"uid=a,ou=a\2Cb\2Bc,ou=\20x\20,dc=y", Some("a"), Some(r"ou=a\,b\+c,ou=\ x\ ,dc=y")),
+            (r"uid=a,ou=\3Cx\3E,cn=#0c0141,cn=\ff", Some("a"), Some(r"ou=\<x\>,cn=#0c0141,cn=\ff")),
+            (r#"uid=a,ou=M\C3\BCller+cn="q""#, Some("a"), Some(r#"ou=Müller+cn=\"q\""#)),
         ] {
-            assert_eq!(Dn::split_first(text), (first, container), "{text}");
-            assert_eq!(Dn::first_value(text).as_deref(), value, "{text}");
+            assert_eq!(Dn::name(text).as_deref(), name, "{text}");
+            assert_eq!(Dn::container(text).as_deref(), container, "{text}");
         }
     }
 
@@ -259,10 +348,20 @@ mod tests {
         fn any_value_can_be_escaped_and_nothing_panics(value in "\\PC{0,12}", junk in "[\\\\,+=#;a-f0-9 ü]{0,16}") {
             let escaped: String = value.bytes().map(|byte| format!("\\{byte:02x}")).collect();
             let text = format!("cn={escaped},dc=x");
-            prop_assert_eq!(Dn::first_value(&text), Some(value));
+            if !value.starts_with('\0') {
+                prop_assert_eq!(Dn::name(&text), Some(value));
+            }
             prop_assert!(text.parse::<Dn>().is_ok_and(|dn| dn.is_within(&"DC=X".parse().unwrap())));
             _ = junk.parse::<Dn>();
-            _ = Dn::first_value(&junk);
+            _ = Dn::name(&junk);
+            // What UDM would write is the same container.
+            if let (Some(container), Some((_, rest))) = (Dn::container(&junk), junk.split_once(','))
+                && !rest.is_empty()
+                && let Some(dn) = Dn::of_object(rest)
+                && !junk.split_once(',').is_some_and(|(first, _)| first.ends_with('\\'))
+            {
+                prop_assert_eq!(Dn::of_object(&container), Some(dn));
+            }
         }
     }
 }

@@ -44,6 +44,12 @@ impl<'a> Members<'a> {
         self.members.iter().rev().find(|member| member.key() == name).map(|member| member.value.get())
     }
 
+    /// Is there a member of this name, in whatever letters?
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.members.iter().any(|member| member.key().eq_ignore_ascii_case(name))
+    }
+
     /// Leaves out members by name, each with one of the commas beside it.
     #[must_use]
     pub fn without(&self, leave_out: impl Fn(&str) -> bool) -> Cow<'a, str> {

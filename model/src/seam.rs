@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::Message;
+use crate::{Dn, Message};
 
 /// Events of a round that are looked at. Beyond it all stay in the queue: that costs a repeat, never a change.
 const SEAM_EVENTS_MAX: usize = 10_000;
@@ -40,9 +40,9 @@ enum Touches {
     Unknown,
 }
 
-/// DNs are compared without regard to case, as the directory does.
+/// An object may be named in several writings of its DN.
 fn key(dn: &str) -> Arc<str> {
-    dn.to_lowercase().into()
+    Dn::key(dn).into()
 }
 
 fn touches(stored: &[u8]) -> Touches {

@@ -69,7 +69,14 @@ fn mixed(dump: &str) -> String {
 }
 
 const A: &str = r#"{"objectType": "users/user", "dn": "uid=a"}"#;
+const A2: &str = r#"{"objectType": "users/user", "dn": "uid=a2"}"#;
+const A3: &str = r#"{"objectType": "users/user", "dn": "uid=a3"}"#;
 const B: &str = r#"{"objectType": "groups/group", "dn": "cn=b"}"#;
+
+/// So many users, a line each.
+fn users(count: u32) -> String {
+    (0..count).map(|n| format!("{{\"objectType\": \"users/user\", \"dn\": \"uid=u{n}\"}}\n")).collect()
+}
 
 #[tokio::test]
 async fn objects_come_in_the_order_of_the_topics_whatever_the_order_of_the_lines() {
@@ -112,12 +119,12 @@ async fn bytes_stay_as_they_are_and_links_go() {
 
 #[tokio::test]
 async fn several_compressed_parts_are_one_dump() {
-    let (first, second) = (format!("{A}\n"), format!("{B}\n{A}\n"));
+    let (first, second) = (format!("{A}\n"), format!("{B}\n{A2}\n"));
     // Parallel compressors of zstd begin with a frame that is to be skipped.
     let skipped = [&[0x50, 0x2a, 0x4d, 0x18, 2, 0, 0, 0, 7, 7][..], &zstd(first.as_bytes())].concat();
     for parts in [[gzip(first.as_bytes()), gzip(second.as_bytes())], [skipped, zstd(second.as_bytes())]] {
         let file = file(&parts.concat());
-        assert_eq!(read(&source(file.path()), &["users/user"]).await.well().texts(), [A, A]);
+        assert_eq!(read(&source(file.path()), &["users/user"]).await.well().texts(), [A, A2]);
     }
 }
 
@@ -145,7 +152,7 @@ async fn a_broken_line_is_named_before_anything_is_sent() {
         (r#"{"dn": "uid=a"}"#, "objectType"),
         ("\u{1}", "not a JSON object"),
     ] {
-        for bytes in packed(&format!("{A}\n\n{A}\n{broken}\n{A}\nbroken too\n")) {
+        for bytes in packed(&format!("{A}\n\n{A2}\n{broken}\n{A3}\nbroken too\n")) {
             let file = file(&bytes);
             let read = read(&source(file.path()), &["users/user"]).await;
             let error = read.error().to_string();
@@ -185,7 +192,8 @@ async fn an_empty_dump_is_an_error_and_an_absent_topic_is_not() {
         assert!(matches!(read.error(), SourceError::DumpEmpty { .. }), "{:?}", read.error());
     }
     let file = file(A.as_bytes());
-    assert_eq!(read(&source(file.path()), &["oxmail/.*", "users/user"]).await.well().texts(), [A]);
+    let read = read(&source(file.path()), &["oxmail/.*", "users/user"]).await.well();
+    assert_eq!(read.story(), ["oxmail/.*: no module", "users/user: 1", "1 objects", "users/user done"]);
 }
 
 #[tokio::test]
@@ -248,7 +256,7 @@ async fn photos_do_not_pile_up_before_an_engine_that_is_slow() {
 #[tokio::test]
 async fn a_dump_that_changes_while_it_is_read_is_noticed() {
     // Far more than what is read ahead.
-    let mut file = file(format!("{A}\n").repeat(20_000).as_bytes());
+    let mut file = file(users(20_000).as_bytes());
     let (sender, mut receiver) = mpsc::channel(1);
     let (source, topics) = (source(file.path()), topics(&["users/user"]));
     let reading = tokio::spawn(async move { source.read(&topics, sender).await });
@@ -286,7 +294,7 @@ async fn validation_counts_types_and_names_broken_lines() {
 
 #[tokio::test]
 async fn it_ends_when_the_engine_takes_no_more() {
-    let file = file(format!("{A}\n").repeat(1000).as_bytes());
+    let file = file(users(1000).as_bytes());
     let (sender, mut receiver) = mpsc::channel(1);
     let (source, topics) = (source(file.path()), topics(&["users/user"]));
     let reading = tokio::spawn(async move { source.read(&topics, sender).await });
@@ -364,9 +372,146 @@ async fn ldif_is_read_as_objects_of_udm() {
     }
 }
 
+/// An entry of LDIF.
+fn entry(dn: &str, object_type: &str, more: &str) -> String {
+    format!("dn: {dn}\nuniventionObjectType: {object_type}\n{more}\n")
+}
+
+async fn problems(text: &[u8]) -> Vec<String> {
+    let file = file(text);
+    let summary = Dump::new(file.path()).validate(20).await.unwrap();
+    let read = read(&source(file.path()), &[".*"]).await;
+    // What validate calls good, a prefill can use; what it does not, a prefill names as the first.
+    match summary.problems.first() {
+        None => _ = read.well(),
+        Some(first) => assert!(read.error().to_string().contains(&first.problem), "{}", read.error()),
+    }
+    summary.problems.into_iter().map(|problem| format!("{}: {}", problem.line, problem.problem)).collect()
+}
+
+#[tokio::test]
+async fn all_that_rfc_2849_and_ldapsearch_write_is_read() {
+    let anna = entry("uid=anna,dc=x   ", "users/user", "sn;lang-ja:: 5bCP\nsn:: TcO8\n bGxl\n  cg==\n");
+    for text in [
+        format!("# a comment\n# more of it\n\nversion: 1\n\n{anna}"),
+        format!(
+            "# extended LDIF\n#\n\n{anna}# search reference\nref: ldap://a/dc=y??sub\n\n# search result\nsearch: 2\nresult: 0 Success\n\n# numReferences: 1\n"
+        ),
+        format!("version: 1\n\n{}version: 1\n{anna}", entry("uid=b,dc=x", "users/user", "sn: b\n")),
+        format!("\u{feff}version: 1\n{}", anna.trim_end()),
+        anna.replace('\n', "\r\n"),
+    ] {
+        for bytes in packed(&text) {
+            assert_eq!(problems(&bytes).await, [""; 0], "{text}");
+            let file = file(&bytes);
+            let read = read(&source(file.path()), &["users/user"]).await.well();
+            let object: serde_json::Value = serde_json::from_str(read.texts().last().unwrap()).unwrap();
+            assert_eq!((&object["dn"], &object["position"]), (&"uid=anna,dc=x".into(), &"dc=x".into()));
+            assert_eq!(object["properties"]["lastname"], "Müller", "{text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_named_with_its_object_before_anything_is_sent() {
+    let extended = "dn: cn=ea,dc=x\nobjectClass: univentionUDMProperty\nuniventionObjectType: settings/extended_attribute\n\
+        univentionUDMPropertyVersion: 2\nuniventionUDMPropertyModule: users/user\nuniventionUDMPropertyCLIName: ea\n\
+        univentionUDMPropertyLdapMapping: a1\nuniventionUDMPropertySyntax: string\n\n";
+    let latin1 = entry("uid=a,dc=x", "users/user", "sn:: TfxsbGVy\n");
+    let unknown = entry("uid=a,dc=x", "users/user", "a1:: TfxsbGVy\n");
+    for (text, expected) in [
+        (latin1.clone(), &["1: uid=a,dc=x: the value of sn is not UTF-8"][..]),
+        (
+            entry("cn=a,dc=x", "portals/portal", "displayName:: TfxsbGVy\n"),
+            &["1: cn=a,dc=x: the value of displayName is not UTF-8"],
+        ),
+        // A photo may be anything, and so may what nobody shows.
+        (latin1.replace("sn", "jpegPhoto"), &[]),
+        (unknown.clone(), &[]),
+        (format!("{unknown}{extended}"), &["1: uid=a,dc=x: the value of a1 is not UTF-8"]),
+        (
+            format!("{}{}", entry("uid=a,dc=x", "users/user", ""), entry("UID=A, dc=x", "users/user", "")),
+            &["4: UID=A, dc=x: an entry of this DN came before"],
+        ),
+        (format!("{A}\n{A}\n"), &["2: uid=a: this object came before"]),
+        (format!("{A}\n{}\n", A.replace("users/user", "users/ldap")), &[]),
+        (
+            format!("{A}\n{}", r#"{"objectType":"users/user","dn":"uid=cut","properties":{"n":"\ud83d"}}"#),
+            &[
+                "2: uid=cut: properties.n: a string holds half of a character (a lone surrogate), which can't be read",
+            ],
+        ),
+    ] {
+        assert_eq!(problems(text.as_bytes()).await, expected, "{text}");
+    }
+    let utf16: Vec<u8> = latin1.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for bytes in [utf16.clone(), [&[0xff, 0xfe], &*utf16].concat(), gzip(&utf16)] {
+        let file = file(&bytes);
+        let error = Dump::new(file.path()).validate(20).await.unwrap_err();
+        assert!(model::chain(&error).contains("UTF-16"), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_udm_does_not_list_is_left_out_and_counted() {
+    let classes =
+        ["person", "posixAccount", "shadowAccount", "sambaSamAccount", "krb5Principal", "krb5KDCEntry"];
+    let account = |name: &str, count: usize| {
+        let classes: String =
+            classes[..count].iter().map(|class| format!("objectClass: {class}\n")).collect();
+        entry(&format!("uid={name},dc=x"), "users/user", &format!("{classes}uid: {name}\n"))
+    };
+    let group = entry("cn=g,dc=x", "groups/group", "objectClass: posixAccount\n");
+    for (text, listed, not_listed) in [
+        // Written by hand: nothing is complete, so nothing tells that something is missing.
+        (account("a", 0) + &account("b", 1), 2, 0),
+        (account("a", 1) + &account("b", 4), 1, 1),
+        (account("a", 1) + &account("b", 6), 1, 1),
+        (account("a", 6) + &account("b", 5) + &group, 1, 2),
+    ] {
+        let file = file(text.as_bytes());
+        let summary = Dump::new(file.path()).validate(20).await.unwrap();
+        assert_eq!(
+            (summary.objects(), summary.not_listed.values().sum::<u64>()),
+            (listed, not_listed),
+            "{text}"
+        );
+        assert_eq!(summary.types["users/user"].without_identifier, listed);
+        let read = read(&source(file.path()), &["users/user"]).await.well();
+        assert_eq!(read.texts().len() as u64, listed);
+    }
+}
+
+#[tokio::test]
+async fn many_types_in_any_order_come_whole() {
+    // The large type does not fit into what is read together.
+    let photo = "A".repeat(64 << 10);
+    let user = |n: u32| entry(&format!("uid=u{n},dc=x"), "users/user", &format!("jpegPhoto:: {photo}\n"));
+    let small = |n: u32| entry(&format!("cn=s{n},dc=x"), &format!("a/t{}", n % 7), "cn: s\n");
+    let text: String = (0..300).map(|n| user(n) + &small(n)).collect();
+    for bytes in [text.as_bytes().to_vec(), zstd(text.as_bytes())] {
+        let file = file(&bytes);
+        let read = read(&source(file.path()), &["a/t3", "users/user", ".*"]).await.well();
+        let story = read.story();
+        assert_eq!(
+            story[..6],
+            ["a/t3: 43", "43 objects", "a/t3 done", "users/user: 300", "300 objects", "users/user done"]
+        );
+        assert_eq!(story.len(), 8 * 3);
+        let names: Vec<String> = read
+            .objects()
+            .iter()
+            .map(|(_, text)| {
+                serde_json::from_str::<serde_json::Value>(text).unwrap()["id"].as_str().unwrap().to_owned()
+            })
+            .collect();
+        assert_eq!((names.len(), &*names[0], &*names[1], &*names[43]), (600, "s3", "s10", "u0"));
+    }
+}
+
 #[tokio::test]
 async fn a_broken_record_of_ldif_is_named_by_its_line() {
-    let good = "dn: uid=a,dc=x\nuniventionObjectType: users/user\n";
+    let good = |name: &str| format!("dn: uid={name},dc=x\nuniventionObjectType: users/user\n");
     let broken = [
         ("dn: uid=b,dc=x\nchangetype: add\nuid: b\n", 5, "only whole entries"),
         ("dn: uid=b,dc=x\nuid: b\njpegPhoto:< file:///etc/passwd\n", 6, "not fetched"),
@@ -374,7 +519,7 @@ async fn a_broken_record_of_ldif_is_named_by_its_line() {
         ("uid: b\n", 4, "begins with dn:"),
     ];
     for (record, line, problem) in broken {
-        for bytes in packed(&format!("{good}\n{record}\n{good}")) {
+        for bytes in packed(&format!("{}\n{record}\n{}", good("a"), good("c"))) {
             let file = file(&bytes);
             let read = read(&source(file.path()), &["users/user"]).await;
             let error = read.error().to_string();
@@ -384,7 +529,10 @@ async fn a_broken_record_of_ldif_is_named_by_its_line() {
         }
     }
     // One problem a record, and all of them.
-    let text: String = broken.iter().map(|(record, ..)| format!("{record}x x\n\n{good}\n")).collect();
+    let record = |(number, (record, ..)): (usize, &(&str, u64, &str))| {
+        format!("{record}x x\n\n{}\n", good(&format!("a{number}")))
+    };
+    let text: String = broken.iter().enumerate().map(record).collect();
     let file_broken = file(text.as_bytes());
     let summary = Dump::new(file_broken.path()).validate(3).await.unwrap();
     assert_eq!((summary.objects(), summary.problem_count, summary.problems.len()), (4, 4, 3));
@@ -401,11 +549,12 @@ async fn a_broken_record_of_ldif_is_named_by_its_line() {
 
 #[tokio::test]
 async fn a_huge_entry_is_refused_beyond_the_bound_however_it_is_folded() {
-    let good = "dn: uid=a,dc=x\nuniventionObjectType: users/user\n\n";
+    let good = |name: &str| format!("dn: uid={name},dc=x\nuniventionObjectType: users/user\n\n");
     let folded = format!("photo:: {}\n", "QUFB\n QUFB\n ".repeat(100_000));
     let one_line = format!("photo:: {}\n", "QUFB".repeat(200_000));
     for huge in [folded, one_line] {
-        let text = format!("{good}dn: uid=b,dc=x\n{huge}univentionObjectType: users/user\n\n{good}");
+        let entry = format!("dn: uid=b,dc=x\n{huge}univentionObjectType: users/user\n\n");
+        let text = format!("{}{entry}{}", good("a"), good("c"));
         for bytes in packed(&text) {
             let file = file(&bytes);
             assert_eq!(read(&source(file.path()), &["users/user"]).await.well().texts().len(), 3);

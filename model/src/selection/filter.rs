@@ -1,13 +1,32 @@
 //! LDAP filters (RFC 4515) over the properties of an object.
 //!
-//! Values are compared as the directory does for most of its attributes: without regard to case. An attribute that an
-//! object does not have matches nothing, so its negation holds (RFC 4511, 4.5.1.7: the item is false, not undefined).
+//! Values are compared as the directory does for most of its attributes: prepared (RFC 4518), so that case, runs of
+//! spaces and the form of a letter make no difference; DNs as DNs, telephone numbers without spaces and hyphens,
+//! numbers as numbers. An attribute that an object does not have matches nothing, so its negation holds (RFC 4511,
+//! 4.5.1.7: the item is false, not undefined).
 
 use serde_json::Value;
+
+use crate::{
+    Dn,
+    prepare::{prepared, prepared_number, prepared_part, spaced},
+};
 
 /// Nested filters, and bytes, that one may have: what is larger was made by a program that went wrong.
 const DEPTH_MAX: usize = 32;
 const BYTES_MAX: usize = 16 * 1024;
+
+/// Properties with telephone numbers, in small letters.
+const NUMBERS: [&str; 6] = [
+    "phone",
+    "hometelephonenumber",
+    "mobiletelephonenumber",
+    "pagertelephonenumber",
+    "fax",
+    "telephonenumber",
+];
+/// Booleans that every entry of the directory has, also where they are false.
+const ALWAYS_SET: [&str; 2] = ["disabled", "locked"];
 
 /// A filter, ready to be evaluated.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,8 +36,8 @@ pub(super) enum Filter {
     Not(Box<Filter>),
     /// A property has a value.
     Present(String),
-    /// A value is this one; in lower case.
-    Equals(String, String),
+    /// A value is this one.
+    Equals(String, Wanted),
     /// The same without regard to spaces.
     About(String, String),
     AtLeast(String, String),
@@ -27,7 +46,15 @@ pub(super) enum Filter {
     Like(String, Substrings),
 }
 
-/// Parts of a value, in lower case.
+/// What a value is compared with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    prepared: String,
+    /// If it is the DN of an object.
+    dn: Option<Dn>,
+}
+
+/// Parts of a value, prepared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Substrings {
     begin: String,
@@ -57,19 +84,63 @@ impl Filter {
 
     /// Does an object with these properties match?
     pub fn is_match(&self, properties: &Value) -> bool {
+        let any = |name: &str, fits: &dyn Fn(&Value) -> bool| {
+            named(properties, name).any(|value| any_part(value, fits))
+        };
+        let text = |name: &str, value: &Value| match is_number(name) {
+            true => prepared_number(&written(value)),
+            false => prepared(&written(value)),
+        };
         match self {
             Self::All(filters) => filters.iter().all(|filter| filter.is_match(properties)),
             Self::Any(filters) => filters.iter().any(|filter| filter.is_match(properties)),
             Self::Not(filter) => !filter.is_match(properties),
-            Self::Present(name) => any_value(properties, name, &|_| true),
-            Self::Equals(name, wanted) => any_value(properties, name, &|value| equals(value, wanted)),
+            Self::Present(name) => named(properties, name).any(|value| is_set(name, value)),
+            Self::Equals(name, wanted) => any(name, &|value| wanted.is_match(value, |v| text(name, v))),
             Self::About(name, wanted) => {
                 let squeezed = |text: &str| text.split_whitespace().collect::<String>();
-                any_value(properties, name, &|value| squeezed(&folded(value)) == squeezed(wanted))
+                any(name, &|value| squeezed(&prepared(&written(value))) == squeezed(wanted))
             }
-            Self::AtLeast(name, bound) => any_value(properties, name, &|value| order(value, bound).is_ge()),
-            Self::AtMost(name, bound) => any_value(properties, name, &|value| order(value, bound).is_le()),
-            Self::Like(name, parts) => any_value(properties, name, &|value| parts.is_match(&folded(value))),
+            Self::AtLeast(name, bound) => any(name, &|value| order(value, bound).is_ge()),
+            Self::AtMost(name, bound) => any(name, &|value| order(value, bound).is_le()),
+            Self::Like(name, parts) if is_number(name) => {
+                any(name, &|value| parts.is_match(&text(name, value)))
+            }
+            Self::Like(name, parts) => any(name, &|value| parts.is_match(&spaced(&text(name, value)))),
+        }
+    }
+
+    /// Adds the names of the properties that it looks at.
+    pub fn names<'a>(&'a self, names: &mut Vec<&'a str>) {
+        match self {
+            Self::All(filters) | Self::Any(filters) => filters.iter().for_each(|f| f.names(names)),
+            Self::Not(filter) => filter.names(names),
+            Self::Present(name)
+            | Self::Equals(name, _)
+            | Self::About(name, _)
+            | Self::AtLeast(name, _)
+            | Self::AtMost(name, _)
+            | Self::Like(name, _) => names.push(name),
+        }
+    }
+}
+
+impl Wanted {
+    fn new(name: &str, value: &str) -> Self {
+        let prepared = if is_number(name) { prepared_number(value) } else { prepared(value) };
+        Self { prepared, dn: value.contains('=').then(|| value.parse().ok()).flatten() }
+    }
+
+    fn is_match(&self, value: &Value, text: impl Fn(&Value) -> String) -> bool {
+        match value {
+            // UDM takes both writings.
+            Value::Bool(true) => matches!(&*self.prepared, "true" | "1"),
+            Value::Bool(false) => matches!(&*self.prepared, "false" | "0"),
+            Value::Number(_) => order(value, &self.prepared).is_eq(),
+            value => {
+                let is_text = text(value) == self.prepared;
+                is_text || self.dn.is_some() && value.as_str().and_then(Dn::of_object) == self.dn
+            }
         }
     }
 }
@@ -87,14 +158,33 @@ impl Substrings {
     }
 }
 
-/// Is there a value of this property that fits? Unset ones (`null`, `""`, `[]`) are none; of lists and of values with
-/// parts, each part counts.
-fn any_value(properties: &Value, name: &str, fits: &dyn Fn(&Value) -> bool) -> bool {
-    let Value::Object(members) = properties else { return false };
-    let of_name = members.iter().filter(|(key, _)| key.eq_ignore_ascii_case(name));
-    of_name.map(|(_, value)| value).any(|value| any_part(value, fits))
+/// The values of a property; its name may be written in other letters.
+fn named<'a>(properties: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
+    let members = properties.as_object().into_iter().flatten();
+    members.filter(move |(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
 }
 
+fn is_number(name: &str) -> bool {
+    NUMBERS.iter().any(|number| number.eq_ignore_ascii_case(name))
+}
+
+/// Has the property a value in the directory? `null`, `""`, `[]` are none, nor is `false`: UDM shows it of what is
+/// not set. Of values with parts one has to be set; a time zone alone is what UDM puts beside a date that is not.
+fn is_set(name: &str, value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Bool(value) => *value || ALWAYS_SET.iter().any(|always| always.eq_ignore_ascii_case(name)),
+        Value::String(text) => !text.is_empty(),
+        Value::Array(parts) => parts.iter().any(|part| is_set(name, part)),
+        Value::Object(parts) => {
+            parts.iter().any(|(part, value)| !part.ends_with("timezone") && is_set(name, value))
+        }
+        Value::Number(_) => true,
+    }
+}
+
+/// Is there a value that fits? Unset ones (`null`, `""`, `[]`) are none; of lists and of values with parts, each part
+/// counts.
 fn any_part(value: &Value, fits: &dyn Fn(&Value) -> bool) -> bool {
     match value {
         Value::Null => false,
@@ -105,26 +195,17 @@ fn any_part(value: &Value, fits: &dyn Fn(&Value) -> bool) -> bool {
     }
 }
 
-/// A single value as text, in lower case.
-fn folded(value: &Value) -> String {
+/// A single value as text.
+fn written(value: &Value) -> std::borrow::Cow<'_, str> {
     match value {
-        Value::String(text) => text.to_lowercase(),
-        other => other.to_string().to_lowercase(),
+        Value::String(text) => text.into(),
+        other => other.to_string().into(),
     }
 }
 
-fn equals(value: &Value, wanted: &str) -> bool {
-    match value {
-        // UDM takes both writings.
-        Value::Bool(true) => matches!(wanted, "true" | "1"),
-        Value::Bool(false) => matches!(wanted, "false" | "0"),
-        value => folded(value) == wanted,
-    }
-}
-
-/// Numbers as numbers, everything else as text.
+/// Numbers as numbers, everything else as prepared text.
 fn order(value: &Value, bound: &str) -> std::cmp::Ordering {
-    let text = folded(value);
+    let text = prepared(&written(value));
     match (text.parse::<i128>(), bound.parse::<i128>()) {
         (Ok(value), Ok(bound)) => value.cmp(&bound),
         _ => text.as_str().cmp(bound),
@@ -193,9 +274,7 @@ impl<'a> Parser<'a> {
             filters.push(self.filter(depth + 1)?);
             self.spaces();
         }
-        if filters.is_empty() {
-            return Err(self.wrong("( is expected: & and | stand before at least one filter"));
-        }
+        // None is allowed (RFC 4526): (&) is true, (|) false.
         Ok(filters)
     }
 
@@ -205,7 +284,9 @@ impl<'a> Parser<'a> {
         let name = &rest[..name_end.unwrap_or(rest.len())];
         let operator = &rest[name.len()..];
         if operator.starts_with(':') {
-            return Err(self.wrong("extensible matches (:=) can't be evaluated: use =, >=, <= or *"));
+            return Err(self.wrong(
+                "extensible matches, such as (name:rule:=value), can't be evaluated: use =, >=, <= or *",
+            ));
         }
         if name.is_empty() {
             return Err(self.wrong("the name of a property is expected"));
@@ -223,22 +304,31 @@ impl<'a> Parser<'a> {
             Err(_) => Err(format!("* stands only behind =; after {operator} write it as \\2a")),
         };
         Ok(match operator {
-            "=" if parts.len() == 1 => Filter::Equals(name, parts.concat()),
+            "=" if parts.len() == 1 => {
+                let wanted = Wanted::new(&name, &parts.concat());
+                Filter::Equals(name, wanted)
+            }
             "=" if parts.iter().all(String::is_empty) && parts.len() == 2 => Filter::Present(name),
             "=" => {
-                let mut parts = parts;
+                let last = parts.len() - 1;
+                let number = is_number(&name);
+                let part = |(index, part): (usize, &String)| match number {
+                    true => prepared_number(part),
+                    false => prepared_part(part, index == 0, index == last),
+                };
+                let mut parts: Vec<String> = parts.iter().enumerate().map(part).collect();
                 let end = parts.pop().unwrap_or_default();
                 let begin = if parts.is_empty() { String::new() } else { parts.remove(0) };
                 parts.retain(|part| !part.is_empty());
                 Filter::Like(name, Substrings { begin, between: parts, end })
             }
-            "~=" => Filter::About(name, single(parts)?),
-            ">=" => Filter::AtLeast(name, single(parts)?),
-            _ => Filter::AtMost(name, single(parts)?),
+            "~=" => Filter::About(name, prepared(&single(parts)?)),
+            ">=" => Filter::AtLeast(name, prepared(&single(parts)?)),
+            _ => Filter::AtMost(name, prepared(&single(parts)?)),
         })
     }
 
-    /// The parts of a value between its stars, unescaped, in lower case.
+    /// The parts of a value between its stars, unescaped.
     fn value(&mut self) -> Result<Vec<String>, String> {
         let mut parts = vec![Vec::new()];
         while let Some(character) = self.rest().chars().next() {
@@ -268,8 +358,7 @@ impl<'a> Parser<'a> {
             }
             self.at += character.len_utf8();
         }
-        let text = |part| String::from_utf8(part).map(|text| text.to_lowercase());
-        let parts: Result<Vec<_>, _> = parts.into_iter().map(text).collect();
+        let parts: Result<Vec<_>, _> = parts.into_iter().map(String::from_utf8).collect();
         parts.map_err(|_| self.wrong("the escaped bytes of the value are not UTF-8"))
     }
 }
@@ -298,7 +387,9 @@ mod tests {
             "username": "anna", "lastname": "Müller (A*)", "uidNumber": 2003, "disabled": false, "pki": true,
             "e-mail": ["anna@example.org", "a.m@example.org"], "phone": [], "description": null, "title": "",
             "homePostalAddress": [["Street 1", "28359", "Bremen"]], "umcProperty": {"favorites": "appcenter"},
-            "lockedTime": "0",
+            "lockedTime": "0", "displayName": "Anna  Meier ", "mobileTelephoneNumber": ["+49 30 3-4"],
+            "secretary": ["uid=boss,cn=users,dc=x"], "networkAccess": false, "note": "a=b, c", "city": "Mu\u{308}nster",
+            "accountActivationDate": {"activation-date": null, "activation-timezone": "Etc/UTC"}, "locked": false,
         })
     }
 
@@ -341,6 +432,34 @@ mod tests {
             ("(|(username=x)(uidNumber=2003))", true),
             (" (& (username=anna) (! (disabled=TRUE) ) ) ", true),
             ("(username=)", false),
+            ("(&)", true),
+            ("(|)", false),
+            ("(!(|))", true),
+            ("(displayName= anna   MEIER)", true),
+            ("(displayName=anna m*)", true),
+            ("(displayName=anna*meier)", true),
+            ("(displayName=Anna  * Meier )", true),
+            ("(displayName=*Meier )", true),
+            ("(displayName=* a*)", true),
+            ("(displayName=*na a*)", false),
+            ("(city=Münster)", true),
+            ("(city=Mu\u{308}n*)", true),
+            ("(mobileTelephoneNumber=+49-30-34)", true),
+            ("(mobileTelephoneNumber=+4930*)", true),
+            ("(username=an-na)", false),
+            ("(secretary=UID=Boss, cn=users , DC=x)", true),
+            (r"(secretary=userid=\5cbo\5css,cn=users,dc=x)", false),
+            ("(secretary=uid=other,cn=users,dc=x)", false),
+            ("(note=a=b, c)", true),
+            ("(uidNumber=02003)", true),
+            ("(disabled=*)", true),
+            ("(locked=*)", true),
+            ("(networkAccess=*)", false),
+            ("(networkAccess=FALSE)", true),
+            ("(pki=*)", true),
+            ("(accountActivationDate=*)", false),
+            ("(accountActivationDate=Etc/UTC)", true),
+            ("(homePostalAddress=*)", true),
         ] {
             assert_eq!(Filter::parse(filter).unwrap().is_match(&anna()), expected, "{filter}");
         }
@@ -354,8 +473,6 @@ mod tests {
             ("(username=anna", "at character 15: ) is expected"),
             ("(username=anna))", "at character 16: something follows"),
             ("(a=b)(c=d)", "several are put together"),
-            ("(&)", "at least one filter"),
-            ("(|)", "at least one filter"),
             ("(!)", "( is expected"),
             ("(!(a=b)(c=d))", ") is expected"),
             ("()", "the name of a property"),

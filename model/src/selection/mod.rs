@@ -8,6 +8,7 @@
 //! From inside the selection the directory looks as if nothing else existed: an object that leaves it is deleted, one
 //! that enters it is new.
 
+mod coverage;
 mod filter;
 
 use std::borrow::Cow;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
 
 use crate::{Body, Dn, Members, Message, UDM_REALM, json};
+pub use coverage::Coverage;
 use filter::Filter;
 
 /// Names of properties that may be listed.
@@ -61,7 +63,8 @@ pub struct SelectionError {
 #[derive(Clone, Debug)]
 pub struct Selector {
     filter: Option<Filter>,
-    position: Option<Dn>,
+    /// Parsed, and as it was written.
+    position: Option<(Dn, String)>,
     properties: Option<Properties>,
 }
 
@@ -121,7 +124,7 @@ impl Selection {
         let filter = filter.as_deref().map(Filter::parse).transpose().map_err(|p| wrong("filter", p))?;
         let position = position
             .as_deref()
-            .map(str::parse::<Dn>)
+            .map(|text| text.parse::<Dn>().map(|dn| (dn, text.to_owned())))
             .transpose()
             .map_err(|e| wrong("position", e.to_string()))?;
         if let Some(properties) = properties {
@@ -164,6 +167,24 @@ impl Properties {
 }
 
 impl Selector {
+    /// Watches which parts of the selection a snapshot meets.
+    #[must_use]
+    pub fn coverage(&self) -> Coverage {
+        let mut named = Vec::new();
+        if let Some(filter) = &self.filter {
+            filter.names(&mut named);
+        }
+        let mut names: Vec<(String, &'static str)> = Vec::new();
+        let listed =
+            self.properties.iter().flat_map(Properties::names).map(|name| (name.as_str(), "properties"));
+        for (name, part) in named.into_iter().map(|name| (name, "filter")).chain(listed) {
+            if !names.iter().any(|(known, _)| known.eq_ignore_ascii_case(name)) {
+                names.push((name.to_owned(), part));
+            }
+        }
+        Coverage { position: self.position.clone(), names, ..Coverage::default() }
+    }
+
     /// An object of a snapshot as the subscription gets it; `None` if it is not selected.
     ///
     /// # Errors
@@ -204,7 +225,7 @@ impl Selector {
     }
 
     fn selects(&self, object: &Members<'_>) -> serde_json::Result<bool> {
-        if let Some(base) = &self.position {
+        if let Some((base, _)) = &self.position {
             let dn = object.get("dn").and_then(|text| serde_json::from_str::<String>(text).ok());
             // What has no place is nowhere below one.
             if !dn.and_then(|dn| Dn::of_object(&dn)).is_some_and(|dn| dn.is_within(base)) {

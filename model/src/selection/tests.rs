@@ -145,6 +145,35 @@ fn what_can_not_be_evaluated_is_named() {
     assert!(Selection::default().is_empty());
 }
 
+#[test]
+fn what_no_object_meets_is_told() {
+    let anna = user("uid=a,ou=in,dc=x", None).to_string();
+    for (selection, expected) in [
+        (json!({"filter": "(&(USERNAME=a)(!(mail=*)))", "position": "OU=In, dc=x"}), &[][..]),
+        (json!({"filter": "(!(dissabled=TRUE))"}), &["dissabled, which the selection's filter"]),
+        (json!({"position": "ou=away,dc=x"}), &["below the position ou=away,dc=x"]),
+        (
+            json!({"properties": {"strip": ["passwrod", "pw"]}}),
+            &["passwrod, which the selection's properties"],
+        ),
+        (
+            json!({"filter": "(a=1)", "properties": {"keep": ["A", "mail", "b"]}}),
+            &["property a,", "property b,"],
+        ),
+    ] {
+        let mut coverage = selector(selection.clone()).coverage();
+        assert!(coverage.warnings().is_empty(), "nothing was seen");
+        coverage.note(r#"{"dn":"uid=b,dc=x","properties":{}}"#);
+        coverage.note(&anna);
+        coverage.note("no object");
+        let warnings = coverage.warnings();
+        assert_eq!(warnings.len(), expected.len(), "{selection}: {warnings:?}");
+        for (warning, part) in warnings.iter().zip(expected) {
+            assert!(warning.contains(part), "{warning}");
+        }
+    }
+}
+
 proptest! {
     /// Whatever changes: who applies what is seen has the selected part of the directory.
     #[test]

@@ -3,13 +3,7 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-/// An entry of a directory.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Entry {
-    pub dn: String,
-    /// Attributes and values, in the order of the file. A name has its options (`;binary`) cut off.
-    pub attributes: Vec<(String, Vec<u8>)>,
-}
+use super::entry::Entry;
 
 /// Why lines are no entry, and which line it is.
 #[derive(Debug, PartialEq, Eq)]
@@ -22,7 +16,7 @@ pub(super) struct LdifError {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Block {
     Entry(Entry),
-    /// Comments, the version, or that `ldapsearch` went well.
+    /// Comments, the version, references to other servers, or that `ldapsearch` went well.
     Nothing,
 }
 
@@ -32,11 +26,11 @@ pub(super) struct Parser {
     /// The line that is being put together of its folded parts, and its number. `None` before the first.
     logical: Option<(u64, Vec<u8>)>,
     comment: bool,
-    /// The first line of the whole file may be its version.
-    first: bool,
     entry: Option<Entry>,
     /// `ldapsearch` without `-L` ends with a block that tells how it went.
     search: Option<Search>,
+    /// `ldapsearch` without `-LLL` writes where the rest of the tree is: no entries of this server.
+    is_reference: bool,
 }
 
 #[derive(Debug, Default)]
@@ -45,11 +39,6 @@ struct Search {
 }
 
 impl Parser {
-    /// `first`: this block is the first one of its file.
-    pub fn new(first: bool) -> Self {
-        Self { first, ..Self::default() }
-    }
-
     /// Takes a line that is not empty. After an error the rest of the block is not to be looked at.
     pub fn line(&mut self, line: &[u8], number: u64) -> Result<(), LdifError> {
         if let Some(folded) = line.strip_prefix(b" ") {
@@ -78,7 +67,9 @@ impl Parser {
         self.end_of_line()?;
         match (self.entry, self.search) {
             (Some(entry), _) => Ok(Block::Entry(entry)),
-            (None, Some(Search { result: Some((line, result)) })) if !result.starts_with("0 ") => {
+            (None, Some(Search { result: Some((line, result)) }))
+                if result.split(' ').next() != Some("0") =>
+            {
                 let text = format!("ldapsearch did not bring all: it ended with result {result}");
                 Err(LdifError { line, problem: text })
             }
@@ -92,44 +83,64 @@ impl Parser {
     }
 
     fn attribute(&mut self, text: &[u8], line: u64) -> Result<(), String> {
-        let (name, value) = attribute(text)?;
-        let first = std::mem::take(&mut self.first);
+        let (name, value) = attribute(text).map_err(|problem| self.named(problem))?;
+        let small = name.to_ascii_lowercase();
         if let Some(search) = &mut self.search {
-            if name.eq_ignore_ascii_case("result") {
+            if small == "result" {
                 search.result = Some((line, String::from_utf8_lossy(&value).into_owned()));
             }
             return Ok(());
         }
         let Some(entry) = &mut self.entry else {
-            match name.to_ascii_lowercase().as_str() {
-                "version" if !first => return Err("the version stands only at the beginning".to_owned()),
+            match small.as_str() {
+                _ if self.is_reference => {
+                    if small != "ref" {
+                        return Err(format!("a reference to another server has no {name}:"));
+                    }
+                }
+                // Files that were put together have one each.
                 "version" if value == b"1" => {}
                 "version" => return Err("only version 1 of LDIF is known".to_owned()),
+                "ref" => self.is_reference = true,
                 "search" => self.search = Some(Search::default()),
                 "dn" => {
                     let dn = String::from_utf8(value).map_err(|_| "the DN is not UTF-8".to_owned())?;
+                    // Spaces at its ends are no part of it (RFC 4514, 3).
+                    let dn = without_spaces(&dn).to_owned();
                     self.entry = Some(Entry { dn, attributes: Vec::new() });
                 }
                 _ => return Err(format!("a record begins with dn:, and not with {name}:")),
             }
             return Ok(());
         };
-        match name.to_ascii_lowercase().as_str() {
-            "changetype" | "control" => {
-                return Err(format!(
-                    "{name}: this is a change, and only whole entries are read: write the dump with slapcat or \
-                     ldapsearch"
-                ));
+        let problem = match small.as_str() {
+            "changetype" | "control" => format!(
+                "{name}: this is a change, and only whole entries are read: write the dump with slapcat or ldapsearch"
+            ),
+            "dn" => "a second dn: in the same record: an empty line is missing before it".to_owned(),
+            _ => {
+                entry.attributes.push((name, value));
+                return Ok(());
             }
-            "dn" => {
-                return Err("a second dn: in the same record: an empty line is missing before it".to_owned());
-            }
-            _ => {}
-        }
-        let name = name.split(';').next().unwrap_or_default().to_owned();
-        entry.attributes.push((name, value));
-        Ok(())
+        };
+        Err(self.named(problem))
     }
+
+    /// A problem with the entry that it is in.
+    fn named(&self, problem: String) -> String {
+        match &self.entry {
+            Some(entry) => format!("{}: {problem}", entry.dn),
+            None => problem,
+        }
+    }
+}
+
+/// Without the spaces at both ends; one that is escaped belongs to the DN.
+fn without_spaces(dn: &str) -> &str {
+    let dn = dn.trim_start_matches(' ');
+    let end = dn.trim_end_matches(' ');
+    let escapes = end.bytes().rev().take_while(|byte| *byte == b'\\').count();
+    if escapes % 2 == 1 { dn.get(..=end.len()).unwrap_or(end) } else { end }
 }
 
 /// `name: value`, `name:: base64`, `name:< url`.
@@ -144,7 +155,8 @@ fn attribute(text: &[u8]) -> Result<(String, Vec<u8>), String> {
     let name = String::from_utf8_lossy(name).into_owned();
     let value = match rest.first() {
         Some(b':') => {
-            let text = rest[1..].trim_ascii();
+            let mut text = rest[1..].to_vec();
+            text.retain(|byte| !byte.is_ascii_whitespace());
             STANDARD.decode(text).map_err(|e| format!("the value of {name} is no base64: {e}"))?
         }
         Some(b'<') => {
@@ -167,7 +179,7 @@ fn attribute(text: &[u8]) -> Result<(String, Vec<u8>), String> {
 pub(super) fn is_likely(line: &[u8]) -> bool {
     let begins =
         |word: &str| line.get(..word.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(word.as_bytes()));
-    line.first() == Some(&b'#') || begins("dn:") || begins("version:") || begins("search:")
+    line.first() == Some(&b'#') || ["dn:", "version:", "search:", "ref:"].into_iter().any(begins)
 }
 
 #[cfg(test)]
@@ -176,7 +188,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn parse(text: &str) -> Result<Block, LdifError> {
-        let mut parser = Parser::new(true);
+        let mut parser = Parser::default();
         for (number, line) in (1..).zip(text.lines()) {
             parser.line(line.as_bytes(), number)?;
         }
@@ -202,11 +214,16 @@ mod tests {
             (
                 "DN:uid=a\nphoto;binary::/9j/\ncn;lang-de:   x y ",
                 "uid=a",
-                &[("photo", b"\xff\xd8\xff"), ("cn", b"x y ")],
+                &[("photo;binary", b"\xff\xd8\xff"), ("cn;lang-de", b"x y ")],
             ),
             ("dn: uid=a\nsn:\nsn: ", "uid=a", &[("sn", b""), ("sn", b"")]),
             ("dn: uid=a\nu: http://x:1\nv: <x>", "uid=a", &[("u", b"http://x:1"), ("v", b"<x>")]),
             ("dn:", "", &[]),
+            ("dn:  uid=a   \nuid: a", "uid=a", &[("uid", b"a")]),
+            ("dn: uid=a\\ ", r"uid=a\ ", &[]),
+            ("dn: uid=a\nsn:: w 7\n w= ", "uid=a", &[("sn", "ü".as_bytes())]),
+            ("version: 1\nversion: 1\ndn: uid=a\n2.5.4.4: x", "uid=a", &[("2.5.4.4", b"x")]),
+            ("dn: uid=a\nref: ldap://x", "uid=a", &[("ref", b"ldap://x")]),
             ("dn: uid=a\nversion: 3", "uid=a", &[("version", b"3")]),
         ] {
             let entry = entry(text);
@@ -230,13 +247,15 @@ mod tests {
             ("dn: a\nuid: a\ndn: b", 3, "empty line is missing"),
             (" dn: a", 1, "begins with a space"),
             ("version: 2", 1, "version 1"),
-            ("version: 1\nversion: 1", 2, "only at the beginning"),
+            ("ref: ldap://x\nuid: a", 2, "no uid:"),
+            ("dn: uid=anna\nsn:: *", 2, "uid=anna: the value of sn is no base64"),
+            ("search: 2\nresult: 10 Referral\nref: ldap://x", 2, "10 Referral"),
             ("search: 2\nresult: 4 Size limit exceeded", 2, "4 Size limit exceeded"),
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.line == line && error.problem.contains(problem), "{text}: {error:?}");
         }
-        let mut parser = Parser::new(true);
+        let mut parser = Parser::default();
         parser.line(b"dn: a", 1).unwrap();
         parser.line(b"sn: \xfc", 2).unwrap();
         assert!(parser.finish().unwrap_err().problem.contains("not UTF-8"));
@@ -244,8 +263,15 @@ mod tests {
 
     #[test]
     fn what_is_nothing() {
-        for text in ["", "# only a comment", "version: 1", "search: 2\nresult: 0 Success", "# x\nversion: 1"]
-        {
+        for text in [
+            "",
+            "# only a comment",
+            "version: 1",
+            "search: 2\nresult: 0 Success",
+            "# x\nversion: 1",
+            "# search reference\nref: ldap://a/dc=x??sub\nref: ldap://b",
+            "search: 3\nresult: 0 Success\ncontrol: 1.2.840.113556.1.4.319 false MAA=\npagedresults: cookie=",
+        ] {
             assert_eq!(parse(text), Ok(Block::Nothing), "{text}");
         }
     }

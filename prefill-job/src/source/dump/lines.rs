@@ -43,6 +43,8 @@ enum Compression {
     Zstd,
     /// One that is not read here.
     Other(&'static str),
+    /// Text of two bytes a character, as some editors of Windows write it.
+    Utf16,
 }
 
 impl Compression {
@@ -56,6 +58,9 @@ impl Compression {
             [0xfd, b'7', b'z', b'X', b'Z', 0] => Self::Other("xz"),
             [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41] => Self::Other("bzip2"),
             [b'P', b'K', 3, 4, ..] => Self::Other("zip"),
+            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, 1..=0x7f, 0, ..] | [1..=0x7f, 0, 1..=0x7f, 0, ..] => {
+                Self::Utf16
+            }
             _ => Self::Plain,
         }
     }
@@ -69,6 +74,9 @@ impl<'a> Lines<'a> {
         file.by_ref().take(Compression::MAGIC as u64).read_to_end(&mut begin)?;
         file.rewind()?;
         let decompressed = |mut text: Box<dyn BufRead + 'a>| {
+            if place == 0 && Compression::of(text.fill_buf()?) == Compression::Utf16 {
+                return Err(utf16());
+            }
             io::copy(&mut text.by_ref().take(place), &mut io::sink())?;
             Ok::<_, io::Error>(text)
         };
@@ -85,6 +93,7 @@ impl<'a> Lines<'a> {
                 let zstd = Damage(zstd::Decoder::new(file)?);
                 decompressed(Box::new(BufReader::with_capacity(BUFFER, zstd)))?
             }
+            Compression::Utf16 => return Err(utf16()),
             Compression::Other(name) => {
                 let advice = format!("it is compressed with {name}: only gzip and zstd are read");
                 return Err(io::Error::new(ErrorKind::InvalidData, advice));
@@ -127,6 +136,11 @@ impl<'a> Lines<'a> {
     }
 }
 
+fn utf16() -> io::Error {
+    let advice = "it is text in UTF-16, and only UTF-8 is read: write it as that (iconv -f UTF-16 -t UTF-8)";
+    io::Error::new(ErrorKind::InvalidData, advice)
+}
+
 /// A decompressor whose own complaints are told apart from those of the disk.
 struct Damage<R>(R);
 
@@ -154,6 +168,11 @@ mod tests {
             (b"\xfd7zXZ\0", Compression::Other("xz")),
             (b"BZh91A", Compression::Other("bzip2")),
             (b"PK\x03\x04\x0a\0", Compression::Other("zip")),
+            (b"\xff\xfed\0n\0", Compression::Utf16),
+            (b"\xfe\xff\0d\0n", Compression::Utf16),
+            (b"d\0n\0:\0", Compression::Utf16),
+            (b"\0{\0\"\0d", Compression::Utf16),
+            (b"dn: \0a", Compression::Plain),
         ] {
             assert_eq!(Compression::of(begin), expected, "{begin:x?}");
         }

@@ -2,24 +2,31 @@
 //! or compressed with gzip or zstd. All of that is told by content.
 //!
 //! ```text
-//!  file ─► Lines (decompressed, bounded) ─► Records ─┬─ a JSON line ───────────────────┬─► object
-//!                                                    └─ LDIF block ─► Entry ─► unmap ──┘
+//!  file ─► Lines (decompressed, bounded) ─► Records ─┬─ a JSON line ────────────────────────────┬─► object
+//!                                                    └─ LDIF block ─► Entry ─► unmap (+ Facts) ─┘
 //! ```
 //!
 //! The dump may be in any order, the prefill is in the order of the topics, and neither fits into memory. So the
-//! file is scanned once, which checks every record before anything is sent and notes where each type begins and ends,
-//! and then read once for each type, between those places. A dump that is grouped by type is read about twice.
+//! file is scanned once: every record is checked before anything is sent, it is noted where each type begins and ends,
+//! and what entries tell of each other ([`Facts`]). Then all small types together are read into memory, and each large
+//! one between its places. A dump of a directory, in whatever order, is read some three times.
 
+mod entry;
+mod facts;
 mod ldif;
 mod lines;
 mod records;
+mod scan;
 mod summary;
 mod unmap;
 mod writer;
 
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+
+use serde_json::value::RawValue;
 
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -27,12 +34,17 @@ use tokio_util::sync::CancellationToken;
 
 use self::lines::Lines;
 use self::records::{Found, Record, Records};
+use self::scan::Scan;
+use self::unmap::unmap;
 use super::outlet::Outlet;
 use super::plan::{Modules, Plan};
 use super::{SnapshotObject, SourceError, SourceEvent};
 
 pub use summary::{Format, Problem, Summary, TypeSummary};
 pub use writer::{DumpWriter, WriteError};
+
+/// Bytes of text of types that are read together, into memory.
+const TOGETHER_MAX: u64 = 16 << 20;
 
 /// A file that holds a directory.
 #[derive(Clone, Debug)]
@@ -70,7 +82,13 @@ impl Dump {
     /// # Cancel safety
     /// Dropping the future ends the reading.
     pub async fn validate(&self, problems_max: usize) -> Result<Summary, SourceError> {
-        self.blocking(move |dump, stop| dump.scan(&mut dump.open()?, stop, Some(problems_max))).await
+        self.blocking(move |dump, stop| {
+            let mut file = dump.open()?;
+            let mut scan = Scan::read(dump, &mut file, stop, Some(problems_max))?;
+            scan.measure(dump, &mut file, stop)?;
+            Ok(scan.summary)
+        })
+        .await
     }
 
     /// See [`super::Source::read`].
@@ -100,19 +118,20 @@ impl Dump {
         stop: &CancellationToken,
     ) -> Result<(), SourceError> {
         let mut file = self.open()?;
-        let summary = self.scan(&mut file, stop, None)?;
-        if let Some(Problem { line, problem }) = summary.problems.into_iter().next() {
+        let mut scan = Scan::read(self, &mut file, stop, None)?;
+        if let Some(Problem { line, problem }) = scan.summary.problems.pop() {
             return Err(SourceError::DumpLine { path: self.path.clone(), line, problem });
         }
+        let summary = &scan.summary;
         if summary.types.is_empty() {
             let (path, untyped) = (self.path.clone(), summary.untyped);
             return Err(SourceError::DumpEmpty { path, untyped });
         }
-        let left_out: u64 = summary.types.values().flat_map(|t| t.left_out.values()).sum();
-        if left_out > 0 || summary.untyped > 0 {
+        let not_listed: u64 = summary.not_listed.values().sum();
+        if not_listed > 0 || summary.untyped > 0 {
             tracing::info!(
-                path = %self.path.display(), attributes = left_out, entries = summary.untyped,
-                "not all of the LDIF has a place in objects of UDM; `headstart validate` tells what"
+                path = %self.path.display(), untyped = summary.untyped, not_listed,
+                "entries of the LDIF that UDM would not list are left out; `headstart validate` tells more"
             );
         }
         let Modules { names, unmatched } = plan.modules(summary.types.keys().map(String::as_str));
@@ -120,76 +139,100 @@ impl Dump {
             // Unlike UDM's index, a dump can't tell a type without objects from one that does not exist.
             send(SourceEvent::NoModule { topic })?;
         }
+        let mut kept = self.read_together(&mut file, &scan, &names, stop)?;
         for topic in names {
-            if let Some(of_type) = summary.types.get(&topic) {
-                self.send_type(&mut file, summary.format, topic, of_type, send, stop)?;
+            let Some(total) = scan.summary.types.get(&topic).map(|of_type| of_type.objects) else { continue };
+            send(SourceEvent::TopicStarted { topic: topic.clone(), total: Some(total) })?;
+            let mut sent = 0;
+            let mut object = |object| {
+                sent += 1;
+                send(SourceEvent::Object(SnapshotObject { topic: topic.clone(), object, as_of: None }))
+            };
+            match kept.remove(&topic) {
+                Some(objects) => objects.into_iter().try_for_each(&mut object)?,
+                None => self.read_types(&mut file, &scan, &[&topic], stop, &mut |_, text| object(text))?,
             }
+            if sent != total {
+                return Err(self.changed(&format!("it had {total} objects of {topic}, and now {sent}")));
+            }
+            send(SourceEvent::TopicFinished { topic })?;
         }
         Ok(())
     }
 
-    fn send_type(
+    /// The objects of small types, which one pass brings together.
+    fn read_together(
         &self,
         file: &mut File,
-        format: Format,
-        topic: String,
-        of_type: &TypeSummary,
-        send: &mut impl FnMut(SourceEvent) -> Result<(), SourceError>,
+        scan: &Scan,
+        names: &[String],
         stop: &CancellationToken,
+    ) -> Result<BTreeMap<String, VecDeque<Box<RawValue>>>, SourceError> {
+        let bytes = |name: &str| scan.summary.types.get(name).map_or(0, |of_type| of_type.text_bytes);
+        let mut small: Vec<&str> = names.iter().map(String::as_str).collect();
+        small.sort_by_key(|name| bytes(name));
+        let mut left = TOGETHER_MAX;
+        small.retain(|name| match left.checked_sub(bytes(name)) {
+            Some(less) => {
+                left = less;
+                true
+            }
+            None => false,
+        });
+        let mut kept = BTreeMap::<String, VecDeque<Box<RawValue>>>::new();
+        // A single one is as well read when it is its turn.
+        if small.len() > 1 {
+            self.read_types(file, scan, &small, stop, &mut |topic, object| {
+                kept.entry(topic.to_owned()).or_default().push_back(object);
+                Ok(())
+            })?;
+        }
+        Ok(kept)
+    }
+
+    /// Reads the objects of some types, in the order of the file.
+    fn read_types(
+        &self,
+        file: &mut File,
+        scan: &Scan,
+        topics: &[&str],
+        stop: &CancellationToken,
+        take: &mut impl FnMut(&str, Box<RawValue>) -> Result<(), SourceError>,
     ) -> Result<(), SourceError> {
-        send(SourceEvent::TopicStarted { topic: topic.clone(), total: Some(of_type.objects) })?;
-        let mut sent = 0;
-        let mut records = self.records(file, format, of_type.begin)?;
+        let places =
+            topics.iter().filter_map(|topic| scan.summary.types.get(*topic)).map(|found| &found.place);
+        let (begin, end) =
+            places.fold((u64::MAX, 0), |(begin, end), place| (begin.min(place.start), end.max(place.end)));
+        let mut records = self.records(file, scan.summary.format, begin.min(end))?;
         loop {
             if stop.is_cancelled() {
                 return Err(SourceError::ReceiverGone);
             }
             let next = records.next().map_err(|e| self.unreadable(0, e))?;
-            let Some(Found { begin, record, .. }) = next.filter(|found| found.begin < of_type.end) else {
-                break;
+            let Some(Found { begin, record, .. }) = next.filter(|found| found.begin < end) else {
+                return Ok(());
             };
             match record {
-                Record::Object { object, .. } if object.object_type == topic => {
-                    let object = object.into_raw().map_err(|e| self.changed(&e.to_string()))?;
-                    send(SourceEvent::Object(SnapshotObject { topic: topic.clone(), object, as_of: None }))?;
-                    sent += 1;
+                Record::Object(object) => {
+                    if let Some(topic) = topics.iter().find(|topic| **topic == object.object_type) {
+                        take(topic, object.into_raw().map_err(|e| self.changed(&e.to_string()))?)?;
+                    }
                 }
-                Record::Object { .. } | Record::Untyped => {}
+                Record::Entry(entry) => {
+                    let attributes = entry.attributes();
+                    let wanted = attributes.object_type();
+                    let topic = wanted.and_then(|name| topics.iter().find(|topic| **topic == name));
+                    if let Some(topic) = topic.filter(|topic| scan.is_listed(topic, &attributes)) {
+                        let object = unmap(topic, &attributes, &scan.facts, scan.now).object.to_string();
+                        take(
+                            topic,
+                            RawValue::from_string(object).map_err(|e| self.changed(&e.to_string()))?,
+                        )?;
+                    }
+                }
                 Record::Bad(Problem { problem, .. }) => {
                     return Err(self.changed(&format!("at byte {begin} of its text: {problem}")));
                 }
-            }
-        }
-        if sent != of_type.objects {
-            let problem = format!("it had {} objects of {topic}, and now {sent}", of_type.objects);
-            return Err(self.changed(&problem));
-        }
-        send(SourceEvent::TopicFinished { topic })
-    }
-
-    /// Reads every record; without a number of problems to name it ends with the first.
-    fn scan(
-        &self,
-        file: &mut File,
-        stop: &CancellationToken,
-        problems_max: Option<usize>,
-    ) -> Result<Summary, SourceError> {
-        let format = self.format(file)?;
-        let mut summary = Summary::new(format);
-        let mut records = self.records(file, format, 0)?;
-        loop {
-            if stop.is_cancelled() {
-                return Err(SourceError::ReceiverGone);
-            }
-            let line = records.line();
-            let found = match records.next() {
-                Ok(Some(found)) => found,
-                Ok(None) => return Ok(summary),
-                Err(error) => return Err(self.unreadable(line, error)),
-            };
-            summary.note(found, problems_max.unwrap_or(1));
-            if problems_max.is_none() && summary.problem_count > 0 {
-                return Ok(summary);
             }
         }
     }

@@ -1,12 +1,12 @@
-//! From lines to objects, in either format: one record at a time, each bounded.
+//! From lines to records, in either format: one at a time, each bounded.
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::io;
 
+use model::{Members, json};
+
+use super::entry::Entry;
 use super::ldif::{self, Block, LdifError, Parser};
 use super::lines::{Lines, Next};
-use super::unmap::{Unmapped, unmap};
 use super::{Format, Problem};
 use crate::source::object::{self, ObjectError, RawObject};
 
@@ -15,8 +15,6 @@ pub(super) struct Records<'a> {
     lines: Lines<'a>,
     format: Format,
     max_bytes: usize,
-    /// No block was read yet: it may begin with the version.
-    first: bool,
 }
 
 /// What stands at a place of the dump.
@@ -25,25 +23,23 @@ pub(super) struct Found<T> {
     pub begin: u64,
     /// Where the next one begins.
     pub end: u64,
+    /// Its first line.
+    pub line: u64,
     pub record: T,
 }
 
 /// What a record is.
 pub(super) enum Record<'a> {
-    Object {
-        object: RawObject<'a>,
-        /// Attributes of LDAP that no property shows.
-        left_out: BTreeMap<String, u64>,
-    },
-    /// An entry that UDM does not know.
-    Untyped,
+    /// A JSON line.
+    Object(RawObject<'a>),
+    /// An entry of LDIF.
+    Entry(Entry),
     Bad(Problem),
 }
 
 impl<'a> Records<'a> {
     pub fn new(lines: Lines<'a>, format: Format, max_bytes: usize) -> Self {
-        let first = lines.place == 0;
-        Self { lines, format, max_bytes, first }
+        Self { lines, format, max_bytes }
     }
 
     /// Number of the last line.
@@ -70,31 +66,25 @@ impl<'a> Records<'a> {
         };
         let (end, line) = (self.lines.place, self.lines.number);
         let read = match next {
-            Next::TooLong => Err(ObjectError::TooLong(self.max_bytes)),
-            Next::Line | Next::End => object::read(self.lines.text()),
+            Next::TooLong => Err(ObjectError::TooLong(self.max_bytes).to_string()),
+            Next::Line | Next::End => object(self.lines.text()),
         };
         let record = match read {
-            Ok(object) => Record::Object { object, left_out: BTreeMap::new() },
-            Err(error) => Record::Bad(Problem { line, problem: error.to_string() }),
+            Ok(object) => Record::Object(object),
+            Err(problem) => Record::Bad(Problem { line, problem }),
         };
-        Ok(Some(Found { begin, end, record }))
+        Ok(Some(Found { begin, end, line, record }))
     }
 
     fn next_block(&mut self) -> io::Result<Option<Found<Record<'_>>>> {
         loop {
-            let Some(Found { begin, end, record }) = self.block()? else { return Ok(None) };
+            let Some(Found { begin, end, line, record }) = self.block()? else { return Ok(None) };
             let record = match record {
                 Ok(Block::Nothing) => continue,
-                Ok(Block::Entry(entry)) => match unmap(&entry) {
-                    None => Record::Untyped,
-                    Some(Unmapped { object_type, object, left_out }) => {
-                        let text = Cow::Owned(object.to_string());
-                        Record::Object { object: RawObject { object_type, text }, left_out }
-                    }
-                },
+                Ok(Block::Entry(entry)) => Record::Entry(entry),
                 Err(LdifError { line, problem }) => Record::Bad(Problem { line, problem }),
             };
-            return Ok(Some(Found { begin, end, record }));
+            return Ok(Some(Found { begin, end, line, record }));
         }
     }
 
@@ -109,7 +99,8 @@ impl<'a> Records<'a> {
                 next => break (begin, next),
             }
         };
-        let mut parser = Ok(Parser::new(std::mem::take(&mut self.first)));
+        let first = self.lines.number;
+        let mut parser = Ok(Parser::default());
         let mut bytes = 0_usize;
         while next == Next::TooLong || (next == Next::Line && !self.lines.text().is_empty()) {
             if let Ok(parsing) = &mut parser {
@@ -127,8 +118,27 @@ impl<'a> Records<'a> {
             next = self.lines.step()?;
         }
         let record = parser.and_then(Parser::finish);
-        Ok(Some(Found { begin, end: self.lines.place, record }))
+        Ok(Some(Found { begin, end: self.lines.place, line: first, record }))
     }
+}
+
+/// A line as an object that every reader can read; else what is wrong with it, and with which.
+fn object(line: &[u8]) -> Result<RawObject<'_>, String> {
+    let object = object::read(line).map_err(|error| error.to_string())?;
+    let problem = match json::check(object.text.as_bytes()) {
+        Ok(()) => return Ok(object),
+        Err(error) => error.to_string(),
+    };
+    Err(match dn(&object.text) {
+        Some(dn) => format!("{dn}: {problem}"),
+        None => problem,
+    })
+}
+
+/// The DN of an object's text.
+pub(super) fn dn(object: &str) -> Option<String> {
+    let members = Members::of(object).ok()?;
+    serde_json::from_str(members.get("dn")?).ok()
 }
 
 /// Tells the format by the first line that is not empty.
