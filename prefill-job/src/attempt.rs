@@ -250,6 +250,7 @@ async fn write_all(
     let mut counts = Counts::default();
     let mut received = Vec::with_capacity(BATCH_MESSAGES);
     let mut batch = Batch::new();
+    let mut coverage = shaper.coverage();
     loop {
         let arrived = tokio::select! {
             () = shutdown.cancelled() => return Err(Outcome::Failed(stopped())),
@@ -266,6 +267,7 @@ async fn write_all(
                     }
                     let index = counts.messages + batch.messages.len() as u64 + 1;
                     let as_of = object.as_of;
+                    coverage.note(object.object.get());
                     let Some((topic, payload)) = message(object, index, shaper)? else {
                         counts.not_selected += 1;
                         continue;
@@ -306,6 +308,12 @@ async fn write_all(
             }
         }
         let ended = arrived == Some(0);
+        if ended {
+            for warning in coverage.warnings() {
+                tracing::warn!(subscription = %task.subscription, warning);
+                counts.warnings.push(warning);
+            }
+        }
         let full = batch.is_full() || known.as_ref().is_some_and(|known| known.unwritten.is_full());
         if ended || arrived.is_none() || full {
             batch.write(fence, &mut counts, known.as_mut().map(|known| &mut known.unwritten)).await?;

@@ -32,6 +32,11 @@ impl Shaper {
         Ok(Self { shape, selector })
     }
 
+    /// Watches which parts of the selection a snapshot meets.
+    pub(crate) fn coverage(&self) -> model::Coverage {
+        self.selector.as_ref().map(Selector::coverage).unwrap_or_default()
+    }
+
     /// `None`: it is not selected.
     pub(crate) fn apply(&self, object: SnapshotObject) -> serde_json::Result<Option<SnapshotObject>> {
         if self.selector.is_none() && self.shape == Shape::Udm {

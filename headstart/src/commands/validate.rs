@@ -81,6 +81,12 @@ fn described(summary: &Summary) -> String {
             "  {name:width$}  {:>9} objects  {:>12} bytes, the biggest {}",
             of_type.objects, of_type.bytes, of_type.biggest_bytes
         ));
+        if of_type.without_identifier > 0 {
+            line(format_args!(
+                "  {:width$}  {} have no univentionObjectIdentifier: UDM may invent another one at each answer",
+                "", of_type.without_identifier
+            ));
+        }
         if !of_type.left_out.is_empty() {
             let names: Vec<String> =
                 of_type.left_out.iter().map(|(n, count)| format!("{n} ({count})")).collect();
@@ -93,6 +99,16 @@ fn described(summary: &Summary) -> String {
     }
     if summary.untyped > 0 {
         line(format_args!("{} entries without univentionObjectType are left out", summary.untyped));
+    }
+    for (name, entries) in &summary.not_listed {
+        line(format_args!(
+            "{entries} entries are left out as UDM would not list them: {name} without all classes of it, or for UDM itself"
+        ));
+    }
+    if summary.no_member_of {
+        line(format_args!(
+            "no entry has memberOf, so users show no groups: write the dump with slapcat, or with ldapsearch … '*' +"
+        ));
     }
     for problem in &summary.problems {
         line(format_args!("line {}: {}", problem.line, problem.problem));

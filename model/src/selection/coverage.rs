@@ -10,7 +10,7 @@ pub struct Coverage {
     pub(super) position: Option<(Dn, String)>,
     /// Names of properties that no object has had so far, and where they are named.
     pub(super) names: Vec<(String, &'static str)>,
-    any: bool,
+    pub(super) any: bool,
 }
 
 impl Coverage {

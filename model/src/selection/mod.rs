@@ -182,7 +182,7 @@ impl Selector {
                 names.push((name.to_owned(), part));
             }
         }
-        Coverage { position: self.position.clone(), names, ..Coverage::default() }
+        Coverage { position: self.position.clone(), names, any: false }
     }
 
     /// An object of a snapshot as the subscription gets it; `None` if it is not selected.
