@@ -35,7 +35,7 @@ fn not_found(name: &str) -> ApiError {
 /// A ready subscription must have its queue.
 pub(crate) async fn check_queue(app: &App, subscription: &Subscription) -> Result<(), ApiError> {
     let Subscription { name, incarnation, .. } = subscription;
-    if subscription.given_up.is_none() && app.broker.queue(name, *incarnation).exists().await? {
+    if !subscription.is_broken() && app.broker.queue(name, *incarnation).exists().await? {
         return Ok(());
     }
     // Its events are lost: only a person can decide that this does not matter.

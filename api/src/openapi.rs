@@ -398,6 +398,10 @@ fn schemas() -> Value {
                     "live": {"type": "integer", "description": "Live messages that were lost"},
                     "prefill": {"type": "integer", "description": "Messages of the prefill that were lost"},
                 }))]},
+                "lost": {"anyOf": [{"type": "null"}, object(&["at", "incoming_seq"], json!({
+                    "at": {"type": "string", "format": "date-time"},
+                    "incoming_seq": {"type": "integer", "description": "Number of the first event that it may have missed"},
+                }))]},
             })),
         })),
         "Prefill": object(&["state", "round", "attempt", "since", "boundary_known"], json!({

@@ -87,10 +87,11 @@ impl App {
 
     /// What is told of a subscription beside its entry. `None`: it was removed meanwhile.
     pub(crate) async fn details(&self, entry: &Revised<Subscription>) -> Result<Option<Details>, ApiError> {
-        let Subscription { name, incarnation, lifecycle, prefill, given_up, .. } = &entry.value;
+        let Subscription { name, incarnation, lifecycle, prefill, .. } = &entry.value;
         let queue = self.broker.queue(name, *incarnation);
-        // One that was given up may still be there: it is broken all the same.
-        let has_queue = given_up.is_none() && (*lifecycle != Lifecycle::Ready || queue.exists().await?);
+        // One that was given up, or is back after it was not found, may be there: it is broken all the same.
+        let has_queue =
+            !entry.value.is_broken() && (*lifecycle != Lifecycle::Ready || queue.exists().await?);
         if !has_queue {
             // Being removed just now looks the same: the entry, read again, tells the difference.
             let now = self.broker.registry().subscription(name).await?;

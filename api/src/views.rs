@@ -2,8 +2,8 @@
 
 use broker::QueueCounts;
 use model::{
-    GivenUp, PastAttempt, PrefillMode, PrefillState, QueueLimits, QueueUse, RealmTopic, Reason, Selection,
-    Subscription, SubscriptionName, Timestamp, WhenFull,
+    GivenUp, Lost, PastAttempt, PrefillMode, PrefillState, QueueLimits, QueueUse, RealmTopic, Reason,
+    Selection, Subscription, SubscriptionName, Timestamp, WhenFull,
 };
 use serde::Serialize;
 
@@ -134,10 +134,11 @@ pub(crate) struct QueueView<'a> {
     /// Live messages that were removed by age.
     swept: u64,
     given_up: Option<&'a GivenUp>,
+    lost: Option<&'a Lost>,
 }
 
 impl<'a> QueueView<'a> {
-    /// `None`: there is no queue, and none was given up.
+    /// `None`: there is no queue, and none was given up or lost.
     pub(crate) fn new(
         subscription: &'a Subscription,
         counts: Option<QueueCounts>,
@@ -145,8 +146,8 @@ impl<'a> QueueView<'a> {
         limits: &QueueLimits,
     ) -> Option<Self> {
         let given_up = subscription.given_up.as_ref();
-        // What is left of one that was given up is not delivered any more.
-        let counts = if given_up.is_some() { QueueCounts::default() } else { counts? };
+        // What is left of one that is broken is not delivered any more.
+        let counts = if subscription.is_broken() { QueueCounts::default() } else { counts? };
         let held = QueueUse::from(counts);
         Some(Self {
             prefill: held.prefill,
@@ -160,6 +161,7 @@ impl<'a> QueueView<'a> {
             when_full: limits.when_full,
             swept: subscription.swept,
             given_up,
+            lost: subscription.lost.as_ref(),
         })
     }
 }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
-use model::{Marker, Subscription};
+use model::{Incarnation, Marker, Subscription, SubscriptionName};
 use serde::{Deserialize, Serialize};
 use tokio::{sync::Mutex, time::Instant};
 
@@ -150,8 +150,18 @@ pub enum LogItem {
     Event(Bytes),
     /// From here on the events are those of another round, or by other topics.
     Marker(Marker),
-    /// A marker that can't be read: skipped, so that it does not stop the log.
-    Unreadable,
+    /// A marker that can't be read: a newer version wrote it, or something else. Whose it is, if that can be told: no
+    /// version changes the names of these two fields.
+    Unreadable(Option<Whose>),
+}
+
+/// Whose a marker is.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Whose {
+    /// The subscription.
+    pub subscription: SubscriptionName,
+    /// Its incarnation.
+    pub incarnation: Incarnation,
 }
 
 /// The event log, for the dispatcher.
@@ -247,10 +257,7 @@ fn item(subject: &str, payload: Bytes) -> LogItem {
     }
     match serde_json::from_slice(&payload) {
         Ok(marker) => LogItem::Marker(marker),
-        Err(error) => {
-            tracing::error!(%error, subject, "an entry of the event log can't be read and is skipped");
-            LogItem::Unreadable
-        }
+        Err(_) => LogItem::Unreadable(serde_json::from_slice(&payload).ok()),
     }
 }
 

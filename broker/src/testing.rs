@@ -202,6 +202,26 @@ pub async fn ready_subscription_with(
     (subscription, queue)
 }
 
+/// Publishes a message as something that is not ours would.
+///
+/// # Panics
+/// When NATS refuses.
+#[allow(clippy::expect_used)]
+pub async fn publish_raw(broker: &Broker, subject: &str, payload: impl Into<bytes::Bytes>) {
+    let js = &broker.wire.js;
+    let ack = js.publish(subject.to_owned(), payload.into()).await.expect("publishing");
+    ack.await.expect("its acknowledgement");
+}
+
+/// Deletes the stream of a queue, as a fault would.
+///
+/// # Panics
+/// When NATS refuses.
+#[allow(clippy::expect_used)]
+pub async fn lose_queue(queue: &Queue) {
+    assert!(queue.delete().await.expect("deleting a stream"), "there is no stream");
+}
+
 /// How many messages a connection has sent to NATS so far: each request is one.
 #[must_use]
 pub fn messages_sent(broker: &Broker) -> u64 {

@@ -88,7 +88,7 @@ fn chore_of(entry: &Subscription, config: &SweepConfig) -> Option<(Chore, Durati
         Lifecycle::Deleting => Some((Chore::FinishRemoval, config.deleting_grace)),
         Lifecycle::Registering => Some((Chore::RollBack, config.registering_grace)),
         // Its queue is gone: nothing can be done but to remove it.
-        Lifecycle::Ready if entry.given_up.is_some() => None,
+        Lifecycle::Ready if entry.is_broken() => None,
         // The marker activates a queue without a prefill (round 0), too. A subscription that is not ready gets none:
         // its queue may not exist yet.
         Lifecycle::Ready if entry.prefill.boundary.is_none() => Some((Chore::Marker, config.marker_after)),

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use broker::{Copier, Copy, LogEntry, LogItem};
 use futures::{FutureExt, Stream, StreamExt};
-use model::Marker;
+use model::{Marker, Route};
 
 use crate::{
+    keeper::Standing,
     lane::{BATCH_BYTES, Lane, Report},
     metrics::Wait,
     routes::Head,
-    writer::{Gone, Patience, Trouble},
+    writer::{Gone, Trouble, Writer},
 };
 
 /// How close to the main reader a lane joins: what comes meanwhile waits in its mailbox.
@@ -44,23 +45,24 @@ enum End {
     Quiet,
     /// The next entry is not there: the log has a gap before this one.
     Gap { found: u64 },
+    /// The next entry is a marker of ours that can't be read, or whose topics can't be used.
+    Unreadable,
 }
 
 impl Lane {
     /// Reads from an entry on until the mailbox has everything else.
     pub(crate) async fn catch_up(&mut self, from: u64) -> Result<(), Gone> {
-        let metrics = self.writer.metrics.clone();
-        let _counted = metrics.catching_up();
+        let _counted = self.writer.metrics.count_catching_up();
         tracing::info!(
             subscription = %self.writer.name, incoming_seq = from,
             "what waits for this queue is too much: it reads the event log itself from here on"
         );
         let mut next = from;
-        let mut patience = Patience::new(&self.writer);
+        let mut patience = self.writer.patience();
         loop {
             match self.stretch(&mut next).await {
                 Ok(true) => break,
-                Ok(false) => patience = Patience::new(&self.writer),
+                Ok(false) => patience = self.writer.patience(),
                 Err(trouble) => patience.after(trouble).await?,
             }
         }
@@ -76,15 +78,24 @@ impl Lane {
         let mut log = self.writer.broker.event_log().follow(begin).await?;
         while *next < begin + STRETCH {
             let Portion { mut batch, marker, through, end } = self.read(&mut log, *next).await?;
-            if let Err(trouble) = self.writer.copy(&mut batch).await {
-                // Whoever waits reads nothing, and holds one batch in memory.
+            let mut trouble = self.writer.copy(&mut batch).await.err();
+            if let Some(marker) = &marker
+                && trouble.is_none()
+            {
+                trouble = self.writer.mark(through, marker).await.err();
+                self.follow_checkpoint();
+            }
+            if let Some(trouble) = trouble {
+                // A lane that waits reads nothing, leaves its turn to others, and holds one batch in memory.
                 drop(log);
                 drop(turn);
-                self.copy_later(batch, trouble).await.map_err(|Gone| Trouble::Gone)?;
-                self.mark_end(marker, through).await?;
+                self.go_on(batch, marker, through, trouble).await.map_err(|Gone| Trouble::Gone)?;
                 return Ok(self.step(next, through));
             }
-            self.mark_end(marker, through).await?;
+            if end == End::Unreadable {
+                self.step(next, through);
+                return Err(self.held(*next).await);
+            }
             if self.step(next, through) || self.look_back(next, end).await? || self.join(*next) {
                 return Ok(true);
             }
@@ -93,6 +104,41 @@ impl Lane {
             }
         }
         Ok(false)
+    }
+
+    /// Writes what is left of a portion after trouble.
+    async fn go_on(
+        &mut self,
+        batch: Vec<Copy>,
+        marker: Option<Marker>,
+        through: u64,
+        trouble: Trouble,
+    ) -> Result<(), Gone> {
+        match marker {
+            Some(marker) if batch.is_empty() => self.mark_later(through, &marker, trouble).await,
+            Some(marker) => {
+                self.copy_later(batch, trouble).await?;
+                self.mark(through, &marker).await
+            }
+            None => self.copy_later(batch, trouble).await,
+        }
+    }
+
+    /// What a marker says that can't be read is known to the version that wrote it: the log keeps what follows.
+    async fn held(&self, sequence: u64) -> Trouble {
+        let Writer { broker, name, incarnation, .. } = &self.writer;
+        let entry = broker.registry().get(name).await;
+        match entry.map(|entry| Standing::of(entry.map(|e| e.value), *incarnation)) {
+            Ok(Standing::Over) => Trouble::Gone,
+            Ok(_) => Trouble::Later {
+                why: Wait::Unreadable,
+                text: format!(
+                    "its marker {sequence} in the event log can't be read: start the version that wrote it, or remove \
+                     the subscription"
+                ),
+            },
+            Err(error) => error.into(),
+        }
     }
 
     /// Tells the progress. True: caught up.
@@ -119,7 +165,7 @@ impl Lane {
         }
         let position = self.writer.broker.position().get().await?.value;
         let accounted = match end {
-            End::More | End::Quiet => position >= *next,
+            End::More | End::Quiet | End::Unreadable => position >= *next,
             End::Gap { found } => position + 1 >= found,
         };
         if accounted {
@@ -165,11 +211,21 @@ impl Lane {
                         portion.batch.push(copy);
                     }
                 }
+                LogItem::Unreadable(Some(whose)) if whose.incarnation == self.writer.incarnation => {
+                    portion.through = found.sequence - 1;
+                    portion.end = End::Unreadable;
+                    return Ok(portion);
+                }
                 LogItem::Marker(marker) if marker.incarnation == self.writer.incarnation => {
+                    if Route::new(&marker.realms_topics).is_err() {
+                        portion.through = found.sequence - 1;
+                        portion.end = End::Unreadable;
+                        return Ok(portion);
+                    }
                     portion.marker = Some(marker);
                     return Ok(portion);
                 }
-                LogItem::Event(_) | LogItem::Marker(_) | LogItem::Unreadable => {}
+                LogItem::Event(_) | LogItem::Marker(_) | LogItem::Unreadable(_) => {}
             }
             let full = portion.batch.len() >= Copier::LARGEST_BATCH || bytes >= BATCH_BYTES;
             if full || portion.through - next >= LOOKED_AT {
@@ -186,12 +242,5 @@ impl Lane {
         // One that can't be read was told by the main reader.
         sequence > self.writer.checkpoint()
             && Head::of(payload).is_ok_and(|Head { realm, topic }| self.choice.route.is_match(&realm, &topic))
-    }
-
-    async fn mark_end(&mut self, marker: Option<Marker>, through: u64) -> Result<(), Trouble> {
-        match marker {
-            Some(marker) => self.mark(through, &marker).await.map_err(|Gone| Trouble::Gone),
-            None => Ok(()),
-        }
     }
 }

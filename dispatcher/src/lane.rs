@@ -2,30 +2,51 @@
 //! throughput is high under load, and a lane that can't go on does not stop the others: it gives up what waits for it
 //! in memory, and reads the log itself until it has caught up.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use broker::{Copier, Copy};
 use bytes::Bytes;
-use model::{Incarnation, Marker, Route};
-use tokio::sync::{Notify, Semaphore, mpsc};
+use model::{Epoch, Incarnation, Marker, Route};
+use tokio::{
+    sync::{Notify, Semaphore, mpsc, oneshot},
+    time::Instant,
+};
 
 use crate::{
     choice::Choice,
     mailbox::{Item, Mailbox, Taken},
-    writer::{Gone, Patience, Trouble, Writer},
+    writer::{Gone, Trouble, Writer},
 };
+
+/// Batches of all lanes that are under way at once: more than NATS writes at once, and far fewer than it takes (1,000).
+const BATCHES_AT_ONCE: usize = 64;
+/// Queues that are opened at once.
+const OPENED_AT_ONCE: usize = 32;
 
 /// Bytes of one batch: the server holds a batch in memory until it is committed.
 pub(crate) const BATCH_BYTES: usize = 4 << 20;
 
 /// What a lane tells the session.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) enum Report {
+    /// Its queue is open.
+    Opened {
+        lane: Incarnation,
+        /// What is in effect in the queue; `None`: no marker was seen for it yet.
+        active: Option<(Epoch, Route)>,
+        /// The answer: is the lane needed?
+        needed: oneshot::Sender<bool>,
+    },
+    /// Its queue can't be opened for the time being.
+    Delayed { lane: Incarnation },
     /// The lane has ended: its subscription or its queue is gone.
-    Ended { lane: Incarnation },
+    Ended { lane: Incarnation, inlet: Arc<Inlet> },
     /// The log has a gap that nobody has accounted for.
     Gap,
 }
@@ -35,15 +56,31 @@ pub(crate) enum Report {
 pub(crate) struct Pace {
     /// Last entry that the main reader has announced: written before it is put into any mailbox.
     read: AtomicU64,
+    /// Last entry of the log, as far as we have heard.
+    last: AtomicU64,
+    /// Longest time that a lane took for a batch, of late, in microseconds.
+    slowest: AtomicU64,
     /// Some lane has done something.
     pub stepped: Notify,
     /// Lanes that may read the log themselves at once: each holds some of it in memory.
     pub readers: Semaphore,
+    /// Queues that may be opened at once.
+    pub opening: Semaphore,
+    /// Batches that may be under way at once.
+    pub batches: Arc<Semaphore>,
 }
 
 impl Pace {
     pub(crate) fn new(read: u64, readers: usize) -> Self {
-        Self { read: AtomicU64::new(read), stepped: Notify::new(), readers: Semaphore::new(readers) }
+        Self {
+            read: AtomicU64::new(read),
+            last: AtomicU64::new(read),
+            slowest: AtomicU64::new(0),
+            stepped: Notify::new(),
+            readers: Semaphore::new(readers),
+            opening: Semaphore::new(OPENED_AT_ONCE),
+            batches: Arc::new(Semaphore::new(BATCHES_AT_ONCE)),
+        }
     }
 
     pub(crate) fn announce(&self, sequence: u64) {
@@ -52,6 +89,26 @@ impl Pace {
 
     pub(crate) fn read(&self) -> u64 {
         self.read.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn set_last(&self, sequence: u64) {
+        self.last.fetch_max(sequence, Ordering::Relaxed);
+    }
+
+    pub(crate) fn last(&self) -> u64 {
+        self.last.load(Ordering::Relaxed)
+    }
+
+    /// A lane took so long for a batch. What was slow once is forgotten after some hundred batches.
+    fn took(&self, time: Duration) {
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let slowest = self.slowest.load(Ordering::Relaxed);
+        self.slowest.store(micros.max(slowest - slowest / 256), Ordering::Relaxed);
+    }
+
+    /// Longest time that a lane took for a batch, of late.
+    pub(crate) fn slowest(&self) -> Duration {
+        Duration::from_micros(self.slowest.load(Ordering::Relaxed))
     }
 }
 
@@ -90,16 +147,8 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
-    /// Works until its subscription is gone.
-    pub(crate) async fn run(mut self) {
-        let Gone = self.work().await;
-        let lane = self.writer.incarnation;
-        tracing::info!(subscription = %self.writer.name, incarnation = %lane, "the queue is gone: no more copies");
-        // The session may be over by now: then nobody needs the report.
-        self.reports.send(Report::Ended { lane }).ok();
-    }
-
-    async fn work(&mut self) -> Gone {
+    /// Works until its subscription or its queue seems to be gone.
+    pub(crate) async fn work(&mut self) -> Gone {
         loop {
             let taken = self.inlet.with(|mailbox| mailbox.take(Copier::LARGEST_BATCH, BATCH_BYTES));
             let worked = match taken {
@@ -117,6 +166,7 @@ impl Lane {
     }
 
     async fn perform(&mut self, items: Vec<Item>) -> Result<(), Gone> {
+        let began = Instant::now();
         let mut batch = Vec::with_capacity(items.len());
         for item in items {
             match item {
@@ -126,6 +176,7 @@ impl Lane {
         }
         self.copy(batch).await?;
         self.inlet.with(Mailbox::done);
+        self.pace.took(began.elapsed());
         self.pace.stepped.notify_one();
         Ok(())
     }
@@ -154,7 +205,7 @@ impl Lane {
         mut batch: Vec<Copy>,
         mut trouble: Trouble,
     ) -> Result<(), Gone> {
-        let mut patience = Patience::new(&self.writer);
+        let mut patience = self.writer.patience();
         loop {
             self.hold();
             patience.after(trouble).await?;
@@ -167,10 +218,30 @@ impl Lane {
 
     /// A marker of ours: from here on its topics count.
     pub(crate) async fn mark(&mut self, sequence: u64, marker: &Marker) -> Result<(), Gone> {
-        let mut patience = Patience::new(&self.writer);
-        while let Err(trouble) = self.writer.mark(sequence, marker).await {
+        match self.writer.mark(sequence, marker).await {
+            Ok(()) => {
+                self.follow_checkpoint();
+                Ok(())
+            }
+            Err(trouble) => self.mark_later(sequence, marker, trouble).await,
+        }
+    }
+
+    /// Goes on with a marker after trouble.
+    pub(crate) async fn mark_later(
+        &mut self,
+        sequence: u64,
+        marker: &Marker,
+        mut trouble: Trouble,
+    ) -> Result<(), Gone> {
+        let mut patience = self.writer.patience();
+        loop {
             self.hold();
             patience.after(trouble).await?;
+            match self.writer.mark(sequence, marker).await {
+                Ok(()) => break,
+                Err(again) => trouble = again,
+            }
         }
         self.follow_checkpoint();
         Ok(())

@@ -10,8 +10,10 @@
 //! position loaded again, when the log has a gap: another dispatcher is ahead, and has purged what it has done. Several
 //! dispatchers at once do no harm (`session.rs` says why), so a take-over needs no election.
 //!
-//! A lane that can't go on, because its queue is full or gone, does not stop the others: what waits for it in memory
-//! is bounded, and beyond that it reads the log itself (`mailbox.rs`, `catch_up.rs`). The position stays behind it.
+//! A lane that can't go on, because its queue is full or can't be opened, does not stop the others: what waits for it in
+//! memory is bounded, and beyond that it reads the log itself (`mailbox.rs`, `catch_up.rs`). The position stays behind
+//! it. A queue that is not found although it must be there is recorded as lost before the position passes what it missed
+//! (`keeper.rs`).
 //!
 //! **Invariants**
 //! * No consumer on the log: it is read by sequence, so strictly in order also after a restart.
@@ -21,18 +23,22 @@
 mod catch_up;
 mod choice;
 mod crowd;
+mod keeper;
 mod lane;
+mod log;
 mod mailbox;
 mod metrics;
+mod position;
 mod routes;
 mod session;
 mod sweep;
 mod writer;
 
-use std::time::Duration;
+use std::{panic::AssertUnwindSafe, time::Duration};
 
 use broker::Broker;
-use model::QueueLimits;
+use futures::FutureExt;
+use model::{QueueLimits, SubscriptionName};
 use tokio_util::sync::CancellationToken;
 
 pub use metrics::Metrics;
@@ -46,21 +52,33 @@ pub struct Config {
     pub lane_entries_max: usize,
     /// The same in bytes. Queues that wait for the same events share their memory.
     pub lane_bytes_max: usize,
-    /// Shortest time between two moves of the position. Each costs a write and a purge; a restart reads again what
-    /// was copied since, which the checkpoints then leave out.
+    /// Shortest time between two moves of the position. Each costs a write; a restart reads again what was copied
+    /// since, which the checkpoints then leave out.
     pub position_interval: Duration,
+    /// How long entries that are done are kept, but for the newest 10,000 at most: a dispatcher that starts, or was slow,
+    /// finds them.
+    pub purge_after: Duration,
+    /// How long a queue may be missing, though it must be there, before it is recorded as lost. Its events wait for so
+    /// long.
+    pub lost_after: Duration,
     /// How much a queue may hold.
     pub limits: QueueLimits,
+    /// For tests: called before copies for a subscription are written.
+    #[doc(hidden)]
+    pub before_copy: Option<fn(&SubscriptionName)>,
 }
 
 impl Default for Config {
-    /// 5,000 entries and 8 MiB a lane; 20 ms; the default limits.
+    /// 5,000 entries and 8 MiB a lane; 20 ms, 10 s, 10 s; the default limits.
     fn default() -> Self {
         Self {
             lane_entries_max: 5_000,
             lane_bytes_max: 8 << 20,
             position_interval: Duration::from_millis(20),
+            purge_after: Duration::from_secs(10),
+            lost_after: Duration::from_secs(10),
             limits: QueueLimits::default(),
+            before_copy: None,
         }
     }
 }
@@ -98,27 +116,36 @@ async fn dispatch(
     let mut hole = None;
     loop {
         let began = tokio::time::Instant::now();
+        let session = AssertUnwindSafe(session::run(config, broker, metrics, hole)).catch_unwind();
         let ended = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
-            ended = session::run(config, broker, metrics, hole) => ended,
+            ended = session => ended,
         };
-        metrics.ready(false);
+        hole = None;
         match ended {
-            session::Ended::Fatal(error) => return Err(error),
-            session::Ended::Gap(gap) => {
+            Ok(session::Ended::Fatal(error)) => return Err(error),
+            Ok(session::Ended::Gap(gap)) => {
+                metrics.stops("the event log has a gap: another dispatcher is active");
                 tracing::info!(
                     ?gap,
                     "the log has a gap: another dispatcher is active; loading everything again"
                 );
                 hole = Some(gap);
             }
-            session::Ended::Doubt => {
+            Ok(session::Ended::Doubt) => {
+                metrics.stops("log and position do not fit each other");
                 tracing::warn!("log and position do not fit each other; loading everything again");
-                hole = None;
             }
-            session::Ended::Broker(error) => {
-                tracing::warn!(error = %model::chain(&error), "dispatching stopped; it is being tried again");
-                hole = None;
+            Ok(session::Ended::Broker(error)) => {
+                let error = model::chain(&error);
+                tracing::warn!(%error, "dispatching stopped; it is being tried again");
+                metrics.stops(error);
+            }
+            Err(panic) => {
+                metrics.panics.inc();
+                let panic = keeper::words(&*panic);
+                tracing::error!(panic, "the dispatcher has a fault; it is being tried again");
+                metrics.stops("a fault of the dispatcher");
             }
         }
         // Back-off only for sessions that never got going.

@@ -43,6 +43,9 @@ impl Item {
     }
 }
 
+/// Places for items that a mailbox keeps when it is empty.
+const KEPT_CAPACITY: usize = 64;
+
 /// How much a mailbox should hold.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bound {
@@ -72,6 +75,8 @@ enum Door {
     Open { above: u64 },
     /// Nothing is put in. The first that was thrown away.
     Shut { from: u64 },
+    /// The lane has ended: nothing is needed any more.
+    Ended,
 }
 
 /// The lane reads the log itself.
@@ -109,6 +114,54 @@ impl Mailbox {
         }
     }
 
+    /// One whose lane reads the log itself from an entry on, unless it is [opened](Self::open) in time.
+    pub(crate) fn behind(bound: Bound, from: u64) -> Self {
+        Self { door: Door::Shut { from }, ..Self::new(bound) }
+    }
+
+    /// The lane needs nothing that the main reader has read so far: what it reads from now on is put in. Only before
+    /// the main reader begins.
+    pub(crate) fn open(&mut self) {
+        if let Door::Shut { from } = self.door {
+            self.door = Door::Open { above: from - 1 };
+        }
+    }
+
+    /// The main reader can't handle an entry for this lane: the lane reads the log itself from there on.
+    pub(crate) fn close_at(&mut self, sequence: u64) {
+        if let Door::Open { above } = self.door
+            && sequence > above
+        {
+            self.door = Door::Shut { from: sequence };
+        }
+    }
+
+    /// The lane has let go of what it had in its hands: it reads again all that it still needs.
+    pub(crate) fn restart(&mut self) {
+        if let Some(from) = self.oldest() {
+            self.door = Door::Shut { from };
+        }
+        self.drop_items();
+        (self.hands, self.own) = (None, None);
+    }
+
+    /// The lane has ended: nobody needs anything any more.
+    pub(crate) fn end(&mut self) {
+        self.drop_items();
+        (self.hands, self.own, self.door) = (None, None, Door::Ended);
+    }
+
+    /// Has the lane ended?
+    pub(crate) fn is_ended(&self) -> bool {
+        matches!(self.door, Door::Ended)
+    }
+
+    /// Their memory, too.
+    fn drop_items(&mut self) {
+        self.items = VecDeque::new();
+        self.bytes = 0;
+    }
+
     /// The main reader hands something over. A lane that is stuck loses what is too much; for one that works the
     /// main reader may wait: see [`is_crowded`](Self::is_crowded).
     pub(crate) fn put(&mut self, item: Item) {
@@ -120,7 +173,7 @@ impl Mailbox {
                     self.shut();
                 }
             }
-            Door::Open { .. } | Door::Shut { .. } => {}
+            Door::Open { .. } | Door::Shut { .. } | Door::Ended => {}
         }
     }
 
@@ -128,9 +181,7 @@ impl Mailbox {
     pub(crate) fn shut(&mut self) {
         if let Some(first) = self.items.front() {
             self.door = Door::Shut { from: first.sequence() };
-            // Its memory, too.
-            self.items = VecDeque::new();
-            self.bytes = 0;
+            self.drop_items();
         }
     }
 
@@ -149,6 +200,11 @@ impl Mailbox {
         self.steps
     }
 
+    /// Has the lane said that it can't go on?
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.stuck
+    }
+
     /// The lane can't go on for the time being.
     pub(crate) fn stuck(&mut self) {
         self.stuck = true;
@@ -162,8 +218,11 @@ impl Mailbox {
         let Some(first) = self.items.pop_front() else {
             // It has kept up, or begins anew: it is not stuck any more.
             self.stuck = false;
+            if self.items.capacity() > KEPT_CAPACITY {
+                self.items = VecDeque::new();
+            }
             return match self.door {
-                Door::Open { .. } => Taken::Nothing,
+                Door::Open { .. } | Door::Ended => Taken::Nothing,
                 Door::Shut { from } => {
                     self.own = Some(OwnReading { next: from, until: None });
                     Taken::Behind { from }
@@ -228,7 +287,7 @@ impl Mailbox {
     pub(crate) fn oldest(&self) -> Option<u64> {
         // What the lane has begun comes before what waits, and that before what was thrown away.
         let shut = match self.door {
-            Door::Open { .. } => None,
+            Door::Open { .. } | Door::Ended => None,
             Door::Shut { from } => Some(from),
         };
         let own = self.own.map(|own| own.next);

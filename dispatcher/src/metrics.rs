@@ -1,9 +1,6 @@
 //! What the dispatcher tells of itself.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
-};
+use std::sync::{Arc, PoisonError, RwLock, atomic::AtomicU64};
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -22,10 +19,24 @@ pub(crate) enum Wait {
     Refused,
     /// NATS is away.
     Nats,
+    /// The queue is not found although its subscription is ready.
+    Missing,
+    /// What is stored of it can't be read or used: something else has written it, or a newer version.
+    Unreadable,
+    /// A fault of ours.
+    Panic,
 }
 
 impl Wait {
-    const ALL: [Self; 4] = [Self::Messages, Self::Bytes, Self::Refused, Self::Nats];
+    const ALL: [Self; 7] = [
+        Self::Messages,
+        Self::Bytes,
+        Self::Refused,
+        Self::Nats,
+        Self::Missing,
+        Self::Unreadable,
+        Self::Panic,
+    ];
 
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -33,6 +44,9 @@ impl Wait {
             Self::Bytes => "bytes",
             Self::Refused => "refused",
             Self::Nats => "nats",
+            Self::Missing => "missing",
+            Self::Unreadable => "unreadable",
+            Self::Panic => "panic",
         }
     }
 }
@@ -45,7 +59,10 @@ pub(crate) struct WaitLabel {
 /// Figures of the dispatcher; clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
-    ready: Arc<AtomicBool>,
+    /// Why the log is not being read; `None`: it is.
+    stopped: Arc<RwLock<Option<String>>>,
+    running: Gauge,
+    pub(crate) log_last: Gauge<u64, AtomicU64>,
     pub(crate) position: Gauge<u64, AtomicU64>,
     pub(crate) read: Gauge<u64, AtomicU64>,
     pub(crate) lanes: Gauge<u64, AtomicU64>,
@@ -55,6 +72,8 @@ pub struct Metrics {
     pub(crate) not_selected: Counter,
     pub(crate) dead_letters: Counter,
     pub(crate) given_up: Counter,
+    pub(crate) lost: Counter,
+    pub(crate) panics: Counter,
     pub(crate) swept: Counter,
 }
 
@@ -64,7 +83,9 @@ impl Metrics {
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         let Self {
-            ready: _,
+            stopped: _,
+            running,
+            log_last,
             position,
             read,
             lanes,
@@ -74,12 +95,24 @@ impl Metrics {
             not_selected,
             dead_letters,
             given_up,
+            lost,
+            panics,
             swept,
         } = &metrics;
         // All are there from the start, so that an alert on one of them works.
         for why in Wait::ALL {
             metrics.waiting(why);
         }
+        registry.register(
+            "headstart_dispatcher_running",
+            "Is the event log being read? 1: yes, 0: no, /readyz says why",
+            running.clone(),
+        );
+        registry.register(
+            "headstart_log_last",
+            "Sequence of the last entry of the event log",
+            log_last.clone(),
+        );
         registry.register(
             "headstart_dispatcher_position",
             "Sequence in the event log up to which every queue has its copies",
@@ -98,7 +131,8 @@ impl Metrics {
         registry.register(
             "headstart_dispatcher_lanes_waiting",
             "Subscriptions whose copies wait, by reason: the queue is at its limit (messages, bytes), NATS refuses to \
-             store (refused), or it is away (nats)",
+             store (refused), it is away (nats), the queue is not found (missing), what is stored of it can't be \
+             read (unreadable), or a fault of the dispatcher (panic)",
             lanes_waiting.clone(),
         );
         registry.register(
@@ -117,6 +151,16 @@ impl Metrics {
             given_up.clone(),
         );
         registry.register(
+            "headstart_dispatcher_queues_lost",
+            "Queues that were not found: their subscriptions are broken",
+            lost.clone(),
+        );
+        registry.register(
+            "headstart_dispatcher_panics",
+            "Faults of the dispatcher that ended the work on one queue for a moment, or one sweep",
+            panics.clone(),
+        );
+        registry.register(
             "headstart_dispatcher_messages_swept",
             "Live messages that were removed because they waited longer than allowed",
             swept.clone(),
@@ -130,30 +174,58 @@ impl Metrics {
         metrics
     }
 
-    /// Is the dispatcher reading the log?
+    /// Why the event log is not being read; `None`: it is.
     #[must_use]
-    pub fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Relaxed)
+    pub fn stopped(&self) -> Option<String> {
+        match self.running.get() {
+            0 => {
+                let why = self.stopped.read().unwrap_or_else(PoisonError::into_inner).clone();
+                Some(why.unwrap_or_else(|| "dispatching has not begun".to_owned()))
+            }
+            _ => None,
+        }
     }
 
     /// Lanes that wait for this reason.
-    pub(crate) fn waiting(&self, why: Wait) -> Gauge {
+    fn waiting(&self, why: Wait) -> Gauge {
         self.lanes_waiting.get_or_create(&WaitLabel { reason: why.as_str() }).clone()
     }
 
-    /// Counts a lane as catching up until the answer is dropped.
-    pub(crate) fn catching_up(&self) -> impl Drop + use<> {
-        struct Counted(Gauge);
-        impl Drop for Counted {
-            fn drop(&mut self) {
-                self.0.dec();
-            }
-        }
-        self.lanes_catching_up.inc();
-        Counted(self.lanes_catching_up.clone())
+    /// Counts a lane as waiting until the answer is dropped.
+    pub(crate) fn count_waiting(&self, why: Wait) -> Counted {
+        Counted::new(self.waiting(why))
     }
 
-    pub(crate) fn ready(&self, ready: bool) {
-        self.ready.store(ready, Ordering::Relaxed);
+    /// Counts a lane as catching up until the answer is dropped.
+    pub(crate) fn count_catching_up(&self) -> Counted {
+        Counted::new(self.lanes_catching_up.clone())
+    }
+
+    /// The event log is being read.
+    pub(crate) fn runs(&self) {
+        self.running.set(1);
+    }
+
+    /// It is not, for this reason.
+    pub(crate) fn stops(&self, why: impl Into<String>) {
+        *self.stopped.write().unwrap_or_else(PoisonError::into_inner) = Some(why.into());
+        self.running.set(0);
+    }
+}
+
+/// One more on a gauge, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Counted(Gauge);
+
+impl Counted {
+    fn new(gauge: Gauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }

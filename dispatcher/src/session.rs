@@ -1,26 +1,30 @@
 //! One reading of the log, from the position in KV on.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, collections::HashSet, convert::Infallible, sync::Arc, time::Duration};
 
-use broker::{Broker, Copier, LogEntry, LogItem, Revised, WriteError};
+use broker::{Broker, LogEntry, LogItem, Revised, Whose};
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
-use model::{Checkpoint, Entry, Epoch, Incarnation, Lifecycle, Marker, Room, Subscription, SubscriptionName};
-use tokio::{sync::mpsc, task::JoinSet, time::Instant};
+use model::{Entry, Epoch, Incarnation, Lifecycle, Marker, Route, Selection, Subscription, SubscriptionName};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::Instant,
+};
 
 use crate::{
     Config,
-    choice::{Choice, route_of},
+    choice::route_of,
     crowd::Crowd,
-    lane::{Inlet, Lane, Pace, Report},
+    keeper::Keeper,
+    lane::{Inlet, Pace, Report},
+    log,
     mailbox::{Bound, Item, Mailbox},
     metrics::Metrics,
+    position::Mover,
     routes::{Head, Routes},
-    writer::Writer,
 };
 
-/// Lanes that are opened at once.
-const OPENED_AT_ONCE: usize = 32;
 /// Lanes that read the log themselves at once.
 const READERS: usize = 4;
 /// How often a crowd is looked at.
@@ -80,13 +84,16 @@ impl From<broker::Error> for Ended {
 /// Reads and dispatches until something says that another dispatcher is active. `hole` is the gap that ended the
 /// session before.
 pub(crate) async fn run(config: Config, broker: &Broker, metrics: &Metrics, hole: Option<Gap>) -> Ended {
-    let mut session = match Session::load(config, broker, metrics).await {
-        Ok(session) => session,
+    let (mut session, mover) = match Session::load(config, broker, metrics).await {
+        Ok(loaded) => loaded,
         Err(ended) => return ended,
     };
-    match session.dispatch(hole).await {
-        Ok(never) => match never {},
-        Err(ended) => ended,
+    tokio::select! {
+        dispatched = session.dispatch(hole) => match dispatched {
+            Ok(never) => match never {},
+            Err(ended) => ended,
+        },
+        crate::position::WentBack = mover.run() => Ended::Doubt,
     }
 }
 
@@ -96,7 +103,7 @@ pub(crate) async fn run(config: Config, broker: &Broker, metrics: &Metrics, hole
 /// that stands in the log. A dispatcher that has read the entry `s` has read every marker from its start on, and at
 /// its start it loaded the position first and then the entries: a marker at or below that position was read by
 /// whoever moved the position there, which wrote the checkpoint into the queue first, so the queue shows that it is
-/// active. So at the place `s` all dispatchers know a lane for the same subscriptions, except for those that were
+/// active. A queue that can't be opened yet has a lane that begins at the position, and so holds it. So at the place `s` all dispatchers know a lane for the same subscriptions, except for those that were
 /// removed, and a position that reaches `s` was moved by somebody who had a lane for each of them and had seen each
 /// of their copies stored. The topics stand in the marker, too, and from there in the queue's checkpoint: so all choose by
 /// the same topics at the same place.
@@ -108,7 +115,9 @@ struct Session<'a> {
     config: Config,
     broker: &'a Broker,
     metrics: &'a Metrics,
-    position: Revised<u64>,
+    /// Where the position is, and how far it may move.
+    position: watch::Receiver<Revised<u64>>,
+    done: watch::Sender<u64>,
     /// Last entry that was read.
     read: u64,
     routes: Routes,
@@ -119,110 +128,163 @@ struct Session<'a> {
     reporter: mpsc::UnboundedSender<Report>,
     /// Dropping the set ends all lanes.
     tasks: JoinSet<()>,
-    next_move: Instant,
+    next_look: Instant,
     /// May the position move?
     stepped: bool,
 }
 
-/// Opens the queue of a subscription that had a lane before, or whose entry is new.
-async fn open_known(broker: &Broker, subscription: &Subscription) -> Result<Option<Copier>, broker::Error> {
-    let Subscription { name, incarnation, given_up, track, .. } = subscription;
-    if let Some(given_up) = given_up {
-        // Whoever recorded it may have died before the stream was deleted.
-        broker.give_up(name, *incarnation, given_up).await?;
-        return Ok(None);
-    }
-    open(broker, name, *incarnation, *track).await
-}
-
-async fn open(
-    broker: &Broker,
-    name: &SubscriptionName,
+/// Whose lane it is.
+struct Owner<'a> {
+    name: &'a SubscriptionName,
     incarnation: Incarnation,
+    selection: Option<&'a Selection>,
     track: bool,
-) -> Result<Option<Copier>, broker::Error> {
-    let copier = Copier::open(broker.queue(name, incarnation)).await?.map(|copier| copier.tracking(track));
-    if copier.is_none() {
-        tracing::warn!(subscription = %name, %incarnation, "its queue does not exist: no events for it");
-    }
-    Ok(copier)
 }
 
 impl<'a> Session<'a> {
-    /// Loads the position first, then the routes.
-    async fn load(config: Config, broker: &'a Broker, metrics: &'a Metrics) -> Result<Self, Ended> {
+    /// Loads the position first, then the routes. A queue that can't be opened at once is waited for by its lane alone.
+    async fn load(config: Config, broker: &'a Broker, metrics: &'a Metrics) -> Result<(Self, Mover), Ended> {
         let position = broker.position().get().await?;
         let last = broker.event_log().last_sequence().await?;
         if last < position.value {
             return Err(Ended::Fatal(Error::Behind { last, position: position.value }));
         }
+        let read = position.value;
         let (reporter, reports) = mpsc::unbounded_channel();
+        let pace = Arc::new(Pace::new(read, READERS));
+        let (done, may_move) = watch::channel(read);
+        let (moved, position) = watch::channel(position);
+        let mover = Mover {
+            config,
+            broker: broker.clone(),
+            metrics: metrics.clone(),
+            pace: pace.clone(),
+            done: may_move,
+            position: moved,
+        };
         let mut session = Self {
             config,
             broker,
             metrics,
-            read: position.value,
-            pace: Arc::new(Pace::new(position.value, READERS)),
+            read,
+            pace,
             position,
+            done,
             routes: Routes::default(),
             lanes: HashMap::new(),
             crowd: Crowd::default(),
             reports,
             reporter,
             tasks: JoinSet::new(),
-            next_move: Instant::now(),
+            next_look: Instant::now(),
             stepped: false,
         };
-        let subscriptions = broker.registry().list().await?.into_iter().filter_map(|(_, entry)| {
-            let Entry::Subscription(subscription) = entry.value else { return None };
-            (subscription.lifecycle != Lifecycle::Deleting).then_some(subscription)
-        });
-        let mut opened = futures::stream::iter(subscriptions)
-            .map(async |s: Subscription| (open_known(broker, &s).await, s))
-            .buffer_unordered(OPENED_AT_ONCE);
-        while let Some((copier, subscription)) = opened.next().await {
-            // Without a marker only those that had one before: what is in effect then stands in the queue.
-            if let Some(copier) = copier?
-                && copier.checkpoint().active
+        let mut awaited = HashSet::new();
+        for (_, entry) in broker.registry().list().await? {
+            if let Entry::Subscription(s) = &entry.value
+                && s.lifecycle != Lifecycle::Deleting
+                && s.lost.is_none()
             {
-                let Checkpoint { epoch, realms_topics, .. } = copier.checkpoint().clone();
-                let choice = Choice::new(&subscription.name, &realms_topics, subscription.selection.as_ref());
-                session.add(&subscription.name, epoch, choice, copier);
+                let Subscription { name, incarnation, selection, track, .. } = s;
+                let owner =
+                    Owner { name, incarnation: *incarnation, selection: selection.as_ref(), track: *track };
+                session.add(&owner, |bound| Mailbox::behind(bound, read + 1));
+                awaited.insert(*incarnation);
             }
         }
-        drop(opened);
-        metrics.lanes.set(session.lanes.len() as u64);
-        metrics.position.set(session.position.value);
-        tracing::info!(incoming_seq = session.position.value, lanes = session.lanes.len(), "dispatching");
-        Ok(session)
+        session.await_lanes(awaited).await;
+        metrics.position.set(read);
+        metrics.read.set(read);
+        metrics.log_last.set(last);
+        tracing::info!(incoming_seq = read, lanes = session.lanes.len(), "dispatching");
+        Ok((session, mover))
     }
 
-    /// Begins a lane, unless what was chosen can't be used.
-    fn add(&mut self, name: &SubscriptionName, epoch: Epoch, choice: Option<Choice>, copier: Copier) {
-        let Some(choice) = choice else { return };
-        let route = choice.route.clone();
-        let incarnation = copier.checkpoint().incarnation;
+    /// Waits until each lane is open, or known to take longer.
+    async fn await_lanes(&mut self, mut awaited: HashSet<Incarnation>) {
+        while !awaited.is_empty()
+            && let Some(report) = self.reports.recv().await
+        {
+            match report {
+                Report::Opened { lane, active, needed } => {
+                    let first = awaited.remove(&lane);
+                    match active {
+                        Some((epoch, route)) => {
+                            self.take_effect(lane, epoch, route);
+                            if let Some(inlet) = self.lanes.get(&lane) {
+                                inlet.with(Mailbox::open);
+                            }
+                            needed.send(true).ok();
+                        }
+                        // Its marker has not come: that makes a lane.
+                        None if first => {
+                            self.forget(lane);
+                            needed.send(false).ok();
+                        }
+                        None => {
+                            needed.send(true).ok();
+                        }
+                    }
+                }
+                Report::Delayed { lane } => {
+                    awaited.remove(&lane);
+                }
+                Report::Ended { lane, inlet } => {
+                    awaited.remove(&lane);
+                    self.ended(lane, &inlet);
+                }
+                Report::Gap => {}
+            }
+        }
+    }
+
+    /// Begins a lane.
+    fn add(&mut self, owner: &Owner<'_>, mailbox: impl FnOnce(Bound) -> Mailbox) {
         let bound = Bound { entries: self.config.lane_entries_max, bytes: self.config.lane_bytes_max };
-        let inlet = Inlet::new(Mailbox::new(bound));
-        let writer = Writer {
+        let inlet = Inlet::new(mailbox(bound));
+        let keeper = Keeper {
+            config: self.config,
             broker: self.broker.clone(),
-            name: name.clone(),
-            incarnation,
-            copier,
-            limits: self.config.limits,
             metrics: self.metrics.clone(),
-            room: Room::default(),
+            name: owner.name.clone(),
+            incarnation: owner.incarnation,
+            selection: owner.selection.cloned(),
+            track: owner.track,
+            inlet: inlet.clone(),
+            pace: self.pace.clone(),
+            reports: self.reporter.clone(),
         };
-        let (pace, reports) = (self.pace.clone(), self.reporter.clone());
-        let lane = Lane { writer, choice, inlet: inlet.clone(), pace, reports };
-        self.tasks.spawn(lane.run());
-        self.lanes.insert(incarnation, inlet);
-        self.routes.insert(incarnation, epoch, route);
+        self.tasks.spawn(keeper.run());
+        self.crowd.remove(owner.incarnation);
+        self.lanes.insert(owner.incarnation, inlet);
+        self.metrics.lanes.set(self.lanes.len() as u64);
     }
 
-    async fn dispatch(&mut self, hole: Option<Gap>) -> Result<std::convert::Infallible, Ended> {
-        let mut log = self.broker.event_log().follow(self.read + 1).await?;
-        self.metrics.ready(true);
+    /// The newer of what is in effect by the log, and of what is by the queue.
+    fn take_effect(&mut self, lane: Incarnation, epoch: Epoch, route: Route) {
+        if self.routes.epoch(lane).is_none_or(|known| epoch >= known) {
+            self.routes.insert(lane, epoch, route);
+        }
+    }
+
+    fn forget(&mut self, lane: Incarnation) {
+        self.lanes.remove(&lane);
+        self.routes.remove(lane);
+        self.crowd.remove(lane);
+        self.metrics.lanes.set(self.lanes.len() as u64);
+    }
+
+    /// A lane has ended, unless another one is in its place by now.
+    fn ended(&mut self, lane: Incarnation, inlet: &Arc<Inlet>) {
+        if self.lanes.get(&lane).is_some_and(|known| Arc::ptr_eq(known, inlet)) {
+            self.forget(lane);
+        }
+        while self.tasks.try_join_next().is_some() {}
+        self.stepped = true;
+    }
+
+    async fn dispatch(&mut self, hole: Option<Gap>) -> Result<Infallible, Ended> {
+        let mut log = log::entries(self.broker, self.metrics, &self.pace, self.read + 1);
         let pace = self.pace.clone();
         loop {
             let crowded = !self.crowd.is_empty();
@@ -234,18 +296,19 @@ impl<'a> Session<'a> {
                 }
                 () = pace.stepped.notified(), if !self.stepped || crowded => {
                     self.stepped = true;
-                    self.crowd.look(&self.lanes);
+                    self.crowd.look(&self.lanes, pace.slowest());
                 }
-                () = tokio::time::sleep(CROWD_EVERY), if crowded => self.crowd.look(&self.lanes),
-                () = tokio::time::sleep_until(self.next_move), if self.stepped => self.move_position().await?,
+                () = tokio::time::sleep(CROWD_EVERY), if crowded => self.crowd.look(&self.lanes, pace.slowest()),
+                () = tokio::time::sleep_until(self.next_look), if self.stepped => {
+                    self.next_look = Instant::now() + self.config.position_interval;
+                    self.stepped = false;
+                    self.done.send_replace(self.done_through());
+                }
                 entry = log.next(), if !crowded => {
-                    let entry = entry.ok_or_else(|| broker::Error::LayoutMissing {
-                        what: "the event log".to_owned(),
-                    })??;
-                    self.handle(entry, hole).await?;
+                    self.handle(entry, hole)?;
                     // What has arrived by now goes with it: lanes fill their batches.
-                    while self.crowd.is_empty() && let Some(Some(entry)) = log.next().now_or_never() {
-                        self.handle(entry?, hole).await?;
+                    while self.crowd.is_empty() && let Some(entry) = log.next().now_or_never() {
+                        self.handle(entry, hole)?;
                     }
                     self.stepped = true;
                     self.metrics.read.set(self.read);
@@ -254,10 +317,15 @@ impl<'a> Session<'a> {
         }
     }
 
-    async fn handle(&mut self, entry: LogEntry, hole: Option<Gap>) -> Result<(), Ended> {
+    fn handle(
+        &mut self,
+        entry: Option<Result<LogEntry, log::WentBack>>,
+        hole: Option<Gap>,
+    ) -> Result<(), Ended> {
+        let Some(Ok(entry)) = entry else { return Err(Ended::Doubt) };
         let expected = self.read + 1;
         if entry.sequence != expected {
-            let position_revision = self.position.revision;
+            let position_revision = self.position.borrow().revision;
             let gap = Gap { expected, found: entry.sequence, position_revision };
             // The same gap at the same position: nobody else was active, the entries are lost.
             return Err(if hole == Some(gap) {
@@ -270,8 +338,14 @@ impl<'a> Session<'a> {
         self.pace.announce(expected);
         match entry.item {
             LogItem::Event(payload) => self.route(entry.sequence, &payload),
-            LogItem::Marker(marker) => self.activate(entry.sequence, marker).await?,
-            LogItem::Unreadable => {}
+            LogItem::Marker(marker) => self.activate(entry.sequence, marker),
+            LogItem::Unreadable(Some(whose)) => self.hold(entry.sequence, &whose),
+            LogItem::Unreadable(None) => {
+                tracing::error!(
+                    incoming_seq = entry.sequence,
+                    "an entry of the event log is neither an event nor a marker, and is skipped"
+                );
+            }
         }
         Ok(())
     }
@@ -285,56 +359,75 @@ impl<'a> Session<'a> {
                 return;
             }
         };
+        // A copy of its own: what came is a part of a large buffer, which a lane that waits would keep as a whole.
+        let mut own = None;
         for incarnation in self.routes.of(&realm, &topic) {
             // A lane that has ended has reported so, or is about to.
             if let Some(inlet) = self.lanes.get(incarnation) {
-                inlet.put(Item::Event { sequence, payload: payload.clone() });
+                let payload = own.get_or_insert_with(|| Bytes::copy_from_slice(payload)).clone();
+                inlet.put(Item::Event { sequence, payload });
                 self.crowd.put(*incarnation, inlet);
             }
         }
     }
 
-    async fn activate(&mut self, sequence: u64, marker: Marker) -> Result<(), Ended> {
+    /// The lane of a marker; a new one, if there is none.
+    fn lane_of(&mut self, owner: &Owner<'_>, mailbox: impl FnOnce(Bound) -> Mailbox) -> Arc<Inlet> {
+        let lane = owner.incarnation;
+        if self.lanes.get(&lane).is_none_or(|inlet| inlet.with(|mailbox| mailbox.is_ended())) {
+            self.add(owner, mailbox);
+        }
+        self.lanes
+            .get(&lane)
+            .cloned()
+            .unwrap_or_else(|| Inlet::new(Mailbox::new(Bound { entries: 0, bytes: 0 })))
+    }
+
+    fn activate(&mut self, sequence: u64, marker: Marker) {
         let Marker { subscription, incarnation, epoch, realms_topics, selection, track } = &marker;
-        match self.routes.epoch(*incarnation) {
-            // From this place on the new topics count.
-            Some(known) if *epoch >= known => {
-                if let Some(route) = route_of(subscription, realms_topics) {
-                    self.routes.insert(*incarnation, *epoch, route);
-                }
+        let owner = Owner {
+            name: subscription,
+            incarnation: *incarnation,
+            selection: selection.as_ref(),
+            track: *track,
+        };
+        let inlet = self.lane_of(&owner, Mailbox::new);
+        match route_of(subscription, realms_topics) {
+            Some(route) => {
+                // From this place on the new topics count. A marker that was sent twice may be older than what is in
+                // effect.
+                self.take_effect(*incarnation, *epoch, route);
+                inlet.put(Item::Marker { sequence, marker: Arc::new(marker) });
             }
-            // A marker that was sent twice may be older than what is in effect.
-            Some(_) => {}
-            None => {
-                let Some(copier) = open(self.broker, subscription, *incarnation, *track).await? else {
-                    return Ok(());
-                };
-                // Of a marker that is read again, the queue may know more.
-                let known = copier.checkpoint();
-                let known = (known.active && known.epoch > *epoch).then(|| known.clone());
-                let (epoch, topics) = match &known {
-                    Some(known) => (known.epoch, &known.realms_topics),
-                    None => (*epoch, realms_topics),
-                };
-                let choice = Choice::new(subscription, topics, selection.as_ref());
-                self.add(subscription, epoch, choice, copier);
-                self.metrics.lanes.set(self.lanes.len() as u64);
-            }
+            None => inlet.with(|mailbox| mailbox.close_at(sequence)),
         }
-        if let Some(inlet) = self.lanes.get(incarnation) {
-            inlet.put(Item::Marker { sequence, marker: Arc::new(marker) });
-        }
-        Ok(())
+    }
+
+    /// A marker that can't be read: only what follows for this subscription waits.
+    fn hold(&mut self, sequence: u64, Whose { subscription, incarnation }: &Whose) {
+        tracing::error!(
+            %subscription, incoming_seq = sequence,
+            "a marker can't be read: a newer version wrote it; what follows for this subscription waits in the log"
+        );
+        let owner = Owner { name: subscription, incarnation: *incarnation, selection: None, track: false };
+        let inlet = self.lane_of(&owner, |bound| Mailbox::behind(bound, sequence));
+        inlet.with(|mailbox| mailbox.close_at(sequence));
     }
 
     fn note(&mut self, report: Report) -> Result<(), Ended> {
         match report {
-            Report::Ended { lane } => {
-                self.lanes.remove(&lane);
-                self.routes.remove(lane);
-                self.crowd.remove(lane);
-                self.stepped = true;
-                self.metrics.lanes.set(self.lanes.len() as u64);
+            Report::Opened { lane, active, needed } => {
+                if let Some((epoch, route)) = active
+                    && self.lanes.contains_key(&lane)
+                {
+                    self.take_effect(lane, epoch, route);
+                }
+                needed.send(true).ok();
+                Ok(())
+            }
+            Report::Delayed { .. } => Ok(()),
+            Report::Ended { lane, inlet } => {
+                self.ended(lane, &inlet);
                 Ok(())
             }
             Report::Gap => Err(Ended::Doubt),
@@ -346,32 +439,5 @@ impl<'a> Session<'a> {
         let oldest = self.lanes.values().filter_map(|inlet| inlet.with(|mailbox| mailbox.oldest())).min();
         // A lane that reads itself may be ahead of us.
         oldest.map_or(self.read, |oldest| self.read.min(oldest - 1))
-    }
-
-    async fn move_position(&mut self) -> Result<(), Ended> {
-        self.next_move = Instant::now() + self.config.position_interval;
-        self.stepped = false;
-        let target = self.done_through();
-        if target <= self.position.value {
-            return Ok(());
-        }
-        match self.broker.position().set(target, self.position.revision).await {
-            Ok(revision) => self.position = Revised { value: target, revision },
-            Err(WriteError::Conflict) => {
-                let found = self.broker.position().get().await?;
-                if found.value < self.position.value {
-                    return Err(Ended::Doubt);
-                }
-                self.metrics.position.set(found.value);
-                self.position = found;
-                // Not yet where we are? Then it is our turn the next time.
-                self.stepped = true;
-                return Ok(());
-            }
-            Err(WriteError::Other(error)) => return Err(Ended::Broker(error)),
-        }
-        self.metrics.position.set(target);
-        self.broker.event_log().purge_through(target).await?;
-        Ok(())
     }
 }

@@ -3,13 +3,13 @@
 //! Several dispatchers may sweep at once: NATS tells each what it has removed itself. Who dies between the removal and
 //! the entry loses the count, not a message more.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, panic::AssertUnwindSafe, time::Duration};
 
 use broker::Broker;
-use futures::{StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt};
 use model::{Entry, Lifecycle, Subscription, chain};
 
-use crate::metrics::Metrics;
+use crate::{keeper, metrics::Metrics};
 
 /// Queues that are looked at at once.
 const AT_ONCE: usize = 8;
@@ -23,23 +23,38 @@ fn every(age: Duration) -> Duration {
 pub(crate) async fn run(broker: &Broker, age: Duration, metrics: &Metrics) -> Infallible {
     loop {
         tokio::time::sleep(every(age)).await;
-        if let Err(error) = sweep(broker, age, metrics).await {
-            tracing::warn!(error = chain(&error), "old messages could not be swept; it is tried again");
+        match AssertUnwindSafe(sweep(broker, age, metrics)).catch_unwind().await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(error = %chain(&error), "old messages could not be swept; it is tried again");
+            }
+            Err(panic) => {
+                metrics.panics.inc();
+                tracing::error!(panic = keeper::words(&*panic), "the sweep has a fault; it is tried again");
+            }
         }
     }
 }
 
+/// One queue that can't be swept keeps the others from nothing.
 async fn sweep(broker: &Broker, age: Duration, metrics: &Metrics) -> Result<(), broker::Error> {
     let subscriptions =
         broker.registry().list().await?.into_iter().filter_map(|(_, entry)| match entry.value {
-            Entry::Subscription(s) if s.lifecycle == Lifecycle::Ready && s.given_up.is_none() => Some(s),
+            Entry::Subscription(s) if s.lifecycle == Lifecycle::Ready && !s.is_broken() => Some(s),
             Entry::Subscription(_) | Entry::Tombstone(_) => None,
         });
     futures::stream::iter(subscriptions)
-        .map(|s| sweep_one(broker, s, age, metrics))
-        .buffer_unordered(AT_ONCE)
-        .try_collect()
-        .await
+        .for_each_concurrent(AT_ONCE, async |s| {
+            let name = s.name.clone();
+            if let Err(error) = sweep_one(broker, s, age, metrics).await {
+                tracing::warn!(
+                    subscription = %name, error = %chain(&error),
+                    "old messages of this queue could not be swept; it is tried again"
+                );
+            }
+        })
+        .await;
+    Ok(())
 }
 
 async fn sweep_one(

@@ -1,6 +1,6 @@
 //! Writing one queue: what fits, exactly once, tried again for ever and visibly.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use broker::{Broker, Copier, Copy, CopyError, Modified};
 use model::{
@@ -8,8 +8,9 @@ use model::{
     QueueUse, Room, Subscription, SubscriptionName, Timestamp, WhenFull, chain,
 };
 use serde::Deserialize;
+use tokio::sync::Semaphore;
 
-use crate::metrics::{Metrics, Wait};
+use crate::metrics::{Counted, Metrics, Wait};
 
 /// Writes the queue of one subscription.
 pub(crate) struct Writer {
@@ -21,6 +22,10 @@ pub(crate) struct Writer {
     pub metrics: Metrics,
     /// As of the last look; nothing before the first.
     pub room: Room,
+    /// Batches of all lanes that are under way: each is built whole in memory, and NATS takes so many at once.
+    pub batches: Arc<Semaphore>,
+    /// For tests: called before copies are written.
+    pub before_copy: Option<fn(&SubscriptionName)>,
 }
 
 /// Why a lane ends: its subscription or its queue is gone.
@@ -43,6 +48,9 @@ impl From<CopyError> for Trouble {
         match error {
             CopyError::Gone => Self::Gone,
             CopyError::Full(_) => Self::Later { why: Wait::Refused, text: chain(&error) },
+            CopyError::Broker(broker::Error::Corrupt { .. }) => {
+                Self::Later { why: Wait::Unreadable, text: chain(&error) }
+            }
             CopyError::Stale | CopyError::Broker(_) => Self::Later { why: Wait::Nats, text: chain(&error) },
         }
     }
@@ -67,6 +75,9 @@ impl Writer {
 
     /// Writes copies, and takes out of the batch what is in the queue. Returns at the first obstacle that needs time.
     pub(crate) async fn copy(&mut self, batch: &mut Vec<Copy>) -> Result<(), Trouble> {
+        if let Some(hook) = self.before_copy {
+            hook(&self.name);
+        }
         self.set_aside_too_large(batch).await?;
         loop {
             let known = self.checkpoint();
@@ -80,7 +91,11 @@ impl Writer {
                 self.look().await?;
                 count = self.fitting(batch);
             }
-            match self.copier.copy(&batch[..count]).await {
+            let copied = {
+                let _turn = self.batches.acquire().await;
+                self.copier.copy(&batch[..count]).await
+            };
+            match copied {
                 Ok(()) => {
                     self.metrics.copies.inc_by(count as u64);
                     self.leave(batch.drain(..count));
@@ -148,6 +163,11 @@ impl Writer {
             "the queue is full and is given up: its events are lost; remove the subscription and register it again"
         );
         Ok(true)
+    }
+
+    /// How to wait for this queue.
+    pub(crate) fn patience(&self) -> Patience {
+        Patience::new(&self.name, &self.metrics)
     }
 
     /// Writes the checkpoint, then the boundary: the engine begins only when the checkpoint shows its round. Calling
@@ -223,25 +243,22 @@ pub(crate) struct Patience {
     name: SubscriptionName,
     metrics: Metrics,
     pause: Duration,
-    why: Option<Wait>,
+    waiting: Option<(Wait, Counted)>,
 }
 
 impl Patience {
     const FIRST: Duration = Duration::from_millis(20);
     const LONGEST: Duration = Duration::from_secs(2);
 
-    pub(crate) fn new(writer: &Writer) -> Self {
-        let (name, metrics) = (writer.name.clone(), writer.metrics.clone());
-        Self { name, metrics, pause: Self::FIRST, why: None }
+    pub(crate) fn new(name: &SubscriptionName, metrics: &Metrics) -> Self {
+        Self { name: name.clone(), metrics: metrics.clone(), pause: Self::FIRST, waiting: None }
     }
 
     /// Waits, unless it is in vain.
     pub(crate) async fn after(&mut self, trouble: Trouble) -> Result<(), Gone> {
         let Trouble::Later { why, text } = trouble else { return Err(Gone) };
-        if self.why != Some(why) {
-            self.end();
-            self.why = Some(why);
-            self.metrics.waiting(why).inc();
+        if self.waiting.as_ref().is_none_or(|(known, _)| *known != why) {
+            self.waiting = Some((why, self.metrics.count_waiting(why)));
             tracing::warn!(
                 subscription = %self.name, reason = why.as_str(), error = text,
                 "copies wait; they are being tried again"
@@ -250,17 +267,5 @@ impl Patience {
         tokio::time::sleep(self.pause).await;
         self.pause = (self.pause * 2).min(Self::LONGEST);
         Ok(())
-    }
-
-    fn end(&mut self) {
-        if let Some(why) = self.why.take() {
-            self.metrics.waiting(why).dec();
-        }
-    }
-}
-
-impl Drop for Patience {
-    fn drop(&mut self) {
-        self.end();
     }
 }

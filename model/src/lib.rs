@@ -51,7 +51,7 @@ pub use exit::ExitCode;
 pub use fence::{Claim, Counts, Fence, FenceState, claim};
 pub use history::{ATTEMPTS_MAX, PastAttempt};
 pub use known::{Comparison, KnownObject, KnownObjects, Present, Rules as ResyncRules, Verdict};
-pub use limits::{GivenUp, Limit, QueueLimits, QueueUse, Room, WhenFull};
+pub use limits::{GivenUp, Limit, Lost, QueueLimits, QueueUse, Room, WhenFull};
 pub use members::Members;
 pub use message::{Body, BodyError, Message, Publisher};
 pub use name::{Incarnation, NameError, SubscriptionName};

@@ -75,6 +75,15 @@ pub struct GivenUp {
     pub prefill: u64,
 }
 
+/// A queue that was not found although its subscription is ready.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Lost {
+    /// When that was recorded.
+    pub at: Timestamp,
+    /// Number in the event log of the first event that it may have missed.
+    pub incoming_seq: u64,
+}
+
 /// What a queue holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueUse {

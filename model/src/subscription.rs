@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    GivenUp, Incarnation, Prefill, PrefillMode, PrefillState, RealmTopic, Reason, Registration, Selection,
-    SubscriptionName, Timestamp, fence::is_zero, history,
+    GivenUp, Incarnation, Lost, Prefill, PrefillMode, PrefillState, RealmTopic, Reason, Registration,
+    Selection, SubscriptionName, Timestamp, fence::is_zero, history,
 };
 
 /// Value of the key `<name>` in the bucket `SUBSCRIPTIONS`.
@@ -65,6 +65,10 @@ pub struct Subscription {
     /// The queue was given up: written before its stream is deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub given_up: Option<GivenUp>,
+    /// The queue was not found: written before the events that it did not get may leave the event log. It counts also
+    /// when the stream comes back, since events are missing in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<Lost>,
 }
 
 /// Where a subscription is between its registration and its removal.
@@ -116,6 +120,7 @@ impl Subscription {
             },
             swept: 0,
             given_up: None,
+            lost: None,
         }
     }
 
@@ -225,12 +230,29 @@ impl Subscription {
     /// number that the next incarnation may use, where the stream is still there to tell it.
     #[must_use]
     pub fn with_given_up(&self, given_up: &GivenUp, next_sequence: Option<u64>) -> Option<Self> {
-        (self.lifecycle == Lifecycle::Ready && self.given_up.is_none()).then(|| {
+        (self.lifecycle == Lifecycle::Ready && !self.is_broken()).then(|| {
             let mut next = self.clone();
             next.given_up = Some(given_up.clone());
             next.next_sequence = next.next_sequence.max(next_sequence);
             next
         })
+    }
+
+    /// The same subscription after its queue was not found, or `None` if it is broken already, or if it is not ready:
+    /// one that is being registered has no queue yet, and one that is being removed has none any more.
+    #[must_use]
+    pub fn with_lost(&self, lost: &Lost) -> Option<Self> {
+        (self.lifecycle == Lifecycle::Ready && !self.is_broken()).then(|| {
+            let mut next = self.clone();
+            next.lost = Some(lost.clone());
+            next
+        })
+    }
+
+    /// Are events missing in its queue for good? It must be removed and registered again.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.given_up.is_some() || self.lost.is_some()
     }
 
     /// The same subscription after that many more of its live messages were removed by age.
@@ -363,6 +385,21 @@ mod tests {
         }
         let json = serde_json::to_string(&Entry::Subscription(done.with_swept(5))).unwrap();
         assert!(json.contains(r#""swept":5"#) && json.contains(r#""limit":"bytes""#), "{json}");
+    }
+
+    #[test]
+    fn a_loss_is_recorded_once_and_only_of_a_subscription_that_is_ready() {
+        let lost = Lost { at: now("2026-01-02T00:00:00"), incoming_seq: 9 };
+        let ready = Subscription { lifecycle: Lifecycle::Ready, ..subscription(false) };
+        let recorded = ready.with_lost(&lost).unwrap();
+        assert!(recorded.is_broken() && !ready.is_broken());
+        assert_eq!((recorded.lost.as_ref(), recorded.with_lost(&lost)), (Some(&lost), None));
+        for lifecycle in [Lifecycle::Registering, Lifecycle::Deleting] {
+            assert_eq!(Subscription { lifecycle, ..ready.clone() }.with_lost(&lost), None);
+        }
+        let entry = Entry::Subscription(recorded);
+        let json = serde_json::to_string(&entry).unwrap();
+        assert_eq!(serde_json::from_str::<Entry>(&json).unwrap(), entry);
     }
 
     #[test]

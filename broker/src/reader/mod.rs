@@ -243,6 +243,7 @@ impl Readers {
             Some(entry) if entry.value.incarnation != queue.incarnation => Err(ReadError::Replaced),
             // What is still in the stream is not delivered either: events are missing after it.
             Some(entry) if entry.value.given_up.is_some() => Err(ReadError::GivenUp),
+            Some(entry) if entry.value.lost.is_some() => Err(ReadError::Broken),
             Some(entry) => Ok(entry),
         }
     }
@@ -252,8 +253,8 @@ impl Readers {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner).remove(&queue.stream);
         match self.entry(queue, true).await {
             Ok(_) => Ok(ReadError::Broken),
-            Err(error @ (ReadError::Gone | ReadError::Replaced | ReadError::GivenUp)) => Ok(error),
-            Err(error) => Err(error),
+            Err(error @ ReadError::Other(_)) => Err(error),
+            Err(error) => Ok(error),
         }
     }
 

@@ -9,6 +9,7 @@ use dispatcher::{Config, Metrics};
 use model::{
     Entry, Incarnation, Lifecycle, RealmTopic, Registration, Selection, Subscription, SubscriptionName,
 };
+use prometheus_client::{encoding::text::encode, registry::Registry};
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
@@ -20,9 +21,43 @@ pub fn start(broker: &Broker) -> (JoinHandle<Result<(), dispatcher::Error>>, Dro
 }
 
 pub fn start_with(broker: &Broker, config: Config) -> (JoinHandle<Result<(), dispatcher::Error>>, DropGuard) {
+    start_watched(broker, config).0
+}
+
+/// The same, with its figures.
+pub fn start_watched(broker: &Broker, config: Config) -> (Running, Figures) {
     let shutdown = CancellationToken::new();
-    let running = dispatcher::run(config, broker.clone(), Metrics::default(), shutdown.clone());
-    (tokio::spawn(running), shutdown.drop_guard())
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry);
+    let running = dispatcher::run(config, broker.clone(), metrics.clone(), shutdown.clone());
+    ((tokio::spawn(running), shutdown.drop_guard()), Figures { registry, metrics })
+}
+
+pub type Running = (JoinHandle<Result<(), dispatcher::Error>>, DropGuard);
+
+/// What a dispatcher tells of itself.
+pub struct Figures {
+    registry: Registry,
+    pub metrics: Metrics,
+}
+
+impl Figures {
+    /// The value of a line of `/metrics`, by what stands before it.
+    pub fn of(&self, name: &str) -> u64 {
+        let mut text = String::new();
+        encode(&mut text, &self.registry).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+    }
+
+    pub async fn reach(&self, name: &str, value: u64) {
+        eventually(name, SOON, async || self.of(name), |seen| *seen == value).await;
+    }
+}
+
+/// The entry of a subscription.
+pub async fn entry(broker: &Broker, s: &Subscription) -> Subscription {
+    broker.registry().subscription(&s.name).await.unwrap().unwrap().value
 }
 
 pub async fn register(broker: &Broker, name: &str, topic: &str) -> Subscription {
@@ -86,6 +121,15 @@ async fn post_one(publisher: &EventPublisher, topic: &str, n: u64) {
 
 /// Reads and acknowledges until `count` messages came, and checks that nothing else follows.
 pub async fn drain(broker: &Broker, s: &Subscription, count: usize) -> Vec<u64> {
+    read(broker, s, count, true).await
+}
+
+/// Reads and acknowledges until `count` messages came.
+pub async fn take(broker: &Broker, s: &Subscription, count: usize) -> Vec<u64> {
+    read(broker, s, count, false).await
+}
+
+async fn read(broker: &Broker, s: &Subscription, count: usize, all: bool) -> Vec<u64> {
     let shutdown = CancellationToken::new();
     let view = broker.registry().view(shutdown.clone());
     view.synced().await;
@@ -101,9 +145,11 @@ pub async fn drain(broker: &Broker, s: &Subscription, count: usize) -> Vec<u64> 
         }
         assert!(Instant::now() < deadline, "only {got:?} of {count}");
     }
-    let more =
-        readers.next(&s.name, s.incarnation, Duration::from_millis(100), &shutdown, true).await.unwrap();
-    assert_eq!(more, None, "more than the {count} expected");
+    if all {
+        let soon = Duration::from_millis(100);
+        let more = readers.next(&s.name, s.incarnation, soon, &shutdown, true).await.unwrap();
+        assert_eq!(more, None, "more than the {count} expected");
+    }
     shutdown.cancel();
     got
 }

@@ -40,7 +40,7 @@ pub async fn dispatcher(settings: settings::Dispatcher, shutdown: CancellationTo
     let mut registry = Registry::default();
     let metrics = dispatcher::Metrics::register(&mut registry);
     let (seen, nats) = (metrics.clone(), broker.clone());
-    let ready = Box::new(move || seen.is_ready() && nats.is_connected());
+    let ready = Box::new(move || seen.stopped().is_none() && nats.is_connected());
     health::serve(settings.probes.health_listen, ready, registry, shutdown.clone()).await?;
     dispatcher::run(dispatcher_config(&settings.queues), broker.clone(), metrics, shutdown).await?;
     broker.close().await;
