@@ -35,23 +35,12 @@ pub(crate) async fn list(
     caller: Caller,
 ) -> Result<Response, ApiError> {
     let subscription = existing(&app, &name, &caller).await?.value;
-    let letters = current(&app, &subscription).await?;
+    let letters = app.broker.dead_letters().list(&subscription, 0, SHOWN_MAX).await?;
     let shown: Vec<View<'_>> = letters
         .iter()
         .map(|stored| View { id: stored.id, kept: stored.is_kept(), letter: &stored.letter })
         .collect();
     Ok(json(StatusCode::OK, &shown))
-}
-
-/// The letters that still mean something, at most 1000.
-pub(crate) async fn current(
-    app: &App,
-    subscription: &Subscription,
-) -> Result<Vec<StoredDeadLetter>, ApiError> {
-    let Subscription { name, incarnation, .. } = subscription;
-    let mut letters = app.broker.dead_letters().list(name, *incarnation, SHOWN_MAX).await?;
-    letters.retain(|stored| stored.letter.is_current(subscription));
-    Ok(letters)
 }
 
 pub(crate) async fn redeliver(

@@ -36,7 +36,7 @@ pub(crate) async fn readyz(State(app): Shared) -> (StatusCode, &'static str) {
 }
 
 pub(crate) async fn metrics(State(app): Shared) -> Response {
-    match app.metrics.text() {
+    match app.metrics.text(app.view.unreadable().len()) {
         Some(text) => ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
             .into_response(),
         None => StatusCode::INTERNAL_SERVER_ERROR.into_response(),

@@ -14,6 +14,8 @@ pub(crate) const REQUEST_DURATION: &str = "headstart_api_request_duration";
 pub(crate) const POLLS_WAITING: &str = "headstart_api_polls_waiting";
 /// Streams that are open at this moment.
 pub(crate) const STREAMS_OPEN: &str = "headstart_api_streams_open";
+/// Entries of subscriptions that can't be read.
+pub(crate) const UNREADABLE: &str = "headstart_api_unreadable_entries";
 /// Events that were stored.
 pub(crate) const EVENTS_ACCEPTED: &str = "headstart_api_events_accepted";
 /// Messages that were given to consumers, redeliveries included.
@@ -45,6 +47,7 @@ pub(crate) struct Metrics {
     pub durations: Family<Route, Histogram, fn() -> Histogram>,
     polls: Gauge,
     streams: Gauge,
+    unreadable: Gauge,
     pub events: Counter,
     pub deliveries: Counter,
     pub acknowledgements: Counter,
@@ -62,6 +65,12 @@ impl Metrics {
         registry.register(POLLS_WAITING, "Polls that wait for a message", Gauge::clone(&polls));
         let streams = Gauge::default();
         registry.register(STREAMS_OPEN, "Streams that are open", Gauge::clone(&streams));
+        let unreadable = Gauge::default();
+        registry.register(
+            UNREADABLE,
+            "Entries of subscriptions that can't be read: the log names them, and the administrator may delete them",
+            Gauge::clone(&unreadable),
+        );
         let (events, deliveries, acknowledgements) =
             (Counter::default(), Counter::default(), Counter::default());
         registry.register(EVENTS_ACCEPTED, "Events accepted", Counter::clone(&events));
@@ -71,7 +80,17 @@ impl Metrics {
             Counter::clone(&deliveries),
         );
         registry.register(MESSAGES_ACKNOWLEDGED, "Messages acknowledged", Counter::clone(&acknowledgements));
-        Self { registry, requests, durations, polls, streams, events, deliveries, acknowledgements }
+        Self {
+            registry,
+            requests,
+            durations,
+            polls,
+            streams,
+            unreadable,
+            events,
+            deliveries,
+            acknowledgements,
+        }
     }
 
     /// Counts a poll as waiting until the answer is dropped, also when its client goes away.
@@ -84,8 +103,9 @@ impl Metrics {
         Counted::new(&self.streams)
     }
 
-    /// All figures in the OpenMetrics text format.
-    pub(crate) fn text(&self) -> Option<String> {
+    /// All figures in the OpenMetrics text format. `unreadable`: how many entries can't be read.
+    pub(crate) fn text(&self, unreadable: usize) -> Option<String> {
+        self.unreadable.set(i64::try_from(unreadable).unwrap_or(i64::MAX));
         let mut text = String::new();
         encode(&mut text, &self.registry).ok().map(|()| text)
     }

@@ -18,7 +18,7 @@ use crate::{
     config::Step,
     error::ApiError,
     lookup::{check_queue, now},
-    state::App,
+    state::{App, unreadable},
 };
 
 /// Rounds of "somebody else was faster" before giving up.
@@ -35,7 +35,8 @@ pub(crate) async fn register(
         return complete(app, reserved, Some(&password)).await;
     }
     for _ in 0..TRIES {
-        let found = app.broker.registry().get(&registration.name).await?;
+        let found = app.broker.registry().get(&registration.name).await;
+        let found = found.map_err(|error| unreadable(&registration.name, error))?;
         match found {
             None => {
                 if let Some(reserved) = reserve(app, &registration, 1, 0).await? {

@@ -39,6 +39,18 @@ pub(crate) struct App {
 /// The handlers' way to it.
 pub(crate) type Shared = State<Arc<App>>;
 
+/// An entry that can't be read is no error of ours, and the administrator can do something about it.
+pub(crate) fn unreadable(name: &SubscriptionName, error: broker::Error) -> ApiError {
+    match error {
+        broker::Error::Corrupt { .. } => ApiError::Conflict(format!(
+            "What NATS holds under the name {name} can't be read: it was written by something else, or by a newer \
+             version. To free the name, the administrator deletes it (DELETE /v1/subscriptions/{name}) with all that \
+             belongs to it"
+        )),
+        error => error.into(),
+    }
+}
+
 /// What is told of a subscription beside its entry.
 pub(crate) struct Details {
     /// The last progress that was written, of whatever attempt.
@@ -80,7 +92,7 @@ impl App {
     /// The subscription of a name, from the leader; also one that is being removed.
     pub(crate) async fn find(&self, name: &str) -> Result<Option<Revised<Subscription>>, ApiError> {
         match name.parse::<SubscriptionName>() {
-            Ok(name) => Ok(self.broker.registry().subscription(&name).await?),
+            Ok(name) => self.broker.registry().subscription(&name).await.map_err(|e| unreadable(&name, e)),
             Err(_) => Ok(None),
         }
     }

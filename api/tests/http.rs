@@ -189,7 +189,7 @@ async fn bad_input_is_422_names_the_field_and_leaves_nothing() {
         assert_eq!(told["errors"][0]["loc"], loc, "{change}");
         assert!(!refused.text.contains("hunter2"), "the input is echoed: {}", refused.text);
     }
-    assert_eq!(server.broker.registry().list().await.unwrap(), []);
+    assert_eq!(server.broker.registry().list().await.unwrap().entries, []);
     let text = good.to_string();
     for (content_type, body, status) in [
         ("text/plain", text.as_str(), 422),

@@ -65,7 +65,7 @@ async fn killed_before_any_step_it_is_completed_by_the_same_request() {
         let same = server.send(Method::POST, "/v1/subscriptions", ADMIN, Some(&body)).await;
         assert_eq!(same.status, StatusCode::OK, "{step:?}");
     }
-    assert_eq!(server.broker.registry().list().await.unwrap().len(), Step::ALL.len());
+    assert_eq!(server.broker.registry().list().await.unwrap().entries.len(), Step::ALL.len());
 }
 
 #[tokio::test]

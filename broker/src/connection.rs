@@ -12,6 +12,7 @@ use async_nats::{
 };
 use model::{Incarnation, SubscriptionName};
 use serde::Deserialize;
+use tokio::sync::watch;
 
 use crate::{
     Credentials, DeadLetters, Error, EventLog, EventPublisher, NatsTls, Position, ProgressBoard, Queue,
@@ -19,8 +20,6 @@ use crate::{
     wire::{TIMEOUT, Wire, code},
 };
 
-/// Room that our headers and those of JetStream may need on top of a payload, in bytes.
-const HEADER_ROOM: usize = 64 * 1024;
 /// First server with atomic batches.
 const OLDEST_SERVER: (i64, i64, i64) = (2, 12, 0);
 /// Most dead letters of all subscriptions together, their parts counted: beyond it the oldest go.
@@ -89,6 +88,7 @@ impl Broker {
                 })
             }
         };
+        let (broken, connections) = watch::channel(0);
         let options = tls
             .apply(options, url)
             .name(format!("headstart-{component}"))
@@ -102,6 +102,9 @@ impl Broker {
                 Duration::from_millis(50).saturating_mul(u32::try_from(attempt).unwrap_or(20).min(20))
             })
             .event_callback(move |event| {
+                if matches!(event, Event::Disconnected) {
+                    broken.send_modify(|count| *count += 1);
+                }
                 let failed = demanded && matches!(event, Event::ClientError(_));
                 log_event(&event, failed.then(|| tls.hint()).as_deref());
                 std::future::ready(())
@@ -113,7 +116,11 @@ impl Broker {
         if !client.is_server_compatible(major, minor, patch) {
             return Err(Error::Version { found: client.server_info().version, needed: "2.12.0" });
         }
-        Ok(Self { wire: Wire::new(client), replicas: *replicas, limits: StreamLimits::default() })
+        Ok(Self {
+            wire: Wire::new(client, connections),
+            replicas: *replicas,
+            limits: StreamLimits::default(),
+        })
     }
 
     /// Makes the streams and buckets that all share, if they are not there. Safe to call at once from several
@@ -146,7 +153,7 @@ impl Broker {
         self.create_stream(tasks).await?;
         let dead_letters = Config {
             name: names::DEAD_LETTERS.to_owned(),
-            subjects: names::DEAD_LETTER_SUBJECTS.map(str::to_owned).to_vec(),
+            subjects: vec![names::DEAD_LETTER_SUBJECTS.to_owned()],
             max_messages: MOST_DEAD_LETTERS,
             allow_atomic_publish: true,
             ..self.stream_config()
@@ -196,7 +203,7 @@ impl Broker {
     /// Largest event or object in bytes: the server's `max_payload` less room for headers.
     #[must_use]
     pub fn largest_message(&self) -> usize {
-        self.wire.client.max_payload().saturating_sub(HEADER_ROOM)
+        self.wire.largest_message()
     }
 
     /// The subscriptions.
@@ -226,7 +233,7 @@ impl Broker {
     /// Where events and markers go in.
     #[must_use]
     pub fn events(&self) -> EventPublisher {
-        EventPublisher::new(self.wire.clone(), self.largest_message())
+        EventPublisher::new(self.wire.clone())
     }
 
     /// Where the dispatcher reads them.
@@ -335,6 +342,7 @@ impl Broker {
 /// What `STREAM.INFO` tells of a stream's contents.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub(crate) struct StreamState {
+    pub first_seq: u64,
     pub last_seq: u64,
 }
 

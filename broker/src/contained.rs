@@ -30,7 +30,8 @@ impl Queue {
         Ok(found.map(|m| LiveMessage { sequence: m.sequence, tag: live_tag(&m), payload: m.payload }))
     }
 
-    /// Removes the live messages that the seal of this attempt names; answers how many there were. To be called
+    /// Removes the live messages that the seal of this attempt names; answers how many there were. What earlier
+    /// attempts have set aside goes, too. To be called
     /// before the prefill becomes `done`, so that nobody sees them. Without a seal of this attempt nothing happens: an
     /// attempt that was overtaken must not remove what another one's snapshot lacks.
     ///
@@ -38,6 +39,14 @@ impl Queue {
     /// NATS away; calling it again is safe.
     pub async fn remove_contained(&self, attempt: u32) -> Result<u64, Error> {
         let sealed = self.fence().await?.filter(|fence| fence.value.seals(self.incarnation, attempt));
+        if sealed.is_some()
+            && let Err(error) =
+                self.broker.dead_letters().forget_overtaken(&self.name, self.incarnation, attempt).await
+        {
+            // The next attempt does it.
+            let error = model::chain(&error);
+            tracing::warn!(subscription = %self.name, error, "dead letters of earlier attempts are left");
+        }
         let contained = sealed.map(|fence| fence.value.contained).unwrap_or_default();
         let removals = stream::iter(contained.into_iter().map(|n| self.wire().remove(&self.stream, n)));
         removals

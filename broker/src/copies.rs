@@ -142,11 +142,15 @@ impl Copier {
                 Err(CopyError::Stale)
             }
             Err(Refusal::Full(text)) => Err(CopyError::Full(text)),
-            Err(Refusal::NoStream) => match self.queue.broker.stream_state(&self.queue.stream).await? {
-                None => Err(CopyError::Gone),
-                Some(_) => Err(CopyError::Stale),
-            },
-            Err(refusal @ Refusal::Other(_)) => Err(refusal.into_error("copying events").into()),
+            Err(Refusal::NoStream | Refusal::Nobody) => {
+                match self.queue.broker.stream_state(&self.queue.stream).await? {
+                    None => Err(CopyError::Gone),
+                    Some(_) => Err(CopyError::Stale),
+                }
+            }
+            Err(refusal @ (Refusal::NotWritten(_) | Refusal::Other(_))) => {
+                Err(refusal.into_error("copying events").into())
+            }
         }
     }
 }

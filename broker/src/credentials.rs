@@ -5,7 +5,9 @@ use model::{Incarnation, SubscriptionName};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Error, Registry, names,
+    Error, Registry,
+    bucket::{self, Item},
+    names,
     wire::{Outgoing, Refusal, Wire, headers},
 };
 
@@ -42,21 +44,22 @@ impl Credentials {
     /// # Errors
     /// NATS away, or the value can't be read.
     pub async fn get(&self, name: &SubscriptionName) -> Result<Option<StoredCredential>, Error> {
-        let stream = names::bucket_stream(names::CREDENTIALS);
-        let subject = names::key_subject(names::CREDENTIALS, name.as_str());
-        let Some(message) = self.wire.last(&stream, &subject).await?.message() else { return Ok(None) };
-        let revision = message.sequence;
-        // Empty: a delete marker.
-        if message.payload.is_empty() {
-            return Ok(None);
+        match self.found(name).await?.1 {
+            Some(stored) => stored.map(Some),
+            None => Ok(None),
         }
-        if message.payload.starts_with(b"$") {
-            let hash = String::from_utf8_lossy(&message.payload).into_owned();
-            return Ok(Some(StoredCredential { incarnation: None, hash, revision }));
+    }
+
+    /// Number of the last value, 0 if there was none; and the value, if there is one.
+    async fn found(
+        &self,
+        name: &SubscriptionName,
+    ) -> Result<(u64, Option<Result<StoredCredential, Error>>), Error> {
+        match bucket::get(&self.wire, names::CREDENTIALS, name.as_str()).await? {
+            None => Ok((0, None)),
+            Some(item) if item.value.is_empty() => Ok((item.revision, None)),
+            Some(item) => Ok((item.revision, Some(stored(&item)))),
         }
-        let value: Value = serde_json::from_slice(&message.payload)
-            .map_err(|e| Error::corrupt(format!("the credential of {name}"), e))?;
-        Ok(Some(StoredCredential { incarnation: Some(value.incarnation), hash: value.hash, revision }))
     }
 
     /// Stores the hash of an incarnation, as long as the name's entry carries that incarnation; answers its revision.
@@ -70,7 +73,7 @@ impl Credentials {
         hash: &str,
     ) -> Result<u64, Error> {
         for _ in 0..TRIES {
-            let last = self.last_revision(name).await?;
+            let (last, _) = self.found(name).await?;
             if let Some(revision) = self.write_if(name, incarnation, hash, last).await? {
                 return Ok(revision);
             }
@@ -96,10 +99,14 @@ impl Credentials {
                 let hash = hash.to_owned();
                 return Ok(StoredCredential { incarnation: Some(incarnation), hash, revision });
             }
-            last = self.last_revision(name).await?;
-            if let Some(stored) = self.get(name).await?.filter(|s| s.incarnation == Some(incarnation)) {
+            let (revision, found) = self.found(name).await?;
+            // What can't be read opens nothing, and is replaced.
+            if let Some(Ok(stored)) = found
+                && stored.incarnation == Some(incarnation)
+            {
                 return Ok(stored);
             }
+            last = revision;
         }
         Err(taken(name))
     }
@@ -110,17 +117,28 @@ impl Credentials {
     /// NATS away; calling it again is safe.
     pub async fn delete(&self, name: &SubscriptionName, incarnation: Incarnation) -> Result<(), Error> {
         for _ in 0..TRIES {
-            let Some(stored) = self.get(name).await? else { return Ok(()) };
-            if stored.incarnation.is_some_and(|i| i != incarnation) {
+            let (revision, Some(found)) = self.found(name).await? else { return Ok(()) };
+            // What can't be read must not keep a name from being removed.
+            if found.is_ok_and(|stored| stored.incarnation.is_some_and(|i| i != incarnation)) {
                 return Ok(());
             }
-            match self.write(name, Bytes::new(), stored.revision).await {
+            match self.write(name, Bytes::new(), revision).await {
                 Ok(_) => return Ok(()),
                 Err(Refusal::WrongLast(_)) => {}
                 Err(refusal) => return Err(refusal.into_error(&format!("removing the credential of {name}"))),
             }
         }
         Err(Error::unavailable(format!("removing the credential of {name}"), "others were faster each time"))
+    }
+
+    /// Removes the hash of a name, whatever it is.
+    pub(crate) async fn delete_any(&self, name: &SubscriptionName) -> Result<(), Error> {
+        let (revision, Some(_)) = self.found(name).await? else { return Ok(()) };
+        match self.write(name, Bytes::new(), revision).await {
+            // It was written meanwhile: it is another one's.
+            Ok(_) | Err(Refusal::WrongLast(_)) => Ok(()),
+            Err(refusal) => Err(refusal.into_error(&format!("removing the credential of {name}"))),
+        }
     }
 
     /// Writes if the last revision is still `last` and the entry is of this incarnation; `None` if somebody else has
@@ -147,12 +165,6 @@ impl Credentials {
         }
     }
 
-    async fn last_revision(&self, name: &SubscriptionName) -> Result<u64, Error> {
-        let stream = names::bucket_stream(names::CREDENTIALS);
-        let got = self.wire.last(&stream, &names::key_subject(names::CREDENTIALS, name.as_str())).await?;
-        Ok(got.message().map_or(0, |m| m.sequence))
-    }
-
     async fn write(&self, name: &SubscriptionName, payload: Bytes, last: u64) -> Result<u64, Refusal> {
         let message = Outgoing {
             subject: names::key_subject(names::CREDENTIALS, name.as_str()),
@@ -164,6 +176,17 @@ impl Credentials {
         };
         self.wire.publish(message).await
     }
+}
+
+fn stored(item: &Item) -> Result<StoredCredential, Error> {
+    let Item { key, revision, value, .. } = item;
+    if value.starts_with(b"$") {
+        let hash = String::from_utf8_lossy(value).into_owned();
+        return Ok(StoredCredential { incarnation: None, hash, revision: *revision });
+    }
+    let Value { incarnation, hash } =
+        serde_json::from_slice(value).map_err(|e| Error::corrupt(format!("the credential of {key}"), e))?;
+    Ok(StoredCredential { incarnation: Some(incarnation), hash, revision: *revision })
 }
 
 fn taken(name: &SubscriptionName) -> Error {

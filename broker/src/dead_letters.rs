@@ -1,19 +1,35 @@
 //! Dead letters: what a queue can't carry is set aside with its reason, and can be sent again.
 //!
 //! A letter is one atomic batch in the stream `dead-letters`: its record, and right after it the message itself in
-//! parts that fit. So it is there whole or not at all, and its parts follow from its number.
+//! parts that fit. So it is there whole or not at all, and its parts follow from its number. Its subject is its own, and
+//! says where it would have stood: so it is written once, and those of an overtaken attempt go together.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
-use model::{DeadLetter, Incarnation, KnownObject, Subscription, SubscriptionName};
+use model::{DeadLetter, Incarnation, KnownObject, Origin, Subscription, SubscriptionName};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::{
-    Broker, Error, names,
+    Broker, Error,
+    many::Limits,
+    names,
     names::Part,
-    wire::{Got, LARGEST_BATCH, Outgoing, Wire, header, headers},
+    tries::Tries,
+    wire::{Got, LARGEST_BATCH, Outgoing, Refusal, Wire, header, headers},
 };
 
 /// Largest message that is kept with its letter, in bytes; of a larger one the record remains.
 const LARGEST_KEPT: usize = 64 << 20;
+
+/// Bytes of records that are read at once.
+const PAGE_BYTES: usize = 1 << 20;
+/// How long a message is tried to be set aside: an attempt that gives up begins again from nothing.
+const SET_ASIDE_WITHIN: Duration = Duration::from_secs(30);
 
 /// A dead letter as it is kept.
 #[derive(Clone, Debug)]
@@ -45,7 +61,7 @@ impl DeadLetters {
         Self { wire }
     }
 
-    /// Sets a message aside. Setting it aside again, after a crash, makes a second letter.
+    /// Sets a message aside. A live message is set aside once, whoever does it, as long as its letter is there.
     ///
     /// # Errors
     /// NATS away; calling it again is safe.
@@ -56,7 +72,16 @@ impl DeadLetters {
         message: &[u8],
     ) -> Result<(), Error> {
         let action = format!("setting a message of {name} aside");
-        let subject = names::dead_letter_subject(name, letter.incarnation);
+        let subject = match letter.origin {
+            Origin::Live { incoming_seq } => {
+                names::dead_letter_subject(name, letter.incarnation, names::FROM_LIVE, incoming_seq)
+            }
+            // Of one attempt there is one writer, so a name of its own is enough to know it again.
+            Origin::Prefill { attempt } => {
+                let unique = Uuid::new_v4().simple();
+                names::dead_letter_subject(name, letter.incarnation, &names::from_attempt(attempt), unique)
+            }
+        };
         let part_size = part_size(self.wire.client.max_payload());
         let parts = if fits(message.len(), part_size) { message.chunks(part_size).collect() } else { vec![] };
         let record = serde_json::to_vec(letter).map_err(|e| Error::corrupt(action.as_str(), e))?;
@@ -68,32 +93,113 @@ impl DeadLetters {
             ]),
             payload,
         };
-        let mut batch = vec![outgoing(&subject, Bytes::from(record), parts.len())];
+        let mut first = outgoing(&subject, Bytes::from(record), parts.len());
+        first.headers.insert(names::EXPECTED_LAST_SUBJECT, "0");
+        let mut batch = vec![first];
         let below = format!("{subject}.part");
         batch.extend(parts.into_iter().map(|part| outgoing(&below, Bytes::copy_from_slice(part), 0)));
-        self.wire.publish_batch(batch).await.map(drop).map_err(|refusal| refusal.into_error(&action))
+        let mut tries = Tries::within(SET_ASIDE_WITHIN);
+        loop {
+            match self.wire.publish_batch(batch.clone()).await {
+                // It is there: set aside by somebody else, or by a try of ours whose answer was lost.
+                Ok(_) | Err(Refusal::WrongLast(_)) => return Ok(()),
+                Err(refusal @ (Refusal::Nobody | Refusal::NotWritten(_) | Refusal::Unknown(_))) => {
+                    tries.again(refusal.into_error(&action)).await?;
+                }
+                Err(refusal) => return Err(refusal.into_error(&action)),
+            }
+        }
     }
 
-    /// The letters of a subscription, oldest first, at most `limit`.
+    /// The letters of a subscription that still mean something, oldest first: at most `limit`, those after the letter
+    /// `after`. One that can't be read is left out.
     ///
     /// # Errors
-    /// NATS away, or a letter can't be read.
+    /// NATS away.
     pub async fn list(
+        &self,
+        subscription: &Subscription,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Stored>, Error> {
+        let subject = names::dead_letters_of(&subscription.name, &subscription.incarnation.short());
+        let (mut letters, mut from) = (vec![], after.saturating_add(1));
+        loop {
+            let page = Limits { messages: limit - letters.len(), bytes: PAGE_BYTES };
+            if page.messages == 0 {
+                return Ok(letters);
+            }
+            // Not by direct gets: dead letters have none.
+            let found = self.wire.many_from_leader(names::DEAD_LETTERS, &subject, from, page).await?;
+            let found = found.unwrap_or_default();
+            let Some(last) = found.messages.last() else { return Ok(letters) };
+            from = last.sequence + 1;
+            for message in &found.messages {
+                match stored(message) {
+                    Ok(stored) if stored.letter.is_current(subscription) => letters.push(stored),
+                    Ok(_) => {}
+                    Err(error) => tracing::warn!(error = model::chain(&error), "a dead letter is left out"),
+                }
+            }
+            if !found.more {
+                return Ok(letters);
+            }
+        }
+    }
+
+    /// How many letters of a subscription still mean something.
+    ///
+    /// # Errors
+    /// NATS away.
+    pub async fn count(&self, subscription: &Subscription) -> Result<u64, Error> {
+        let Subscription { name, incarnation, .. } = subscription;
+        let counts = self.counts(&names::dead_letters_of(name, &incarnation.short())).await?;
+        let current = |attempt: Option<u32>| attempt.is_none_or(|n| n == subscription.prefill.attempt);
+        Ok(counts.iter().filter(|(subject, _)| current(names::attempt_of(subject))).map(|(_, n)| n).sum())
+    }
+
+    /// The subjects of all letters.
+    pub(crate) async fn subjects(&self) -> Result<Vec<String>, Error> {
+        Ok(self.counts(&format!("{}.*.*.*.*", names::DEAD_LETTERS)).await?.into_keys().collect())
+    }
+
+    /// How many letters there are, by subject.
+    async fn counts(&self, records: &str) -> Result<HashMap<String, u64>, Error> {
+        #[derive(Serialize)]
+        struct Ask<'a> {
+            subjects_filter: &'a str,
+        }
+        #[derive(Deserialize)]
+        struct Info {
+            state: State,
+        }
+        #[derive(Deserialize)]
+        struct State {
+            // Absent or null: none.
+            subjects: Option<HashMap<String, u64>>,
+        }
+        let ask = Ask { subjects_filter: records };
+        let subject = format!("STREAM.INFO.{}", names::DEAD_LETTERS);
+        let Info { state } = self.wire.api("counting dead letters", &subject, &ask).await?;
+        Ok(state.subjects.unwrap_or_default())
+    }
+
+    /// Removes the letters of attempts before this one, which is sealed: it has written or set aside the same. They
+    /// would push others out.
+    pub(crate) async fn forget_overtaken(
         &self,
         name: &SubscriptionName,
         incarnation: Incarnation,
-        limit: usize,
-    ) -> Result<Vec<Stored>, Error> {
-        let subject = names::dead_letter_subject(name, incarnation);
-        let (mut letters, mut from) = (vec![], 1);
-        while letters.len() < limit {
-            let Some(message) = self.wire.next(names::DEAD_LETTERS, &subject, from).await?.message() else {
-                break;
-            };
-            from = message.sequence + 1;
-            letters.push(stored(&message)?);
+        attempt: u32,
+    ) -> Result<(), Error> {
+        let counts = self.counts(&names::dead_letters_of(name, &incarnation.short())).await?;
+        let overtaken: BTreeSet<u32> =
+            counts.keys().filter_map(|subject| names::attempt_of(subject)).filter(|n| *n < attempt).collect();
+        for attempt in overtaken {
+            let subjects = names::dead_letter_subject(name, incarnation, &names::from_attempt(attempt), "*");
+            self.purge(&subjects).await?;
         }
-        Ok(letters)
+        Ok(())
     }
 
     /// One letter; `None` if this subscription has none of that number.
@@ -106,10 +212,14 @@ impl DeadLetters {
         incarnation: Incarnation,
         id: u64,
     ) -> Result<Option<Stored>, Error> {
+        let of_it = names::dead_letter_subject(name, incarnation, "", "");
+        let of_it = of_it.trim_end_matches('.');
+        let is_record = |subject: &str| {
+            let rest = subject.strip_prefix(of_it).and_then(|rest| rest.strip_prefix('.'));
+            rest.is_some_and(|rest| rest.split('.').count() == 2)
+        };
         match self.wire.message(names::DEAD_LETTERS, id).await? {
-            Got::Message(m) if *m.subject == names::dead_letter_subject(name, incarnation) => {
-                stored(&m).map(Some)
-            }
+            Got::Message(m) if is_record(&m.subject) => stored(&m).map(Some),
             _ => Ok(None),
         }
     }
@@ -146,9 +256,22 @@ impl DeadLetters {
         name: &SubscriptionName,
         incarnation: Incarnation,
     ) -> Result<(), Error> {
-        let subject = names::dead_letter_subject(name, incarnation);
-        for subject in [format!("{subject}.part"), subject] {
-            self.wire.purge_below(names::DEAD_LETTERS, Some(&subject), u64::MAX).await?;
+        self.remove_of(name, &incarnation.short()).await
+    }
+
+    pub(crate) async fn remove_of(&self, name: &SubscriptionName, short: &str) -> Result<(), Error> {
+        self.purge(&names::dead_letters_of(name, short)).await
+    }
+
+    /// Removes all letters of a name, whatever its incarnations.
+    pub(crate) async fn remove_of_name(&self, name: &SubscriptionName) -> Result<(), Error> {
+        self.purge(&format!("{}.{name}.*.*.*", names::DEAD_LETTERS)).await
+    }
+
+    /// Removes records and their parts: the parts first, so that there is no record without them for long.
+    async fn purge(&self, records: &str) -> Result<(), Error> {
+        for subjects in [format!("{records}.part"), records.to_owned()] {
+            self.wire.purge_below(names::DEAD_LETTERS, Some(&subjects), u64::MAX).await?;
         }
         Ok(())
     }
@@ -184,7 +307,13 @@ impl Broker {
             payload: message,
         });
         let action = format!("sending a dead letter of {name} again");
-        queue.wire().publish_batch(batch).await.map_err(|refusal| refusal.into_error(&action))?;
+        match queue.wire().publish_batch(batch).await {
+            Ok(_) => {}
+            Err(Refusal::Nobody) if self.stream_state(&queue.stream).await?.is_none() => {
+                return Err(Refusal::NoStream.into_error(&action));
+            }
+            Err(refusal) => return Err(refusal.into_error(&action)),
+        }
         self.dead_letters().remove(letter).await
     }
 }

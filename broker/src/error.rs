@@ -64,6 +64,17 @@ pub enum Error {
         /// Stream or bucket.
         what: String,
     },
+    /// NATS holds a stream or bucket of another software where ours would be.
+    #[error(
+        "{what} in NATS is not Headstart's: {problem}. Nothing was changed. Give Headstart a NATS server or an account \
+         of its own (NATS_URL, NATS_USER), or remove what the other software has left"
+    )]
+    Foreign {
+        /// Stream or bucket.
+        what: String,
+        /// How that can be seen.
+        problem: String,
+    },
     /// A stored value can't be read.
     #[error("{what} in NATS can't be read: it was written by something else, or by a newer version")]
     Corrupt {
@@ -82,7 +93,7 @@ impl Error {
         match self {
             Self::Unavailable { .. } | Self::LayoutMissing { .. } | Self::Connect { .. } => true,
             Self::Refused { code, .. } => TRANSIENT_CODES.contains(code),
-            Self::Tls { .. } | Self::Version { .. } | Self::Corrupt { .. } => false,
+            Self::Tls { .. } | Self::Version { .. } | Self::Foreign { .. } | Self::Corrupt { .. } => false,
         }
     }
 
@@ -95,8 +106,16 @@ impl Error {
     }
 }
 
-/// No leader, no quorum, resources used up, server shutting down: states that pass.
-const TRANSIENT_CODES: [u64; 6] = [10008, 10009, 10023, 10047, 10074, 10077];
+/// States that pass: nothing of them is the fault of what was asked.
+const TRANSIENT_CODES: [u64; 24] = [
+    // No leader, no quorum, no peers, a cluster that forms or changes; a stream or consumer whose server is away.
+    10004, 10005, 10007, 10008, 10009, 10041, 10074, 10118, 10119, 10194, 10195, 10202,
+    // Resources and limits of account or server that are used up: streams, consumers, memory, disk, requests.
+    10002, 10023, 10026, 10027, 10028, 10047, 10077, 10167,
+    // JetStream is off: it is just starting, or has given up its disk until a restart.
+    10039, 10076, // A batch that was cut by a change of leaders; too many batches at once.
+    10176, 10210,
+];
 
 /// A conditional write that did not happen.
 #[derive(Debug, thiserror::Error)]
@@ -107,4 +126,23 @@ pub enum WriteError {
     /// Anything else; after `Unavailable` the outcome is unknown.
     #[error(transparent)]
     Other(#[from] Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_passes_is_told_from_what_does_not() {
+        let of = |code| Error::Refused { action: String::new(), code, description: String::new() };
+        for code in
+            [10002, 10008, 10009, 10023, 10028, 10039, 10047, 10076, 10077, 10118, 10176, 10194, 10210]
+        {
+            assert!(of(code).is_transient(), "{code}");
+        }
+        // No stream; another one with that name; another last sequence; a setting that can't be.
+        for code in [10052, 10058, 10059, 10065, 10071] {
+            assert!(!of(code).is_transient(), "{code}");
+        }
+    }
 }

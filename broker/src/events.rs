@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 use tokio::{sync::Mutex, time::Instant};
 
 use crate::{
-    Error, WriteError, names,
+    Error, WriteError, bucket,
+    connection::StreamState,
+    names,
     wire::{Outgoing, Refusal, Wire, headers},
 };
 
@@ -56,15 +58,14 @@ pub enum PublishError {
 #[derive(Clone, Debug)]
 pub struct EventPublisher {
     wire: Wire,
-    limit: usize,
     /// Last sequence of the log that we heard of; `None` before the first look. The lock is held over the publish,
     /// so that the events of one replica go out one after the other.
     last: Arc<Mutex<Option<u64>>>,
 }
 
 impl EventPublisher {
-    pub(crate) fn new(wire: Wire, limit: usize) -> Self {
-        Self { wire, limit, last: Arc::new(Mutex::new(None)) }
+    pub(crate) fn new(wire: Wire) -> Self {
+        Self { wire, last: Arc::new(Mutex::new(None)) }
     }
 
     /// Appends an event; answers its sequence once it is stored. `arrived` is when the request came in.
@@ -72,8 +73,10 @@ impl EventPublisher {
     /// # Errors
     /// [`PublishError`]. After `Other` with an unavailable NATS the outcome is unknown.
     pub async fn publish(&self, payload: Bytes, arrived: Instant) -> Result<u64, PublishError> {
-        if payload.len() > self.limit {
-            return Err(PublishError::TooLarge { size: payload.len(), limit: self.limit });
+        // What the server says now: the limit may have been raised.
+        let limit = self.wire.largest_message();
+        if payload.len() > limit {
+            return Err(PublishError::TooLarge { size: payload.len(), limit });
         }
         let mut last = self.last.lock().await;
         loop {
@@ -180,13 +183,17 @@ impl EventLog {
     /// # Errors
     /// NATS away, or the log is not there.
     pub async fn last_sequence(&self) -> Result<u64, Error> {
+        Ok(self.state().await?.last_seq)
+    }
+
+    async fn state(&self) -> Result<StreamState, Error> {
         #[derive(Deserialize)]
         struct Info {
-            state: crate::connection::StreamState,
+            state: StreamState,
         }
         let subject = format!("STREAM.INFO.{}", names::INCOMING);
         match self.wire.api::<Info>("looking at the event log", &subject, &()).await {
-            Ok(info) => Ok(info.state.last_seq),
+            Ok(info) => Ok(info.state),
             Err(Error::Refused { code: crate::wire::code::STREAM_NOT_FOUND, .. }) => {
                 Err(Error::LayoutMissing { what: "the event log".to_owned() })
             }
@@ -278,24 +285,25 @@ impl Position {
         Self { wire }
     }
 
-    /// The position; 0 at revision 0 when nothing was ever dispatched.
+    /// The position; 0 when nothing was ever dispatched. One that was deleted, or can't be read, follows from the log:
+    /// only what every queue has is removed there, and what comes twice the checkpoints of the queues leave out.
     ///
     /// # Errors
-    /// NATS away, or the value can't be read.
+    /// NATS away.
     pub async fn get(&self) -> Result<crate::Revised<u64>, Error> {
-        let stream = names::bucket_stream(names::DISPATCHER);
-        match self.wire.last(&stream, &Self::subject()).await? {
-            crate::wire::Got::Message(message) => serde_json::from_slice(&message.payload)
-                .map(|PositionValue { incoming_seq }| crate::Revised {
-                    value: incoming_seq,
-                    revision: message.sequence,
-                })
-                .map_err(|e| Error::corrupt("the dispatcher's position", e)),
-            crate::wire::Got::Nothing => Ok(crate::Revised { value: 0, revision: 0 }),
-            crate::wire::Got::NoStream => {
-                Err(Error::LayoutMissing { what: format!("the bucket {}", names::DISPATCHER) })
+        let item = bucket::get(&self.wire, names::DISPATCHER, names::POSITION_KEY).await?;
+        let revision = item.as_ref().map_or(0, |item| item.revision);
+        match item.map(|item| serde_json::from_slice(&item.value)) {
+            Some(Ok(PositionValue { incoming_seq })) => {
+                return Ok(crate::Revised { value: incoming_seq, revision });
             }
+            Some(Err(error)) => {
+                tracing::warn!(%error, "the dispatcher's position can't be read: it begins where the log begins");
+            }
+            None => {}
         }
+        let value = EventLog::new(self.wire.clone()).state().await?.first_seq.saturating_sub(1);
+        Ok(crate::Revised { value, revision })
     }
 
     /// Moves the position; answers its new revision.

@@ -7,8 +7,9 @@ use model::{Claim, Counts, Fence, FenceState, KnownObjects, claim};
 use uuid::Uuid;
 
 use crate::{
-    Error, Queue,
+    Error, Queue, Revised,
     names::{self, Part},
+    tries::Tries,
     wire::{Outgoing, Refusal, header, headers},
 };
 
@@ -74,8 +75,9 @@ impl Queue {
         // Two pods may have one name (a Job's pod and its zombie): the suffix tells them apart.
         let unique = Uuid::new_v4().simple().to_string();
         let holder = format!("{holder}:{}", &unique[..8]);
+        let mut tries = Tries::within(RESOLVE_FOR);
         for _ in 0..TRIES {
-            let Some(found) = self.fence().await? else { return Ok(Claimed::Gone) };
+            let Some(found) = tries.read(|| self.fence()).await? else { return Ok(Claimed::Gone) };
             match claim(&found.value, self.incarnation, attempt) {
                 Claim::Gone => return Ok(Claimed::Gone),
                 Claim::Overtaken => return Ok(Claimed::Overtaken),
@@ -100,11 +102,12 @@ impl Queue {
                 }
                 // Somebody else was faster, or the outcome is unknown: before we own it, reading again is right.
                 Err(Refusal::WrongLast(_)) => {}
-                Err(Refusal::NoStream) => return Ok(Claimed::Gone),
-                Err(Refusal::Unknown(error)) => {
-                    tracing::debug!(%error, "it is unknown whether the fence was taken; reading it again");
+                Err(refusal @ Refusal::Other(_)) => return Err(refusal.into_error("taking the fence")),
+                // Also nobody who answers: the next look tells whether the queue is gone.
+                Err(refusal) => {
+                    tracing::debug!(%refusal, "it is unknown whether the fence was taken; reading it again");
+                    tries.again(refusal.into_error("taking the fence")).await?;
                 }
-                Err(refusal) => return Err(refusal.into_error("taking the fence")),
             }
         }
         Err(Error::unavailable("taking the fence", "others were faster each time"))
@@ -150,7 +153,7 @@ impl FenceHolder {
         known: &[KnownObjects],
     ) -> Result<(), FillError> {
         let Some(last_index) = (first_index - 1).checked_add(messages.len() as u64) else { return Ok(()) };
-        let deadline = tokio::time::Instant::now() + RESOLVE_FOR;
+        let mut tries = Tries::within(RESOLVE_FOR);
         loop {
             let batch = self.batch(first_index, messages, known)?;
             if batch.is_empty() {
@@ -158,19 +161,28 @@ impl FenceHolder {
             }
             let error = match self.queue.wire().publish_batch(batch).await {
                 Ok(_) => return Ok(()),
-                Err(Refusal::WrongLast(_)) => return Err(self.lost().await?),
+                Err(Refusal::WrongLast(_)) => return Err(self.lost(&mut tries).await?),
                 Err(Refusal::Full(text)) => return Err(FillError::Full(text)),
-                Err(Refusal::NoStream) => self.gone_or_away().await?,
-                Err(Refusal::Unknown(error)) => error,
                 Err(refusal @ Refusal::Other(_)) => {
                     return Err(refusal.into_error("writing the prefill").into());
+                }
+                Err(Refusal::Unknown(error)) => error,
+                // Certainly not written: the same batch again, under the same fence.
+                Err(Refusal::NotWritten(error)) => {
+                    tries.again(error).await?;
+                    continue;
+                }
+                Err(Refusal::NoStream | Refusal::Nobody) => {
+                    let error = self.gone_or_away().await?;
+                    tries.again(error).await?;
+                    continue;
                 }
             };
             tracing::debug!(%error, "it is unknown whether a batch was written; looking");
             // First the fence anew, so that the batch can't land late; then see whether it landed before.
-            self.renew(deadline).await?;
+            self.replace(self.fence.clone(), &mut tries).await?;
             // Without messages nothing tells; but what is known twice does no harm.
-            if !messages.is_empty() && self.last_index().await? >= last_index {
+            if !messages.is_empty() && tries.read(|| self.last_index()).await? >= last_index {
                 return Ok(());
             }
         }
@@ -190,20 +202,13 @@ impl FenceHolder {
     /// # Errors
     /// [`FillError`].
     pub async fn seal_leaving_out(&mut self, counts: Counts, contained: Vec<u64>) -> Result<(), FillError> {
-        let deadline = tokio::time::Instant::now() + RESOLVE_FOR;
         let sealed =
             Fence { state: FenceState::Sealed, counts: Some(counts), contained, ..self.fence.clone() };
-        self.replace(sealed, deadline).await
+        self.replace(sealed, &mut Tries::within(RESOLVE_FOR)).await
     }
 
-    /// Writes the same fence anew, so that nothing sent under the old one can land any more.
-    async fn renew(&mut self, deadline: tokio::time::Instant) -> Result<(), FillError> {
-        self.replace(self.fence.clone(), deadline).await
-    }
-
-    /// Replaces our fence, until the outcome is known.
-    async fn replace(&mut self, next: Fence, deadline: tokio::time::Instant) -> Result<(), FillError> {
-        let mut pause = Duration::from_millis(50);
+    /// Replaces our fence, until the outcome is known. Nothing that was sent under the former one can land any more.
+    async fn replace(&mut self, next: Fence, tries: &mut Tries) -> Result<(), FillError> {
         loop {
             let error = match self.queue.write_state(Part::Fence, &next, self.sequence).await {
                 Ok(sequence) => {
@@ -211,28 +216,26 @@ impl FenceHolder {
                     self.fence = next;
                     return Ok(());
                 }
-                Err(Refusal::WrongLast(_)) => match self.queue.fence().await? {
+                Err(Refusal::WrongLast(_)) => match tries.read(|| self.queue.fence()).await? {
                     // An earlier try of ours, whose answer was lost.
                     Some(found) if found.value == next && found.revision > self.sequence => {
                         self.sequence = found.revision;
                         self.fence = next;
                         return Ok(());
                     }
-                    _ => return Err(self.lost().await?),
+                    _ => return Err(self.lost(tries).await?),
                 },
-                Err(Refusal::NoStream) => self.gone_or_away().await?,
-                Err(Refusal::Unknown(error)) => error,
-                Err(refusal) => return Err(refusal.into_error("writing the fence").into()),
+                Err(Refusal::NoStream | Refusal::Nobody) => self.gone_or_away().await?,
+                Err(Refusal::Unknown(error) | Refusal::NotWritten(error)) => error,
+                Err(refusal @ (Refusal::Full(_) | Refusal::Other(_))) => {
+                    return Err(refusal.into_error("writing the fence").into());
+                }
             };
-            if tokio::time::Instant::now() > deadline {
-                return Err(error.into());
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(1));
+            tries.again(error).await?;
         }
     }
 
-    /// "No responders" means that the stream is gone, or that JetStream is just starting.
+    /// Nobody answers: the stream is gone, or its leader is away.
     async fn gone_or_away(&self) -> Result<Error, FillError> {
         match self.queue.broker.stream_state(&self.queue.stream).await {
             Ok(None) => Err(FillError::Gone),
@@ -242,15 +245,24 @@ impl FenceHolder {
     }
 
     /// Why a write under our fence was refused.
-    async fn lost(&self) -> Result<FillError, Error> {
-        Ok(match self.queue.fence().await? {
-            None => FillError::Gone,
-            Some(found) if found.value.incarnation != self.fence.incarnation => FillError::Gone,
-            Some(found) if found.value.attempt == self.fence.attempt => match found.value.state {
-                FenceState::Cancelled => FillError::Overtaken,
-                FenceState::Open | FenceState::Sealed => FillError::LostToTwin,
-            },
-            Some(_) => FillError::Overtaken,
+    async fn lost(&self, tries: &mut Tries) -> Result<FillError, Error> {
+        let Some(Revised { value: found, revision }) = tries.read(|| self.queue.fence()).await? else {
+            return Ok(FillError::Gone);
+        };
+        if found.incarnation != self.fence.incarnation {
+            return Ok(FillError::Gone);
+        }
+        // A fence only grows: NATS was restored from a backup, and the attempt begins again there.
+        if revision < self.sequence || found.attempt < self.fence.attempt {
+            return Ok(
+                Error::unavailable("writing the prefill", "the queue is an older one than it was").into()
+            );
+        }
+        Ok(match found.state {
+            FenceState::Open | FenceState::Sealed if found.attempt == self.fence.attempt => {
+                FillError::LostToTwin
+            }
+            FenceState::Open | FenceState::Sealed | FenceState::Cancelled => FillError::Overtaken,
         })
     }
 

@@ -11,13 +11,16 @@
 //!
 //! **Invariants**
 //! * A decision is made by a conditional write, never by what was read before it.
-//! * What is read for a decision is read from the leader (`STREAM.MSG.GET`), never by a direct get.
+//! * What is read for a decision is read from whom takes himself for the leader (`STREAM.MSG.GET`), never by a direct
+//!   get. A list of a bucket is read up to the leader's last number, whichever replica tells it.
+//! * What is remembered of a server holds for one connection: the next one may lead to an older store (a backup).
 //! * Nothing is removed that has not been delivered or that belongs to another incarnation: streams carry the
 //!   incarnation in their names, and every publish says which stream it expects.
 //! * There are no durable consumers on queues or on the event log: nothing that can get stuck.
 //!
 //! Needs nats-server 2.12 or newer (atomic batches, ADR-50).
 
+mod bucket;
 mod connection;
 mod contained;
 mod copies;
@@ -30,6 +33,7 @@ mod known;
 mod limits;
 mod many;
 mod names;
+mod orphans;
 mod progress;
 mod queue;
 mod reader;
@@ -41,6 +45,7 @@ mod tasks;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod tls;
+mod tries;
 mod view;
 mod wire;
 
@@ -54,10 +59,11 @@ pub use events::{EventLog, EventPublisher, LogEntry, LogItem, Position, PublishE
 pub use fence::{Claimed, FenceHolder, FillError};
 pub use known::KnownChunk;
 pub use limits::StreamLimits;
+pub use orphans::Orphan;
 pub use progress::ProgressBoard;
 pub use queue::{Queue, QueueCounts};
 pub use reader::{Delivered, QueueStream, ReadError, ReaderConfig, Readers, StreamEnd};
-pub use registry::{Modified, Registry, Revised};
+pub use registry::{Listed, Modified, Registry, Revised, Unreadable};
 pub use removal::Removal;
 pub use secret::{Secret, SecretError};
 pub use tasks::{Task, Tasks, TasksConfig};

@@ -1,7 +1,7 @@
 //! Limits that streams have: set when they are made, and followed when the operator changes them.
 
 use futures::{StreamExt, TryStreamExt};
-use model::{Entry, Lifecycle, QueueLimits};
+use model::{Lifecycle, QueueLimits};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -53,10 +53,8 @@ impl Broker {
     /// NATS away; calling it again is safe.
     pub async fn raise_queue_limits(&self) -> Result<(), Error> {
         let wanted = self.limits.queue_messages.cast_signed();
-        let entries = self.registry().list().await?.into_iter().filter_map(|(_, entry)| match entry.value {
-            Entry::Subscription(s) if s.lifecycle == Lifecycle::Ready => Some(s),
-            Entry::Subscription(_) | Entry::Tombstone(_) => None,
-        });
+        let entries =
+            self.registry().list().await?.subscriptions().filter(|s| s.lifecycle == Lifecycle::Ready);
         let lower = |found: &Value| found.as_i64().is_some_and(|found| 0 < found && found < wanted);
         futures::stream::iter(entries)
             .map(|s| async move {

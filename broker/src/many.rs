@@ -92,14 +92,15 @@ impl Wire {
         };
         let ask = serde_json::to_vec(&ask).map_err(|e| failed(e.into()))?;
         let inbox = self.client.new_inbox();
+        let mut connection = self.connection();
         let mut answers = self.client.subscribe(inbox.clone()).await.map_err(|e| failed(e.into()))?;
         let asked = format!("$JS.API.DIRECT.GET.{stream}");
         self.client.publish_with_reply(asked, inbox, Bytes::from(ask)).await.map_err(|e| failed(e.into()))?;
         let mut page = Page::default();
         let mut before = 0;
         loop {
-            let answer = match tokio::time::timeout(TIMEOUT, answers.next()).await {
-                Ok(Some(answer)) => answer,
+            let answer = match tokio::time::timeout(TIMEOUT, connection.lasts_for(answers.next())).await {
+                Ok(Ok(Some(answer))) => answer,
                 // What came is in order and without a gap.
                 _ if !page.messages.is_empty() => return Ok(Some(Page { more: true, ..page })),
                 _ => return Err(failed("no answer".into())),

@@ -16,7 +16,7 @@ pub(crate) const TASK_CONSUMER: &str = "prefill-workers";
 
 /// What queues can't carry, in parts that fit: one stream for all subscriptions.
 pub(crate) const DEAD_LETTERS: &str = "dead-letters";
-pub(crate) const DEAD_LETTER_SUBJECTS: [&str; 2] = ["dead-letters.*.*", "dead-letters.*.*.part"];
+pub(crate) const DEAD_LETTER_SUBJECTS: &str = "dead-letters.>";
 
 /// KV buckets.
 pub(crate) const SUBSCRIPTIONS: &str = "SUBSCRIPTIONS";
@@ -63,9 +63,32 @@ pub(crate) fn task_subject(name: &SubscriptionName) -> String {
     format!("tasks.prefill.{name}")
 }
 
-/// Subject of the dead letters of one incarnation; their parts are on the one below it.
-pub(crate) fn dead_letter_subject(name: &SubscriptionName, incarnation: Incarnation) -> String {
-    format!("{DEAD_LETTERS}.{name}.{}", incarnation.short())
+/// Subject of one dead letter; its parts are on the one below it. `from` and `which` tell where it would have stood.
+pub(crate) fn dead_letter_subject(
+    name: &SubscriptionName,
+    incarnation: Incarnation,
+    from: &str,
+    which: impl Display,
+) -> String {
+    format!("{DEAD_LETTERS}.{name}.{}.{from}.{which}", incarnation.short())
+}
+
+/// The dead letters of one incarnation, without their parts.
+pub(crate) fn dead_letters_of(name: &SubscriptionName, short_incarnation: &str) -> String {
+    format!("{DEAD_LETTERS}.{name}.{short_incarnation}.*.*")
+}
+
+/// Where a dead letter of a live message would have stood.
+pub(crate) const FROM_LIVE: &str = "live";
+
+/// Where one of a prefill would have stood.
+pub(crate) fn from_attempt(attempt: u32) -> String {
+    format!("prefill-{attempt}")
+}
+
+/// The reverse, of a subject; `None` for live messages.
+pub(crate) fn attempt_of(dead_letter: &str) -> Option<u32> {
+    dead_letter.split('.').nth(3)?.strip_prefix("prefill-")?.parse().ok()
 }
 
 /// Subject on which replicas tell each other what was removed from a queue. No stream has it.

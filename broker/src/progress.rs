@@ -4,7 +4,7 @@ use bytes::Bytes;
 use model::{Progress, SubscriptionName};
 
 use crate::{
-    Error, names,
+    Error, bucket, names,
     wire::{Outgoing, Wire, headers},
 };
 
@@ -19,18 +19,20 @@ impl ProgressBoard {
         Self { wire }
     }
 
-    /// The last progress that was written for a subscription. It may be of an overtaken attempt.
+    /// The last progress that was written for a subscription. It may be of an overtaken attempt. What can't be read is
+    /// none: it is for people only.
     ///
     /// # Errors
-    /// NATS away, or the value can't be read.
+    /// NATS away.
     pub async fn get(&self, name: &SubscriptionName) -> Result<Option<Progress>, Error> {
-        let stream = names::bucket_stream(names::PREFILL);
-        let subject = names::key_subject(names::PREFILL, name.as_str());
-        match self.wire.last(&stream, &subject).await?.message() {
-            Some(message) if !message.payload.is_empty() => serde_json::from_slice(&message.payload)
-                .map(Some)
-                .map_err(|e| Error::corrupt(format!("the progress of {name}"), e)),
-            _ => Ok(None),
+        let found = bucket::get(&self.wire, names::PREFILL, name.as_str()).await?;
+        let Some(item) = found.filter(|item| !item.value.is_empty()) else { return Ok(None) };
+        match serde_json::from_slice(&item.value) {
+            Ok(progress) => Ok(Some(progress)),
+            Err(error) => {
+                tracing::warn!(subscription = %name, %error, "progress that can't be read is left out");
+                Ok(None)
+            }
         }
     }
 
@@ -49,7 +51,8 @@ impl ProgressBoard {
     /// # Errors
     /// NATS away.
     pub async fn delete(&self, name: &SubscriptionName) -> Result<(), Error> {
-        if self.get(name).await?.is_some() {
+        let found = bucket::get(&self.wire, names::PREFILL, name.as_str()).await?;
+        if found.is_some_and(|item| !item.value.is_empty()) {
             self.write(name, Bytes::new()).await?;
         }
         Ok(())

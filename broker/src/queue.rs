@@ -1,6 +1,8 @@
 //! The queue of one incarnation of a subscription: a stream with four subjects, and more where it is recorded what the
 //! consumer is told of.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use model::{Checkpoint, Fence, FenceState, Incarnation, QueueUse, Subscription, SubscriptionName};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -8,12 +10,21 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::{
     Broker, Error, Revised,
     names::{self, Part},
+    tries::Tries,
     wire::{Got, Outgoing, Refusal, Wire, code, headers},
 };
 
 /// Numbers left free above the last one that a removed queue is known to have used: what is written between the
 /// look and the deletion must not be used again either.
 const NUMBERS_LEFT_FREE: u64 = 1_000_000;
+
+/// First number that a stream may use after one that had this last.
+pub(crate) fn first_free(last: u64) -> u64 {
+    last.saturating_add(NUMBERS_LEFT_FREE)
+}
+
+/// How long a stream that was just made may be without a leader.
+const MADE_WITHIN: Duration = Duration::from_secs(2);
 
 /// The queue of one incarnation of a subscription.
 #[derive(Clone, Debug)]
@@ -98,9 +109,17 @@ impl Queue {
     /// Writes the first message of a subject that always holds one. "Not there yet" is the number 0, which can't come
     /// again within this stream: fence and checkpoint are never purged.
     async fn write_first(&self, part: Part, value: &impl Serialize) -> Result<(), Error> {
-        match self.write_state(part, value, 0).await {
-            Ok(_) | Err(Refusal::WrongLast(_)) => Ok(()),
-            Err(refusal) => Err(refusal.into_error(&format!("making the queue of {}", self.name))),
+        let action = format!("making the queue of {}", self.name);
+        let mut tries = Tries::within(MADE_WITHIN);
+        loop {
+            match self.write_state(part, value, 0).await {
+                Ok(_) | Err(Refusal::WrongLast(_)) => return Ok(()),
+                // In a cluster a stream that was just made has no leader yet.
+                Err(refusal @ (Refusal::Nobody | Refusal::NotWritten(_))) => {
+                    tries.again(refusal.into_error(&action)).await?;
+                }
+                Err(refusal) => return Err(refusal.into_error(&action)),
+            }
         }
     }
 
@@ -231,7 +250,7 @@ impl Queue {
     /// First number that another stream of this name may use; `None` if the stream is not there.
     pub(crate) async fn next_sequence(&self) -> Result<Option<u64>, Error> {
         let state = self.broker.stream_state(&self.stream).await?;
-        Ok(state.map(|state| state.last_seq + NUMBERS_LEFT_FREE))
+        Ok(state.map(|state| first_free(state.last_seq)))
     }
 
     /// Deletes the stream. False: it was not there.
@@ -241,20 +260,9 @@ impl Queue {
 
     /// Removes streams of other incarnations that hold our subjects.
     async fn remove_left_over(&self) -> Result<(), Error> {
-        #[derive(Serialize)]
-        struct Ask {
-            subject: String,
-        }
-        #[derive(Deserialize)]
-        struct Names {
-            streams: Option<Vec<String>>,
-        }
-        let ask = Ask { subject: self.subject(Part::Main) };
         let action = format!("looking for left-overs of {}", self.name);
-        let found: Names = self.wire().api(&action, "STREAM.NAMES", &ask).await?;
-        let prefix = format!("stream:{}:", self.name);
-        for stream in found.streams.unwrap_or_default() {
-            if stream == self.stream || !stream.starts_with(&prefix) {
+        for stream in self.broker.streams_of(&self.name).await? {
+            if stream == self.stream {
                 continue;
             }
             let entry = self.broker.registry().subscription(&self.name).await?;
@@ -265,5 +273,50 @@ impl Queue {
             self.broker.delete_stream(&stream).await?;
         }
         Ok(())
+    }
+}
+
+/// What `STREAM.NAMES` answers.
+#[derive(Deserialize)]
+struct Names {
+    #[serde(default)]
+    total: usize,
+    streams: Option<Vec<String>>,
+}
+
+impl Broker {
+    /// The streams of all incarnations of a name that are there.
+    pub(crate) async fn streams_of(&self, name: &SubscriptionName) -> Result<Vec<String>, Error> {
+        #[derive(Serialize)]
+        struct Ask {
+            subject: String,
+        }
+        let ask = Ask { subject: Part::Main.subject(name) };
+        let action = format!("looking for the streams of {name}");
+        let found: Names = self.wire.api(&action, "STREAM.NAMES", &ask).await?;
+        let prefix = format!("stream:{name}:");
+        let ours = found.streams.unwrap_or_default().into_iter().filter(|s| s.starts_with(&prefix));
+        Ok(ours.collect())
+    }
+
+    /// The names of all streams.
+    pub(crate) async fn stream_names(&self) -> Result<Vec<String>, Error> {
+        #[derive(Serialize)]
+        struct Ask {
+            offset: usize,
+        }
+        let mut names = Vec::new();
+        loop {
+            let ask = Ask { offset: names.len() };
+            let Names { total, streams } = self.wire.api("listing the streams", "STREAM.NAMES", &ask).await?;
+            let page = streams.unwrap_or_default();
+            if page.is_empty() {
+                return Ok(names);
+            }
+            names.extend(page);
+            if names.len() >= total {
+                return Ok(names);
+            }
+        }
     }
 }

@@ -1,11 +1,12 @@
 //! The subscriptions: bucket `SUBSCRIPTIONS`, one key a name.
 
 use bytes::Bytes;
-use futures::StreamExt;
 use model::{Entry, Incarnation, Subscription, SubscriptionName};
 
 use crate::{
-    Error, WriteError, names,
+    Error, WriteError,
+    bucket::{self, Item},
+    names,
     wire::{Outgoing, Refusal, Wire, headers},
 };
 
@@ -16,6 +17,34 @@ pub struct Revised<T> {
     pub value: T,
     /// Its sequence in the bucket or stream.
     pub revision: u64,
+}
+
+/// What [`Registry::list`] found.
+#[derive(Clone, Debug, Default)]
+pub struct Listed {
+    /// The entries.
+    pub entries: Vec<(SubscriptionName, Revised<Entry>)>,
+    /// What can't be read. It stops nothing else, and can be removed: [`crate::Broker::remove_unreadable`].
+    pub unreadable: Vec<Unreadable>,
+}
+
+impl Listed {
+    /// The subscriptions among the entries.
+    pub fn subscriptions(self) -> impl Iterator<Item = Subscription> {
+        self.entries.into_iter().filter_map(|(_, entry)| match entry.value {
+            Entry::Subscription(subscription) => Some(subscription),
+            Entry::Tombstone(_) => None,
+        })
+    }
+}
+
+/// A key of the bucket that can't be read: it was written by something else, or by a newer version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// The key, which need not be a name that can be registered.
+    pub name: String,
+    /// What the parser says.
+    pub why: String,
 }
 
 /// How [`Registry::modify`] ended.
@@ -43,21 +72,15 @@ impl Registry {
         Self { wire }
     }
 
-    /// The entry of a name; `None` if it was never used.
+    /// The entry of a name; `None` if it was never used. A key that was deleted is a name that is free.
     ///
     /// # Errors
-    /// NATS away, or the value can't be read.
+    /// NATS away, or the value can't be read ([`Error::Corrupt`]).
     pub async fn get(&self, name: &SubscriptionName) -> Result<Option<Revised<Entry>>, Error> {
-        let stream = names::bucket_stream(names::SUBSCRIPTIONS);
-        let got = self.wire.last(&stream, &subject(name)).await?;
-        if matches!(got, crate::wire::Got::NoStream) {
-            return Err(bucket_missing());
-        }
-        match got.message() {
-            None => Ok(None),
-            Some(message) => parse(name.as_str(), &message.payload)
-                .map(|value| Some(Revised { value, revision: message.sequence })),
-        }
+        let Some(item) = bucket::get(&self.wire, names::SUBSCRIPTIONS, name.as_str()).await? else {
+            return Ok(None);
+        };
+        Ok(Some(Revised { value: entry(&item)?, revision: item.revision }))
     }
 
     /// The subscription of a name; `None` for a name that is free.
@@ -102,7 +125,7 @@ impl Registry {
         match self.wire.publish(message).await {
             Ok(revision) => Ok(revision),
             Err(Refusal::WrongLast(_)) => Err(WriteError::Conflict),
-            Err(Refusal::NoStream) => Err(WriteError::Other(bucket_missing())),
+            Err(Refusal::NoStream) => Err(WriteError::Other(bucket::missing(names::SUBSCRIPTIONS))),
             Err(refusal) => {
                 Err(WriteError::Other(refusal.into_error(&format!("writing the entry of {name}"))))
             }
@@ -138,33 +161,31 @@ impl Registry {
         ))
     }
 
-    /// All entries, tombstones included.
+    /// All entries as the leader has them, tombstones included, in the order of their last changes.
     ///
     /// # Errors
-    /// NATS away, or a value can't be read.
-    pub async fn list(&self) -> Result<Vec<(SubscriptionName, Revised<Entry>)>, Error> {
-        let action = "listing the subscriptions";
-        let failed = |e: Box<dyn std::error::Error + Send + Sync>| Error::unavailable(action, e);
-        let store = self.wire.js.get_key_value(names::SUBSCRIPTIONS).await.map_err(|e| failed(e.into()))?;
-        let mut entries = Vec::new();
-        if store.status().await.map_err(|e| failed(e.into()))?.values() == 0 {
-            return Ok(entries);
-        }
-        let mut watch = store.watch_with_history(">").await.map_err(|e| failed(e.into()))?;
-        loop {
-            let next = tokio::time::timeout(crate::wire::TIMEOUT, watch.next());
-            let entry = next
-                .await
-                .map_err(|e| failed(e.into()))?
-                .ok_or_else(|| failed("the list ended early".into()))?
-                .map_err(|e| failed(e.into()))?;
-            let value = parse(&entry.key, &entry.value)?;
-            let name = entry.key.parse().map_err(|e| Error::corrupt(format!("the key {}", entry.key), e))?;
-            entries.push((name, Revised { value, revision: entry.revision }));
-            if entry.seen_current {
-                return Ok(entries);
+    /// NATS away.
+    pub async fn list(&self) -> Result<Listed, Error> {
+        let mut listed = Listed::default();
+        for item in bucket::list(&self.wire, names::SUBSCRIPTIONS).await? {
+            if item.value.is_empty() && item.key.parse::<SubscriptionName>().is_err() {
+                continue;
+            }
+            let key = || item.key.parse().map_err(|e| Error::corrupt(format!("the key {}", item.key), e));
+            match key().and_then(|name: SubscriptionName| Ok((name, entry(&item)?))) {
+                Ok((name, value)) => listed.entries.push((name, Revised { value, revision: item.revision })),
+                Err(error) => {
+                    tracing::warn!(
+                        subscription = item.key,
+                        error = model::chain(&error),
+                        "an entry is left out"
+                    );
+                    let (name, why) = (item.key, model::chain(&error));
+                    listed.unreadable.push(Unreadable { name, why });
+                }
             }
         }
+        Ok(listed)
     }
 }
 
@@ -175,13 +196,14 @@ pub(crate) fn subscription(entry: Revised<Entry>) -> Option<Revised<Subscription
     }
 }
 
-pub(crate) fn parse(key: &str, payload: &[u8]) -> Result<Entry, Error> {
-    serde_json::from_slice(payload)
-        .map_err(|e| Error::corrupt(format!("the key {key} of the bucket {}", names::SUBSCRIPTIONS), e))
-}
-
-fn bucket_missing() -> Error {
-    Error::LayoutMissing { what: format!("the bucket {}", names::SUBSCRIPTIONS) }
+/// What a key says.
+pub(crate) fn entry(item: &Item) -> Result<Entry, Error> {
+    if item.value.is_empty() {
+        return Ok(Entry::Tombstone(bucket::tombstone(item.written)));
+    }
+    serde_json::from_slice(&item.value).map_err(|e| {
+        Error::corrupt(format!("the key {} of the bucket {}", item.key, names::SUBSCRIPTIONS), e)
+    })
 }
 
 fn subject(name: &SubscriptionName) -> String {

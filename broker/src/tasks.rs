@@ -93,6 +93,14 @@ impl Tasks {
         Ok(())
     }
 
+    /// Removes the task of a name, whatever it is.
+    pub(crate) async fn remove_any(&self, name: &SubscriptionName) -> Result<(), Error> {
+        if let Some((sequence, _)) = self.waiting(name).await? {
+            self.wire.remove(names::TASKS, sequence).await?;
+        }
+        Ok(())
+    }
+
     /// Is this task in the queue, waiting or in the hands of a worker?
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use async_nats::{
 };
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::sync::watch;
 
 use crate::{Error, names};
 
@@ -26,6 +27,9 @@ pub(crate) mod code {
     /// No message with that number.
     pub const NO_MESSAGE: [u64; 3] = [10037, 10043, 10057];
 }
+
+/// Room that our headers and those of JetStream may need on top of a payload, in bytes.
+const HEADER_ROOM: usize = 64 * 1024;
 
 /// How long a request may take before its outcome counts as unknown.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(5);
@@ -47,9 +51,15 @@ pub(crate) enum Refusal {
     /// A limit of the stream.
     #[error("{0}")]
     Full(String),
-    /// The stream is gone, or another one has the subject.
+    /// The server says that the stream is gone, or that another one has the subject.
     #[error("the stream is gone")]
     NoStream,
+    /// Nobody listens on the subject: no stream has it, or its leader is away. Nothing was written.
+    #[error("nobody answers")]
+    Nobody,
+    /// Refused because of a state that passes: certainly not written, and the same may succeed later.
+    #[error("{0}")]
+    NotWritten(Error),
     /// No answer: it may have happened.
     #[error("{0}")]
     Unknown(Error),
@@ -66,7 +76,9 @@ impl Refusal {
             Self::WrongLast(text) => refused(code::WRONG_LAST[0], text),
             Self::Full(text) => refused(code::STORE_FAILED, text),
             Self::NoStream => refused(code::STREAM_NOT_FOUND, "stream not found".to_owned()),
-            Self::Unknown(error) | Self::Other(error) => error,
+            // In a cluster nobody answers whenever a leader is gone, has just changed or was just made.
+            Self::Nobody => Error::unavailable(action, "the stream does not exist, or its leader is away"),
+            Self::NotWritten(error) | Self::Unknown(error) | Self::Other(error) => error,
         }
     }
 }
@@ -96,12 +108,63 @@ struct PubAck {
 pub(crate) struct Wire {
     pub client: Client,
     pub js: jetstream::Context,
+    /// How many connections have broken so far.
+    broken: watch::Receiver<u64>,
 }
 
+/// The connection as it is at one moment.
+#[derive(Debug)]
+pub(crate) struct Connection(watch::Receiver<u64>);
+
+/// The connection has broken: what was asked on it is never answered, and may have happened.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection broke before the answer came")]
+pub(crate) struct Broken;
+
+impl Connection {
+    /// Waits for something for as long as the connection lasts. The client itself would wait for its time-out.
+    pub(crate) async fn lasts_for<T>(&mut self, asked: impl Future<Output = T>) -> Result<T, Broken> {
+        tokio::select! {
+            biased;
+            answer = asked => Ok(answer),
+            () = self.broken() => Err(Broken),
+        }
+    }
+
+    /// Returns when it has broken.
+    pub(crate) async fn broken(&mut self) {
+        if self.0.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Times that a read is asked again on another connection.
+const READS: u32 = 3;
+
 impl Wire {
-    pub(crate) fn new(client: Client) -> Self {
+    /// `broken` counts the connections of this client that have broken.
+    pub(crate) fn new(client: Client, broken: watch::Receiver<u64>) -> Self {
         let js = jetstream::ContextBuilder::new().timeout(TIMEOUT).ack_timeout(TIMEOUT).build(client.clone());
-        Self { client, js }
+        Self { client, js, broken }
+    }
+
+    /// The connection that is used from now on. To be taken before something is asked on it.
+    pub(crate) fn connection(&self) -> Connection {
+        let mut broken = self.broken.clone();
+        broken.mark_unchanged();
+        Connection(broken)
+    }
+
+    /// How many connections have broken so far: what is remembered of a server may not hold for the next one, which
+    /// may have been restored from a backup.
+    pub(crate) fn connections_broken(&self) -> u64 {
+        *self.broken.borrow()
+    }
+
+    /// Largest event or object in bytes: the server's `max_payload` less room for headers.
+    pub(crate) fn largest_message(&self) -> usize {
+        self.client.max_payload().saturating_sub(HEADER_ROOM)
     }
 
     /// A request of JetStream's API, such as `STREAM.INFO.x`. JetStream's refusal becomes [`Error::Refused`].
@@ -111,8 +174,11 @@ impl Wire {
         subject: &str,
         body: &impl Serialize,
     ) -> Result<T, Error> {
-        let answer: Answer<T> =
-            self.js.request(subject.to_owned(), body).await.map_err(|e| Error::unavailable(action, e))?;
+        let asked = self.js.request(subject.to_owned(), body);
+        let answer: Answer<T> = match self.connection().lasts_for(asked).await {
+            Ok(answer) => answer.map_err(|e| Error::unavailable(action, e))?,
+            Err(broken) => return Err(Error::unavailable(action, broken)),
+        };
         match answer {
             Answer { error: Some(error), .. } => Err(Error::Refused {
                 action: action.to_owned(),
@@ -143,11 +209,12 @@ impl Wire {
     /// Sends one message and answers what came back.
     async fn ask(&self, action: &str, message: Outgoing) -> Result<Bytes, Refusal> {
         let request = Request::new().payload(message.payload).headers(message.headers).timeout(Some(TIMEOUT));
-        match self.client.send_request(message.subject, request).await {
-            Ok(answer) => Ok(answer.payload),
-            Err(error) => Err(match error.kind() {
-                // Nobody listens on the subject: no stream has it (or JetStream is just starting: the caller looks).
-                RequestErrorKind::NoResponders => Refusal::NoStream,
+        let asked = self.client.send_request(message.subject, request);
+        match self.connection().lasts_for(asked).await {
+            Err(broken) => Err(Refusal::Unknown(Error::unavailable(action, broken))),
+            Ok(Ok(answer)) => Ok(answer.payload),
+            Ok(Err(error)) => Err(match error.kind() {
+                RequestErrorKind::NoResponders => Refusal::Nobody,
                 RequestErrorKind::MaxPayloadExceeded | RequestErrorKind::InvalidSubject => {
                     let description = error.to_string();
                     Refusal::Other(Error::Refused { action: action.to_owned(), code: 0, description })
@@ -215,19 +282,31 @@ impl Wire {
     }
 
     async fn get(&self, stream: &str, ask: impl FnOnce(Getter) -> Getter) -> Result<Got, Error> {
+        let getter = ask(Getter::default());
+        let mut tries = 1;
+        loop {
+            // Nothing is lost by asking again.
+            match self.connection().lasts_for(self.get_once(stream, &getter)).await {
+                Ok(got) => return got,
+                Err(_) if tries < READS => tries += 1,
+                Err(broken) => return Err(Error::unavailable(format!("reading from {stream}"), broken)),
+            }
+        }
+    }
+
+    async fn get_once(&self, stream: &str, getter: &Getter) -> Result<Got, Error> {
         let action = format!("reading from {stream}");
         let handle =
             self.js.get_stream_no_info(stream).await.map_err(|e| Error::unavailable(action.clone(), e))?;
-        let getter = ask(Getter::default());
         let mut builder = handle.raw_message_builder();
         if let Some(sequence) = getter.sequence {
             builder = builder.sequence(sequence);
         }
-        if let Some(subject) = getter.next_by_subject {
-            builder = builder.next_by_subject(subject);
+        if let Some(subject) = &getter.next_by_subject {
+            builder = builder.next_by_subject(subject.clone());
         }
-        if let Some(subject) = getter.last_by_subject {
-            builder = builder.last_by_subject(subject);
+        if let Some(subject) = &getter.last_by_subject {
+            builder = builder.last_by_subject(subject.clone());
         }
         match builder.send().await {
             Ok(message) => Ok(Got::Message(message)),
@@ -340,11 +419,10 @@ fn refusal(action: &str, error: ApiError) -> Refusal {
         c if code::WRONG_LAST.contains(&c) => Refusal::WrongLast(error.description),
         code::STORE_FAILED => Refusal::Full(error.description),
         code::STREAM_NOT_FOUND | code::STREAM_NOT_MATCH => Refusal::NoStream,
-        c => Refusal::Other(Error::Refused {
-            action: action.to_owned(),
-            code: c,
-            description: error.description,
-        }),
+        code => {
+            let error = Error::Refused { action: action.to_owned(), code, description: error.description };
+            if error.is_transient() { Refusal::NotWritten(error) } else { Refusal::Other(error) }
+        }
     }
 }
 
@@ -360,4 +438,50 @@ pub(crate) fn headers<const N: usize>(pairs: [(&'static str, String); N]) -> Hea
 /// A header's value, parsed.
 pub(crate) fn header<T: std::str::FromStr>(headers: &HeaderMap, name: &str) -> Option<T> {
     headers.get(name)?.as_str().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_refused_write_means() {
+        let of = |code| {
+            let error = ApiError { err_code: code, description: "words: 17".to_owned() };
+            match refusal("writing", error) {
+                Refusal::WrongLast(_) => "another condition",
+                Refusal::Full(_) => "full",
+                Refusal::NoStream => "no stream",
+                Refusal::NotWritten(_) => "not written",
+                Refusal::Other(_) => "other",
+                Refusal::Nobody | Refusal::Unknown(_) => "no answer",
+            }
+        };
+        for (code, expected) in [
+            (10071, "another condition"),
+            (10164, "another condition"),
+            (10077, "full"),
+            (10059, "no stream"),
+            (10060, "no stream"),
+            // A leader that changed in the middle of a batch; too many batches at once.
+            (10176, "not written"),
+            (10210, "not written"),
+            (10008, "not written"),
+            (10009, "not written"),
+            (10023, "not written"),
+            (10002, "not written"),
+            (10118, "not written"),
+            (10194, "not written"),
+            (10174, "other"),
+            (10199, "other"),
+        ] {
+            assert_eq!(of(code), expected, "{code}");
+        }
+    }
+
+    #[test]
+    fn nobody_is_not_the_same_as_not_found() {
+        assert!(Refusal::Nobody.into_error("writing").is_transient());
+        assert!(!Refusal::NoStream.into_error("writing").is_transient());
+    }
 }

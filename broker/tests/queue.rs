@@ -183,7 +183,7 @@ async fn a_half_done_removal_keeps_the_next_number() {
     let entry = broker.registry().get(&s.name).await.unwrap().unwrap().value;
     assert!(matches!(entry, Entry::Tombstone(t) if t.next_sequence == 5_000_000));
     let names: Vec<SubscriptionName> =
-        broker.registry().list().await.unwrap().into_iter().map(|(name, _)| name).collect();
+        broker.registry().list().await.unwrap().entries.into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, [s.name]);
 }
 
@@ -257,7 +257,7 @@ async fn a_dead_letter_that_is_sent_again_is_recorded_too() {
     };
     let message = Bytes::from(object("late"));
     broker.dead_letters().set_aside(&s.name, &letter, &message).await.unwrap();
-    let letters = broker.dead_letters().list(&s.name, s.incarnation, 10).await.unwrap();
+    let letters = broker.dead_letters().list(&s, 0, 10).await.unwrap();
     broker.redeliver(&s, &letters[0], message).await.unwrap();
     let chunks = queue.known_from(1, true).await.unwrap();
     assert_eq!(chunks[0].known.objects[0].id.as_deref(), Some("late"));

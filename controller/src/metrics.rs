@@ -40,6 +40,7 @@ pub struct Metrics {
     pub(crate) tasks_resent: Counter,
     pub(crate) removals_finished: Counter,
     pub(crate) registrations_rolled_back: Counter,
+    pub(crate) orphans_removed: Counter,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -93,6 +94,7 @@ impl Default for Metrics {
             tasks_resent: Counter::default(),
             removals_finished: Counter::default(),
             registrations_rolled_back: Counter::default(),
+            orphans_removed: Counter::default(),
         }
     }
 }
@@ -106,7 +108,7 @@ impl Metrics {
         let Self {
             ready: _, progress: _, objects_written, objects_known, objects_per_second, leads, prefills, with_reason, changes, jobs_running, jobs_running_limit, jobs_waiting, jobs_admitted,
             jobs_deleted, errors, pass_seconds, watch_interruptions, markers_resent, tasks_resent, removals_finished,
-            registrations_rolled_back,
+            registrations_rolled_back, orphans_removed,
         } = metrics.clone();
         registry.register("headstart_controller_leads", "1 while this controller holds the lease", leads);
         registry.register("headstart_prefills", "Subscriptions by the state of their prefill", prefills);
@@ -127,6 +129,7 @@ impl Metrics {
         registry.register("headstart_sweep_tasks", "Tasks queued again because they were missing", tasks_resent);
         registry.register("headstart_sweep_removals", "Removals that died half-way and were finished", removals_finished);
         registry.register("headstart_sweep_rollbacks", "Registrations that died half-way and were rolled back", registrations_rolled_back);
+        registry.register("headstart_sweep_orphans", "Queues that no subscription owned and that were removed", orphans_removed);
         metrics
     }
 

@@ -5,13 +5,17 @@
 //! * A registration that died: nobody has got a 201 for it, so it is rolled back. A client that sends the request
 //!   again completes it instead.
 //! * Progress of a subscription that is gone: it is removed.
+//! * Streams and dead letters that no entry names: they are removed, since they may hold personal data.
 //! * A prefill whose task is not in the queue (with workers only): it is queued again.
 //!
 //! Ages count from our first sight on the monotonic clock, and several sweeps at once do no harm.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
-use broker::{Broker, Modified, RegistryView};
+use broker::{Broker, Modified, Orphan, RegistryView};
 use model::{Incarnation, Lifecycle, PrefillState, PrefillTask, Subscription, SubscriptionName, chain};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -37,6 +41,8 @@ pub struct SweepConfig {
     pub registering_grace: Duration,
     /// How long after a removal its pod may still write progress.
     pub progress_grace: Duration,
+    /// How often it looks for streams and dead letters that no entry names; what it sees twice it removes.
+    pub orphans_every: Duration,
     /// How long a prefill may be without its task in the queue before it is queued again; `None`: prefills are Jobs.
     pub task_after: Option<Duration>,
 }
@@ -52,6 +58,7 @@ impl Default for SweepConfig {
             deleting_grace: Duration::from_secs(30),
             registering_grace: Duration::from_secs(600),
             progress_grace: Duration::from_secs(60),
+            orphans_every: Duration::from_secs(600),
             task_after: None,
         }
     }
@@ -136,6 +143,7 @@ pub(crate) async fn run_with_metrics(
 ) {
     let began = Instant::now();
     let mut sightings = Sightings::default();
+    let mut orphans = Orphans { seen: HashSet::new(), next: config.orphans_every };
     let sweeping = async {
         view.synced().await;
         let grace = config.progress_grace;
@@ -154,6 +162,7 @@ pub(crate) async fn run_with_metrics(
                     leftovers.put_back(name, now + grace);
                 }
             }
+            orphans.look(&broker, began.elapsed(), config.orphans_every, &metrics).await;
             let entries = entries.iter().map(|entry| &entry.value);
             for (entry, chore) in due(entries, &mut sightings, &config, began.elapsed()) {
                 if let Err(error) = perform(&broker, entry, chore, &metrics).await {
@@ -172,6 +181,43 @@ pub(crate) async fn run_with_metrics(
     tokio::select! {
         () = shutdown.cancelled() => {}
         () = sweeping => {}
+    }
+}
+
+/// What no entry named at the last look.
+struct Orphans {
+    seen: HashSet<Orphan>,
+    next: Moment,
+}
+
+impl Orphans {
+    async fn look(&mut self, broker: &Broker, now: Moment, every: Duration, metrics: &Metrics) {
+        if now < self.next {
+            return;
+        }
+        self.next = now + every;
+        let found = match broker.orphans().await {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!(error = chain(&error), "what no subscription owns is looked for later");
+                return;
+            }
+        };
+        for orphan in found.iter().filter(|orphan| self.seen.contains(*orphan)) {
+            match broker.remove_orphan(orphan).await {
+                Ok(true) => {
+                    metrics.orphans_removed.inc();
+                    tracing::warn!(subscription = %orphan.name, "a queue that no subscription owns is removed");
+                }
+                Ok(false) => {}
+                Err(error) => tracing::warn!(
+                    subscription = %orphan.name,
+                    error = chain(&error),
+                    "a queue that no subscription owns could not be removed; it is tried again"
+                ),
+            }
+        }
+        self.seen = found.into_iter().collect();
     }
 }
 

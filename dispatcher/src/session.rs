@@ -180,7 +180,7 @@ impl<'a> Session<'a> {
             stepped: false,
         };
         let mut awaited = HashSet::new();
-        for (_, entry) in broker.registry().list().await? {
+        for (_, entry) in broker.registry().list().await?.entries {
             if let Entry::Subscription(s) = &entry.value
                 && s.lifecycle != Lifecycle::Deleting
                 && s.lost.is_none()

@@ -7,7 +7,7 @@ use std::{convert::Infallible, panic::AssertUnwindSafe, time::Duration};
 
 use broker::Broker;
 use futures::{FutureExt, StreamExt};
-use model::{Entry, Lifecycle, Subscription, chain};
+use model::{Lifecycle, Subscription, chain};
 
 use crate::{keeper, metrics::Metrics};
 
@@ -38,11 +38,12 @@ pub(crate) async fn run(broker: &Broker, age: Duration, metrics: &Metrics) -> In
 
 /// One queue that can't be swept keeps the others from nothing.
 async fn sweep(broker: &Broker, age: Duration, metrics: &Metrics) -> Result<(), broker::Error> {
-    let subscriptions =
-        broker.registry().list().await?.into_iter().filter_map(|(_, entry)| match entry.value {
-            Entry::Subscription(s) if s.lifecycle == Lifecycle::Ready && !s.is_broken() => Some(s),
-            Entry::Subscription(_) | Entry::Tombstone(_) => None,
-        });
+    let subscriptions = broker
+        .registry()
+        .list()
+        .await?
+        .subscriptions()
+        .filter(|s| s.lifecycle == Lifecycle::Ready && !s.is_broken());
     futures::stream::iter(subscriptions)
         .for_each_concurrent(AT_ONCE, async |s| {
             let name = s.name.clone();

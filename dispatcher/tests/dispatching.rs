@@ -112,7 +112,7 @@ async fn an_event_that_nats_does_not_carry_any_more_stops_nobody_and_can_be_sent
     let broker = server.broker().await;
     let (running, guard) = start(&broker);
     assert_eq!(drain(&broker, &s, 2).await, [1, 3]);
-    let letters = broker.dead_letters().list(&s.name, s.incarnation, 10).await.unwrap();
+    let letters = broker.dead_letters().list(&s, 0, 10).await.unwrap();
     let [letter] = letters.as_slice() else { panic!("{letters:?}") };
     assert_eq!((letter.letter.topic.as_str(), letter.letter.size), ("users/user", huge.len() as u64));
     drop(guard);
@@ -122,7 +122,7 @@ async fn an_event_that_nats_does_not_carry_any_more_stops_nobody_and_can_be_sent
     let message = broker.dead_letters().message(letter).await.unwrap().unwrap();
     assert_eq!(message, huge.as_bytes());
     broker.redeliver(&s, letter, message).await.unwrap();
-    assert!(broker.dead_letters().list(&s.name, s.incarnation, 10).await.unwrap().is_empty());
+    assert!(broker.dead_letters().list(&s, 0, 10).await.unwrap().is_empty());
     let (_running, _guard) = start(&broker);
     let done = |s: &model::Subscription| s.with_boundary(s.incarnation, 0, 1);
     broker.registry().modify(&s.name, s.incarnation, done).await.unwrap();

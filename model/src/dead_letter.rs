@@ -53,6 +53,9 @@ pub enum DeadLetterReason {
     TooLarge,
     /// The directory lists the object and can't show it.
     Unreadable,
+    /// A word of a newer version, which an older one reads as this.
+    #[serde(other)]
+    Unknown,
 }
 
 impl DeadLetter {

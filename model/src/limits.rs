@@ -49,6 +49,9 @@ pub enum Limit {
     Messages,
     /// That of bytes.
     Bytes,
+    /// A word of a newer version, which an older one reads as this.
+    #[serde(other)]
+    Unknown,
 }
 
 impl Limit {
@@ -58,6 +61,7 @@ impl Limit {
         match self {
             Self::Messages => "messages",
             Self::Bytes => "bytes",
+            Self::Unknown => "unknown",
         }
     }
 }

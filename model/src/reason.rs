@@ -10,10 +10,13 @@ macro_rules! reasons {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
         pub enum Reason {
             $($(#[doc = $doc])+ $word,)+
+            /// A word of a newer version, which an older one reads as this.
+            #[serde(other)]
+            Unknown,
         }
 
         impl Reason {
-            /// All of them.
+            /// All that are written.
             pub const ALL: &[Self] = &[$(Self::$word,)+];
 
             /// The word itself, for labels, annotations and metrics.
@@ -21,6 +24,7 @@ macro_rules! reasons {
             pub fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$word => stringify!($word),)+
+                    Self::Unknown => "Unknown",
                 }
             }
         }
@@ -99,6 +103,11 @@ mod tests {
         for reason in Reason::ALL {
             assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
         }
+    }
+
+    #[test]
+    fn a_word_of_a_newer_version_is_read() {
+        assert_eq!(serde_json::from_str::<Reason>("\"MoonInTheWay\"").unwrap(), Reason::Unknown);
     }
 
     #[test]

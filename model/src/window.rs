@@ -41,6 +41,18 @@ impl Window {
         }
     }
 
+    /// How many messages may be out.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// The highest number that was read.
+    #[must_use]
+    pub fn read_through(&self) -> u64 {
+        self.prefill.read.max(self.live.read)
+    }
+
     /// How many more may go out.
     #[must_use]
     pub fn room(&self) -> usize {

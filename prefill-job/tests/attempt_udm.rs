@@ -167,7 +167,7 @@ async fn what_is_broken_or_missing_is_in_dead_letters_progress_and_result() {
     assert!(outcome.termination_message().message.contains("no/.*"));
     let progress = broker.progress().get(&s.name).await.unwrap().unwrap();
     assert_eq!((progress.set_aside, progress.missing.as_slice()), (1, &["no/.*".to_owned()][..]));
-    let letters = broker.dead_letters().list(&s.name, s.incarnation, 10).await.unwrap();
+    let letters = broker.dead_letters().list(&s, 0, 10).await.unwrap();
     let [stored] = letters.as_slice() else { panic!("{letters:?}") };
     assert_eq!(
         (stored.letter.reason, stored.letter.dn.as_deref()),
@@ -193,7 +193,7 @@ async fn a_group_larger_than_nats_carries_is_a_dead_letter_and_the_rest_is_there
     let counts = Counts { messages: 5, set_aside: 1, ..Counts::default() };
     assert_eq!(outcome, Outcome::Done(Some(counts)));
     assert_eq!(written(&queue).await, 5);
-    let letters = broker.dead_letters().list(&s.name, s.incarnation, 10).await.unwrap();
+    let letters = broker.dead_letters().list(&s, 0, 10).await.unwrap();
     assert_eq!(letters[0].letter.reason, DeadLetterReason::TooLarge);
     assert!(letters[0].is_kept() && letters[0].letter.size > 8 << 20);
 }

@@ -188,7 +188,7 @@ async fn an_object_that_nats_does_not_carry_is_set_aside_and_the_others_are_writ
     let done = |s: &Subscription| s.with_prefill_state(PrefillState::Done, None, None, s.created.clone());
     broker.registry().modify(&s.name, s.incarnation, done).await.unwrap();
     assert_eq!(read_all(&broker, &s).await, expected(3));
-    let letters = broker.dead_letters().list(&s.name, s.incarnation, 10).await.unwrap();
+    let letters = broker.dead_letters().list(&s, 0, 10).await.unwrap();
     let told: Vec<_> = letters.iter().map(|l| (l.letter.dn.as_deref(), l.is_kept())).collect();
     assert_eq!(told, [(Some("uid=huge,dc=x"), true)]);
     let kept = broker.dead_letters().message(&letters[0]).await.unwrap().unwrap();

@@ -35,10 +35,15 @@ impl Readers {
     }
 }
 
+/// How often the bell is rung where nothing can be heard, which makes everybody look: at first, and at the longest.
+const RUNG_UNHEARD: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
+
 async fn keep_ringing(queue: Queue, memory: Arc<Memory>) {
+    let mut deaf = Deaf::default();
     loop {
         match tokio::time::timeout(MADE_WITHIN, arrivals(&queue)).await {
             Ok(Ok(mut arrivals)) => {
+                deaf = Deaf::default();
                 // What came before the consumer was there.
                 memory.ring();
                 let mut look = tokio::time::interval(LOOKS_FOR_WAITERS);
@@ -62,11 +67,45 @@ async fn keep_ringing(queue: Queue, memory: Arc<Memory>) {
                 tokio::time::sleep(PAUSE).await;
                 return memory.break_off_listening();
             }
-            Ok(Err(Unheard::Away)) | Err(_) => {}
+            Ok(Err(Unheard::Away(error))) => {
+                if deaf.warns() {
+                    tracing::warn!(
+                        subscription = %queue.name, %error,
+                        "no consumer can be made that tells of new messages: whoever waits looks every few seconds"
+                    );
+                }
+            }
+            Err(_) => {}
         }
-        tokio::time::sleep(PAUSE).await;
+        let (pause, ring) = deaf.again();
+        tokio::time::sleep(pause).await;
+        if ring {
+            memory.ring();
+        }
         if memory.end_listening() {
             return;
+        }
+    }
+}
+
+/// How often in a row no consumer could be made.
+#[derive(Debug, Default)]
+struct Deaf(u32);
+
+impl Deaf {
+    /// Is it the time to say so? Once, and not for what passes at once.
+    fn warns(&self) -> bool {
+        self.0 == 1
+    }
+
+    /// When to try again, and whether to ring before.
+    fn again(&mut self) -> (Duration, bool) {
+        let (first, longest) = RUNG_UNHEARD;
+        let former = self.0;
+        self.0 = former.saturating_add(1);
+        match former {
+            0 => (PAUSE, false),
+            n => (first.saturating_mul(1 << (n - 1).min(8)).min(longest), true),
         }
     }
 }
@@ -74,7 +113,7 @@ async fn keep_ringing(queue: Queue, memory: Arc<Memory>) {
 /// Why nothing is heard.
 enum Unheard {
     NoStream,
-    Away,
+    Away(String),
 }
 
 async fn arrivals(queue: &Queue) -> Result<pull::Stream, Unheard> {
@@ -89,10 +128,11 @@ async fn arrivals(queue: &Queue) -> Result<pull::Stream, Unheard> {
         num_replicas: 1,
         ..pull::Config::default()
     };
-    let stream = queue.wire().js.get_stream_no_info(&queue.stream).await.map_err(|_| Unheard::Away)?;
+    let stream = queue.wire().js.get_stream_no_info(&queue.stream).await;
+    let stream = stream.map_err(|e| Unheard::Away(e.to_string()))?;
     let consumer = stream.create_consumer(config).await.map_err(|error| match error.kind() {
         ConsumerErrorKind::JetStream(e) if e.error_code().0 == code::STREAM_NOT_FOUND => Unheard::NoStream,
-        _ => Unheard::Away,
+        _ => Unheard::Away(error.to_string()),
     })?;
     consumer
         .stream()
@@ -101,5 +141,24 @@ async fn arrivals(queue: &Queue) -> Result<pull::Stream, Unheard> {
         .heartbeat(HEARTBEAT)
         .messages()
         .await
-        .map_err(|_| Unheard::Away)
+        .map_err(|e| Unheard::Away(e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_hears_nothing_rings_more_and_more_slowly() {
+        let mut deaf = Deaf::default();
+        let mut said = 0;
+        let mut heard = Vec::new();
+        for _ in 0..6 {
+            said += u32::from(deaf.warns());
+            heard.push(deaf.again());
+        }
+        let seconds = |n| (Duration::from_secs(n), true);
+        assert_eq!(heard, [(PAUSE, false), seconds(1), seconds(2), seconds(4), seconds(5), seconds(5)]);
+        assert_eq!(said, 1);
+    }
 }

@@ -26,14 +26,15 @@ pub(super) enum Look {
 }
 
 impl Readers {
-    /// Looks at the heads of a queue and decides.
+    /// Looks at the heads of a queue and decides. `fresh`: by the entry as the leader has it.
     pub(super) async fn look(
         &self,
         queue: &Queue,
         memory: &Memory,
         limits: Limits,
+        fresh: bool,
     ) -> Result<Look, ReadError> {
-        for reread in 0..=REREADS {
+        for reread in u32::from(fresh)..=REREADS {
             let fresh = reread > 0;
             let entry = self.entry(queue, fresh).await?;
             if let Some(look) = self.look_once(queue, memory, &entry.value, fresh, limits).await? {

@@ -16,6 +16,8 @@ const REMEMBERED: usize = 2000;
 
 #[derive(Debug, Default)]
 pub(super) struct Memory {
+    /// Connections to NATS that had broken when this was learned.
+    connection: Mutex<u64>,
     /// Messages that were delivered and not removed here, by number. Std locks: nothing awaits under them.
     deliveries: Mutex<BTreeMap<u64, Delivery>>,
     /// Round and attempt of the prefill that was seen drained after it was sealed.
@@ -61,6 +63,15 @@ impl Memory {
         self.ring();
     }
 
+    /// Forgets what was learned over another connection: the server may have been restored from a backup since, and
+    /// then the same number is another message.
+    pub(super) fn over(&self, connection: u64) {
+        if std::mem::replace(&mut *lock(&self.connection), connection) != connection {
+            lock(&self.deliveries).clear();
+            *lock(&self.drained) = None;
+        }
+    }
+
     pub(super) fn is_drained(&self, view: &Subscription) -> bool {
         *lock(&self.drained) == Some((view.prefill.round, view.prefill.attempt))
     }
@@ -98,7 +109,7 @@ impl Memory {
         times
     }
 
-    /// What a delivered message said of itself. A number is never used again, so this stays true.
+    /// What a delivered message said of itself. Over one connection a number is never used again, so this stays true.
     pub(super) fn tag(&self, sequence: u64) -> Option<Tag> {
         lock(&self.deliveries).get(&sequence).map(|delivery| delivery.tag)
     }

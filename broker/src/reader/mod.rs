@@ -17,7 +17,7 @@ mod notices;
 mod stream;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::stream::{QueueStream, StreamEnd};
 use self::{heads::Look, memory::Memory};
-use crate::{Broker, Error, Queue, RegistryView, Revised, many::Limits};
+use crate::{Broker, Error, Queue, RegistryView, Revised, many::Limits, names};
 
 /// How queues are read.
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +80,8 @@ pub enum ReadError {
 
 /// Pause after a failure.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Memories of queues that need no tidying.
+const FEW_MEMORIES: usize = 64;
 /// Bytes after which a batch takes no further message.
 const BATCH_BYTES: usize = 4 << 20;
 
@@ -90,7 +92,15 @@ pub struct Readers {
     view: RegistryView,
     config: ReaderConfig,
     /// By stream name, so by incarnation. A std lock: nothing awaits under it.
-    memory: Arc<Mutex<HashMap<String, Arc<Memory>>>>,
+    memory: Arc<Mutex<Memories>>,
+}
+
+/// What is remembered of each queue.
+#[derive(Debug, Default)]
+struct Memories {
+    by_stream: HashMap<String, Arc<Memory>>,
+    /// So many are too many: those of queues that are gone are looked for.
+    too_many: usize,
 }
 
 /// A message that may be delivered, and what it says of itself.
@@ -163,17 +173,19 @@ impl Readers {
         cancel: &CancellationToken,
     ) -> Result<Vec<Delivered>, ReadError> {
         let memory = self.memory(&queue.stream);
-        let mut changes = self.view.changes();
+        let mut changes = self.view.changes_of(&queue.name);
         let mut bell = memory.bell();
         let mut patience: Option<Patience> = None;
+        // What waits for its entry hears of it from a replica of NATS that may be behind: the last look asks the leader.
+        let mut fresh = false;
         loop {
             // First this, then the look: what happens in between is not missed.
             changes.mark_unchanged();
             bell.mark_unchanged();
             let seen = self.view.get(queue.name.as_str()).map(|e| e.revision);
             let look = match &mut patience {
-                None => self.look(queue, &memory, limits).await,
-                Some(patience) => patience.wait_for(self.look(queue, &memory, limits)).await,
+                None => self.look(queue, &memory, limits, fresh).await,
+                Some(patience) => patience.wait_for(self.look(queue, &memory, limits, fresh)).await,
             };
             let wait_until = match look {
                 Ok(Look::Messages(messages)) => match memory.may_deliver(&messages) {
@@ -191,6 +203,7 @@ impl Readers {
                 Err(error) => return Err(error),
             };
             patience.get_or_insert_with(Patience::default);
+            fresh = false;
             if Instant::now() >= deadline || cancel.is_cancelled() {
                 return Ok(Vec::new());
             }
@@ -213,7 +226,7 @@ impl Readers {
             tokio::select! {
                 () = cancel.cancelled() => return Ok(Vec::new()),
                 // Not at once nothing: at the deadline one more look costs little, and misses nothing.
-                () = tokio::time::sleep_until(deadline) => {}
+                () = tokio::time::sleep_until(deadline) => fresh = matches!(wait_until, Wait::Entry),
                 () = woken => {}
             }
         }
@@ -239,8 +252,14 @@ impl Readers {
             None => self.view.read(&queue.name).await?,
         };
         match entry.filter(|e| e.value.lifecycle != Lifecycle::Deleting) {
-            None => Err(ReadError::Gone),
-            Some(entry) if entry.value.incarnation != queue.incarnation => Err(ReadError::Replaced),
+            None => {
+                self.forget(queue);
+                Err(ReadError::Gone)
+            }
+            Some(entry) if entry.value.incarnation != queue.incarnation => {
+                self.forget(queue);
+                Err(ReadError::Replaced)
+            }
             // What is still in the stream is not delivered either: events are missing after it.
             Some(entry) if entry.value.given_up.is_some() => Err(ReadError::GivenUp),
             Some(entry) if entry.value.lost.is_some() => Err(ReadError::Broken),
@@ -250,7 +269,7 @@ impl Readers {
 
     /// The stream is missing: because the subscription is gone, or because something is broken.
     async fn missing(&self, queue: &Queue) -> Result<ReadError, ReadError> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner).remove(&queue.stream);
+        self.forget(queue);
         match self.entry(queue, true).await {
             Ok(_) => Ok(ReadError::Broken),
             Err(error @ ReadError::Other(_)) => Err(error),
@@ -259,8 +278,22 @@ impl Readers {
     }
 
     fn memory(&self, stream: &str) -> Arc<Memory> {
-        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        memory.entry(stream.to_owned()).or_default().clone()
+        let connection = self.broker.wire.connections_broken();
+        let mut memories = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let memory = memories.by_stream.entry(stream.to_owned()).or_default().clone();
+        if memories.by_stream.len() > memories.too_many {
+            // Queues of removed subscriptions that nobody asks for any more.
+            let known: HashSet<String> = self.view.all().iter().map(|e| stream_of(&e.value)).collect();
+            memories.by_stream.retain(|name, _| name == stream || known.contains(name));
+            memories.too_many = 2 * memories.by_stream.len() + FEW_MEMORIES;
+        }
+        drop(memories);
+        memory.over(connection);
+        memory
+    }
+
+    fn forget(&self, queue: &Queue) {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner).by_stream.remove(&queue.stream);
     }
 
     /// Returns when the entry is another one than the revision that was seen.
@@ -274,6 +307,10 @@ impl Readers {
             rung(changes).await;
         }
     }
+}
+
+fn stream_of(subscription: &Subscription) -> String {
+    names::queue_stream(&subscription.name, subscription.incarnation)
 }
 
 /// How long those who wait already wait for an answer of NATS, before they ask again: what was asked while the server

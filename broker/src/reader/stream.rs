@@ -25,6 +25,9 @@ const PAGE: Limits = Limits { messages: 100, bytes: 1 << 20 };
 /// How often a stream looks itself whether what is out was removed, while that keeps it from going on.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// How often a stream looks that waits for something new, whatever it hears: arrivals are told best effort, too.
+const IDLE_LOOK_EVERY: Duration = Duration::from_secs(10);
+
 /// Why a stream ends.
 #[derive(Debug, thiserror::Error)]
 pub enum StreamEnd {
@@ -49,6 +52,10 @@ pub struct QueueStream {
     changes: watch::Receiver<u64>,
     /// When to look whether the way was cleared, if it is blocked.
     look_at: Option<Instant>,
+    /// When the run was last read on.
+    read_at: Instant,
+    /// Connections to NATS that had broken when the queue was looked at last.
+    connection: u64,
     patience: Patience,
     stop: CancellationToken,
 }
@@ -107,11 +114,13 @@ impl Readers {
         let memory = self.memory(&queue.stream);
         Ok(Some(QueueStream {
             bell: memory.bell(),
-            changes: self.view.changes(),
+            changes: self.view.changes_of(&queue.name),
             window: Window::new(window.clamp(1, Self::LARGEST_WINDOW), after),
             readers: self.clone(),
             run: None,
             look_at: None,
+            read_at: Instant::now(),
+            connection: queue.wire().connections_broken(),
             patience: Patience::default(),
             queue,
             memory,
@@ -194,7 +203,28 @@ impl QueueStream {
         }
     }
 
+    /// After a lost connection the queue may be an older one, which was restored from a backup: what it holds has
+    /// numbers that went out already, and would never go out again.
+    async fn notice_older_queue(&mut self) -> Result<(), ReadError> {
+        let connection = self.queue.wire().connections_broken();
+        if connection == self.connection {
+            return Ok(());
+        }
+        self.memory.over(connection);
+        let Some(state) = self.readers.broker.stream_state(&self.queue.stream).await? else {
+            return Err(self.readers.missing(&self.queue).await?);
+        };
+        if state.last_seq < self.window.read_through() {
+            tracing::warn!(subscription = %self.queue.name, "the queue is an older one than it was: read from its head");
+            self.window = Window::new(self.window.size(), None);
+            self.run = None;
+        }
+        self.connection = connection;
+        Ok(())
+    }
+
     async fn step(&mut self) -> Result<Step, ReadError> {
+        self.notice_older_queue().await?;
         let entry = self.readers.entry(&self.queue, false).await?;
         let view = &entry.value;
         if let Some(Run { tag, decided_by, .. }) = self.run
@@ -210,6 +240,7 @@ impl QueueStream {
         let kind = run.tag.kind();
         if !run.read && self.window.room() > 0 {
             self.look_at = None;
+            self.read_at = Instant::now();
             let sent = self.read_on(run).await?;
             return Ok(if sent.is_empty() { Step::Again } else { Step::Messages(sent) });
         }
@@ -223,7 +254,12 @@ impl QueueStream {
         }
         if self.window.room() > 0 && !something_follows {
             self.look_at = None;
-            return Ok(Step::Wait(Wait { arrivals: true, until: None }));
+            let look_at = self.read_at + IDLE_LOOK_EVERY;
+            if Instant::now() >= look_at {
+                self.run = Some(Run { read: false, ..run });
+                return Ok(Step::Again);
+            }
+            return Ok(Step::Wait(Wait { arrivals: true, until: Some(look_at) }));
         }
         // Removals help, and what tells of them is best effort. (Live messages of an earlier round may still come.)
         let look_at = *self.look_at.get_or_insert_with(|| Instant::now() + LOOK_EVERY);
@@ -240,13 +276,14 @@ impl QueueStream {
     /// Looks at the heads: whose turn is it?
     async fn begin(&mut self, view: &Subscription) -> Result<Step, ReadError> {
         let limits = Limits { messages: self.window.room().clamp(1, PAGE.messages), ..PAGE };
-        let messages = match self.readers.look(&self.queue, &self.memory, limits).await? {
+        let messages = match self.readers.look(&self.queue, &self.memory, limits, false).await? {
             Look::Messages(messages) => messages,
             Look::Empty { main_is_empty } => {
                 // What was out is removed, or can't be acknowledged any more.
                 self.window.head(Kind::Prefill, None);
                 self.window.head(Kind::Live, None);
-                return Ok(Step::Wait(Wait { arrivals: main_is_empty, until: None }));
+                let until = Some(Instant::now() + IDLE_LOOK_EVERY);
+                return Ok(Step::Wait(Wait { arrivals: main_is_empty, until }));
             }
         };
         let Some((head, tag)) = messages.first() else { return Ok(Step::Again) };

@@ -17,7 +17,7 @@ pub(super) struct Leftovers {
 impl Leftovers {
     /// Those that were removed before we began, perhaps a moment before.
     pub(super) async fn of_former_lives(broker: &Broker, at: Moment) -> Result<Self, broker::Error> {
-        let entries = broker.registry().list().await?;
+        let entries = broker.registry().list().await?.entries;
         let gone = entries.into_iter().filter(|(_, entry)| matches!(entry.value, Entry::Tombstone(_)));
         Ok(Self { known: HashMap::new(), due: gone.map(|(name, _)| (at, name)).collect() })
     }

@@ -104,6 +104,7 @@ fn quick() -> SweepConfig {
         deleting_grace: at_once,
         registering_grace: at_once,
         progress_grace: at_once,
+        orphans_every: at_once,
         task_after: Some(at_once),
     }
 }

@@ -87,7 +87,7 @@ async fn two_hundred_are_done_oldest_first_and_never_more_at_once_than_may() -> 
     };
     tokio::try_join!(sealing, killing)?;
     eventually("all to be done", soon, async || {
-        let entries = world.broker.registry().list().await?;
+        let entries = world.broker.registry().list().await?.entries;
         let done = |entry: &model::Entry| match entry {
             model::Entry::Subscription(s) => s.prefill.state == Done && s.prefill.attempt == 1,
             model::Entry::Tombstone(_) => false,
@@ -109,7 +109,7 @@ async fn two_hundred_are_done_oldest_first_and_never_more_at_once_than_may() -> 
 
 /// Seals the attempt of each Job as it is admitted.
 async fn seal_whoever_starts(world: &Controlled, all: usize) -> Result<()> {
-    let entries = world.broker.registry().list().await?;
+    let entries = world.broker.registry().list().await?.entries;
     let mut subjects = std::collections::HashMap::new();
     for (name, entry) in entries {
         if let model::Entry::Subscription(s) = entry.value {

@@ -13,6 +13,10 @@ use tokio::time::Instant;
 
 use crate::{Broker, NatsConfig, Queue};
 
+mod proxy;
+
+pub use proxy::LossyProxy;
+
 /// A nats-server with JetStream on a free port of loopback.
 #[derive(Debug)]
 pub struct NatsServer {
@@ -77,6 +81,30 @@ impl NatsServer {
     #[must_use]
     pub fn storage(&self) -> PathBuf {
         self.folder.path().join("jetstream")
+    }
+
+    /// Kills it and keeps a copy of what it stores, as a backup.
+    ///
+    /// # Panics
+    /// If that can't be copied.
+    #[allow(clippy::expect_used)]
+    pub fn backup(&mut self) -> tempfile::TempDir {
+        self.kill();
+        let backup = tempfile::tempdir().expect("a temporary folder");
+        copy_folder(&self.storage(), backup.path()).expect("a copy of what is stored");
+        backup
+    }
+
+    /// Puts a backup in the place of what it stores, and starts it.
+    ///
+    /// # Panics
+    /// If that can't be copied, or it does not come up.
+    #[allow(clippy::expect_used)]
+    pub async fn restore(&mut self, backup: &Path) {
+        self.kill();
+        std::fs::remove_dir_all(self.storage()).expect("an empty folder");
+        copy_folder(backup, &self.storage()).expect("the backup");
+        self.restart().await;
     }
 
     /// How a component connects.
@@ -158,6 +186,20 @@ impl Drop for NatsServer {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_folder(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
 }
 
 #[allow(clippy::expect_used)]
