@@ -55,7 +55,7 @@ pub(crate) async fn redeliver(
     let Some(message) = app.broker.dead_letters().message(&stored).await? else {
         let when = match stored.letter.reason {
             DeadLetterReason::TooLarge => "when NATS carries more",
-            DeadLetterReason::Unreadable => {
+            DeadLetterReason::Unreadable | DeadLetterReason::Unknown => {
                 "when the directory can show the object; a change of it comes by itself"
             }
         };

@@ -424,15 +424,38 @@ async fn a_changed_password_counts_soon_although_the_old_one_is_remembered() {
 }
 
 #[tokio::test]
-async fn what_can_not_be_read_is_500_without_a_word_of_the_inside() {
+async fn what_can_not_be_read_hides_nothing_and_can_be_removed() {
     let server = Server::start().await;
     server.register("mail", &["users/user"], false).await;
-    server.put_raw("SUBSCRIPTIONS", "odd", r#"{"secret": "inside"}"#).await;
-    for path in ["/v1/subscriptions/odd", "/v1/subscriptions"] {
-        let answer = server.send(Method::GET, path, ADMIN, None).await;
-        assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR, "{path}");
-        assert_eq!(answer.text, r#"{"detail":"Internal server error"}"#);
+    for key in ["odd", "no.name"] {
+        server.put_raw("SUBSCRIPTIONS", key, r#"{"secret": "inside"}"#).await;
     }
+    let list = server.send(Method::GET, "/v1/subscriptions", ADMIN, None).await;
+    assert_eq!(list.status, StatusCode::OK);
+    assert!(list.text.contains(r#""name":"mail""#) && !list.text.contains("odd"), "{}", list.text);
+    let shown = server.send(Method::GET, "/v1/subscriptions/odd", ADMIN, None).await;
+    assert_eq!(shown.status, StatusCode::CONFLICT);
+    assert!(
+        shown.text.contains("DELETE /v1/subscriptions/odd") && !shown.text.contains("inside"),
+        "{}",
+        shown.text
+    );
+    let metrics = server.send(Method::GET, "/metrics", ADMIN, None).await;
+    assert!(metrics.text.contains("headstart_api_unreadable_entries 2"), "{}", metrics.text);
+    let body = serde_json::json!({
+        "name": "odd", "realms_topics": [{"realm": "udm", "topic": "users/user"}], "request_prefill": false, "password": "pw",
+    });
+    let register = async || server.send(Method::POST, "/v1/subscriptions", ADMIN, Some(&body)).await.status;
+    assert_eq!(register().await, StatusCode::CONFLICT);
+    for key in ["odd", "no.name"] {
+        let delete = async |who| {
+            server.send(Method::DELETE, &format!("/v1/subscriptions/{key}"), who, None).await.status
+        };
+        assert_eq!(delete(("mail", "pw")).await, StatusCode::UNAUTHORIZED);
+        assert_eq!(delete(ADMIN).await, StatusCode::OK);
+        assert_eq!(delete(ADMIN).await, StatusCode::NOT_FOUND);
+    }
+    assert_eq!(register().await, StatusCode::CREATED);
     let other = server.send(Method::GET, "/v1/subscriptions/mail", ("mail", "pw"), None).await;
     assert_eq!(other.status, StatusCode::OK, "others go on");
 }

@@ -32,7 +32,10 @@ impl Tries {
     }
 
     /// Reads until there is an answer.
-    pub(crate) async fn read<T>(&mut self, read: impl AsyncFn() -> Result<T, Error>) -> Result<T, Error> {
+    pub(crate) async fn read<T, F>(&mut self, read: impl Fn() -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
         loop {
             match read().await {
                 Err(error) if error.is_transient() => self.again(error).await?,

@@ -62,7 +62,7 @@ async fn keys_that_are_deleted_or_can_not_be_read_hide_no_other() {
     let listed = broker.registry().list().await.unwrap();
     let unreadable: Vec<&str> = listed.unreadable.iter().map(|entry| entry.name.as_str()).collect();
     assert_eq!(unreadable, ["foreign", "no.name"]);
-    assert_eq!(listed.subscriptions().collect::<Vec<_>>(), [mail.clone()]);
+    assert!(listed.subscriptions().eq(std::iter::once(mail.clone())));
 
     let view = broker.registry().view(CancellationToken::new());
     view.synced().await;

@@ -142,7 +142,7 @@ impl Writer {
                     held.bytes
                 );
                 let why = match limit {
-                    Limit::Messages => Wait::Messages,
+                    Limit::Messages | Limit::Unknown => Wait::Messages,
                     Limit::Bytes => Wait::Bytes,
                 };
                 Err(Trouble::Later { why, text })
