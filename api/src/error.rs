@@ -85,6 +85,8 @@ pub(crate) enum ApiError {
     Invalid(Vec<Problem>),
     /// 429: again after this time.
     TooMany { detail: String, wait: Duration },
+    /// 500: the entry of the subscription can't be read; the words say who can do what.
+    Unreadable(String),
     /// 500, in the words of the former service: the queue of a registered subscription is lost.
     Broken,
     /// 500: the queue of a registered subscription was given up.
@@ -214,6 +216,7 @@ impl IntoResponse for ApiError {
                 answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds as u64));
                 answer
             }
+            Self::Unreadable(text) => detail(StatusCode::INTERNAL_SERVER_ERROR, &text),
             Self::Broken => {
                 tracing::error!(
                     "the queue of a registered subscription does not exist: delete and register again"

@@ -42,7 +42,7 @@ pub(crate) type Shared = State<Arc<App>>;
 /// An entry that can't be read is no error of ours, and the administrator can do something about it.
 pub(crate) fn unreadable(name: &SubscriptionName, error: broker::Error) -> ApiError {
     match error {
-        broker::Error::Corrupt { .. } => ApiError::Conflict(format!(
+        broker::Error::Corrupt { .. } => ApiError::Unreadable(format!(
             "What NATS holds under the name {name} can't be read: it was written by something else, or by a newer \
              version. To free the name, the administrator deletes it (DELETE /v1/subscriptions/{name}) with all that \
              belongs to it"
