@@ -45,8 +45,8 @@ pub(crate) struct State<'a> {
 pub(crate) enum Outcome {
     /// It is done, or was done already.
     Done,
-    /// What was decided about has changed meanwhile: observe again.
-    Overtaken,
+    /// What was decided about has changed meanwhile, or only another look tells what has become of it.
+    LookAgain,
 }
 
 impl Actor {
@@ -108,7 +108,7 @@ impl Actor {
                 self.tell(identity, to, job.map(|job| job.uid.as_str()));
                 Ok(Outcome::Done)
             }
-            Modified::Unchanged(_) | Modified::Gone => Ok(Outcome::Overtaken),
+            Modified::Unchanged(_) | Modified::Gone => Ok(Outcome::LookAgain),
         }
     }
 
@@ -136,7 +136,7 @@ impl Actor {
                 self.tell(identity, failed, Some(&job.uid));
                 Ok(Outcome::Done)
             }
-            Modified::Unchanged(_) | Modified::Gone => Ok(Outcome::Overtaken),
+            Modified::Unchanged(_) | Modified::Gone => Ok(Outcome::LookAgain),
         }
     }
 
@@ -172,16 +172,50 @@ impl Actor {
     /// A Job that can't be made is no reason to give up, but one that is shown: it is tried again.
     async fn create_job(&self, task: &PrefillTask) -> Result<Outcome, Error> {
         let created = self.make_job(task).await;
-        let Err(error) = &created else { return created };
-        let why = match error {
-            Error::NameTaken { .. } => Some((Reason::NameTaken, error.to_string())),
-            error => refusal(error).map(|text| (reason::of_refusal(text), text.to_owned())),
-        };
-        if let Some((reason, message)) = why {
-            let waits = State { state: PrefillState::Pending, reason: Some(reason), message: Some(&message) };
-            self.record(&Identity::from(task), waits, None, None).await?;
+        if let Err(error @ Error::NameTaken { .. }) = &created {
+            self.waits(&Identity::from(task), None, Reason::NameTaken, &error.to_string()).await?;
         }
-        created
+        self.explain(&Identity::from(task), None, created).await
+    }
+
+    /// What the API server refuses, as things are, is tried again, and its words are shown meanwhile.
+    async fn explain<T>(
+        &self,
+        identity: &Identity,
+        job: Option<&JobRef>,
+        result: Result<T, Error>,
+    ) -> Result<T, Error> {
+        if let Some(text) = result.as_ref().err().and_then(refusal) {
+            self.waits(identity, job, reason::of_refusal(text), &reason::shorten(text)).await?;
+        }
+        result
+    }
+
+    /// Writes down why the prefill does not get on. The sentence may change while the word stays (a quota's figures),
+    /// and that is not worth a write.
+    async fn waits(
+        &self,
+        identity: &Identity,
+        job: Option<&JobRef>,
+        reason: Reason,
+        message: &str,
+    ) -> Result<(), Error> {
+        let change = |current: &Subscription| {
+            let state = current.prefill.state;
+            let may = may_record(current, identity, state)
+                && current.awaits_prefill()
+                && current.prefill.reason != Some(reason);
+            may.then(|| current.with_prefill_state(state, Some(reason), Some(message.to_owned()), now()))
+                .flatten()
+        };
+        self.before("the entry's state").await;
+        let modified = self.registry().modify(&identity.subscription, identity.incarnation, change).await?;
+        if let Modified::Changed(entry) = modified {
+            let waits =
+                State { state: entry.value.prefill.state, reason: Some(reason), message: Some(message) };
+            self.tell(identity, waits, job.map(|job| job.uid.as_str()));
+        }
+        Ok(())
     }
 
     /// The same two objects that the API makes, so a 409 is success.
@@ -194,7 +228,7 @@ impl Actor {
                 && PrefillTask::of(entry) == *task
         });
         if !wanted {
-            return Ok(Outcome::Overtaken);
+            return Ok(Outcome::LookAgain);
         }
         let mut job = manifests::job(&self.template, task);
         job.metadata.owner_references = self.cluster.owner().await?.map(|owner| vec![owner]);
@@ -207,7 +241,7 @@ impl Actor {
             }
             Created::Exists => match self.cluster.job(&name).await? {
                 Some(job) => job,
-                None => return Ok(Outcome::Overtaken),
+                None => return Ok(Outcome::LookAgain),
             },
         };
         if !is_job_of(&job, &Identity::from(task)) {
@@ -221,7 +255,7 @@ impl Actor {
         self.before("a ConfigMap").await;
         self.cluster.create_config_map(&map).await?;
         // Whoever made it: the next look tells whether it is the right one.
-        Ok(Outcome::Overtaken)
+        Ok(Outcome::LookAgain)
     }
 
     async fn admit(&self, job: &JobRef) -> Result<Outcome, Error> {
@@ -235,8 +269,9 @@ impl Actor {
             "spec": { "suspend": false },
         });
         self.before("an admission").await;
-        if self.cluster.patch_job(&name, &patch).await?.is_none() {
-            return Ok(Outcome::Overtaken);
+        let patched = self.cluster.patch_job(&name, &patch).await;
+        if self.explain(&job.identity, Some(job), patched).await?.is_none() {
+            return Ok(Outcome::LookAgain);
         }
         let Identity { subscription, incarnation, attempt, round: _ } = &job.identity;
         tracing::info!(%subscription, %incarnation, attempt, job = name, "the Job {name} is admitted");
@@ -257,13 +292,14 @@ impl Actor {
         });
         let name = job.identity.job_name();
         self.before("a suspension").await;
-        if self.cluster.patch_job(&name, &patch).await?.is_none() {
-            return Ok(Outcome::Overtaken);
+        let patched = self.cluster.patch_job(&name, &patch).await;
+        if self.explain(&job.identity, Some(job), patched).await?.is_none() {
+            return Ok(Outcome::LookAgain);
         }
         let Identity { subscription, incarnation, attempt, round: _ } = &job.identity;
         tracing::info!(%subscription, %incarnation, attempt, job = name, "the Job {name} is suspended: its prefill is paused");
         // Its state is written down when it is seen to be suspended.
-        Ok(Outcome::Overtaken)
+        Ok(Outcome::LookAgain)
     }
 
     async fn relabel(&self, job: &JobRef, labels: &BTreeMap<String, String>) -> Result<Outcome, Error> {
@@ -271,12 +307,12 @@ impl Actor {
         let name = job.identity.job_name();
         self.before("labels").await;
         if self.cluster.patch_job(&name, &patch).await?.is_none() {
-            return Ok(Outcome::Overtaken);
+            return Ok(Outcome::LookAgain);
         }
         let Identity { subscription, incarnation, attempt, round: _ } = &job.identity;
         tracing::warn!(%subscription, %incarnation, attempt, job = name, "somebody had changed labels of the Job {name}; they are put right");
         self.note(job, "Relabel", "Relabelled", "labels that it is found by are put right".to_owned());
-        Ok(Outcome::Overtaken)
+        Ok(Outcome::LookAgain)
     }
 
     /// An Event on a Job that is about something else than a state.
@@ -324,13 +360,13 @@ impl Actor {
         let patch = json!({ "metadata": { "uid": job.uid, "annotations": shown } });
         self.before("annotations").await;
         let patched = self.cluster.patch_job(&job.identity.job_name(), &patch).await?;
-        Ok(if patched.is_some() { Outcome::Done } else { Outcome::Overtaken })
+        Ok(if patched.is_some() { Outcome::Done } else { Outcome::LookAgain })
     }
 
     async fn delete(&self, job: &JobRef, why: Deletion) -> Result<Outcome, Error> {
         let entry = self.registry().subscription(&job.identity.subscription).await?;
         if !deletion_is_justified(entry.as_ref().map(|entry| &entry.value), job) {
-            return Ok(Outcome::Overtaken);
+            return Ok(Outcome::LookAgain);
         }
         let name = job.identity.job_name();
         self.before("a deletion").await;
@@ -339,7 +375,8 @@ impl Actor {
             tracing::info!(%subscription, %incarnation, attempt, job = name, reason = why.as_str(), "the Job {name} is deleted");
             self.metrics.deleted(why);
         }
-        Ok(Outcome::Done)
+        // It is deleted when it is seen no more. A conflict says as little as an answer that was lost.
+        Ok(Outcome::LookAgain)
     }
 }
 

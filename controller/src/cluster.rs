@@ -20,7 +20,7 @@ use serde_json::Value;
 use crate::Error;
 
 /// Longest time that a call may take.
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 10 });
 /// Most events about one object that are read.
 const EVENTS_MAX: u32 = 100;
 
@@ -131,7 +131,8 @@ impl Cluster {
         overtaken(self.call(|| format!("patching the Job {name}"), call).await)
     }
 
-    /// Deletes the Job of that UID; its pods follow. False: it was not there any more.
+    /// Deletes the Job of that UID; its pods follow. False: it is not there any more, or something else has changed it at
+    /// that moment, and it is there: only another look tells.
     pub(crate) async fn delete_job(&self, name: &str, uid: &str) -> Result<bool, Error> {
         let params = DeleteParams::background()
             .preconditions(Preconditions { uid: Some(uid.to_owned()), resource_version: None });
@@ -150,17 +151,13 @@ fn api_code(error: &Error) -> Option<(u16, &str)> {
     }
 }
 
-/// What the API server says if it refused for good, as things are: quota, admission, rights.
+/// What the API server says if it refused for good, as things are: quota, admission, rights. A webhook that can't be
+/// reached refuses, too, in the words of an error.
 pub(crate) fn refusal(error: &Error) -> Option<&str> {
-    match error {
-        Error::Kubernetes { source, .. } => match source.as_ref() {
-            kube::Error::Api(status) if !matches!(status.code, 409 | 410 | 429 | 500..) => {
-                Some(&status.message)
-            }
-            _ => None,
-        },
-        _ => None,
-    }
+    let Error::Kubernetes { source, .. } = error else { return None };
+    let kube::Error::Api(status) = source.as_ref() else { return None };
+    let webhook = status.message.contains("failed calling webhook");
+    (webhook || !matches!(status.code, 401 | 408 | 409 | 410 | 429 | 500..)).then_some(&status.message)
 }
 
 fn created<T>(result: Result<T, Error>) -> Result<Created<T>, Error> {

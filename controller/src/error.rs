@@ -1,7 +1,9 @@
 //! Errors of the shell around the decisions. Each belongs to one subscription, which is looked at again after a
 //! pause; the others go on.
 
-use std::time::Duration;
+use std::{any::Any, future::Future, panic::AssertUnwindSafe, time::Duration};
+
+use futures::FutureExt;
 
 /// Why a look at a subscription, or an action, did not work.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +40,12 @@ pub enum Error {
         /// Its name.
         name: String,
     },
+    /// A fault of ours in one look. It costs that look only.
+    #[error("a fault of Headstart's own: {text}")]
+    Panicked {
+        /// What the panic says.
+        text: String,
+    },
     /// The watches have ended, which they never do.
     #[error("the watches of Jobs and Pods have ended")]
     WatchEnded,
@@ -50,11 +58,13 @@ impl Error {
         match self {
             Self::Broker(error) => error.is_transient(),
             Self::Kubernetes { source, .. } => match source.as_ref() {
-                kube::Error::Api(status) => matches!(status.code, 409 | 410 | 429 | 500..),
+                kube::Error::Api(status) => matches!(status.code, 401 | 408 | 409 | 410 | 429 | 500..),
                 _ => true,
             },
             Self::Timeout { .. } => true,
-            Self::NameTaken { .. } | Self::WatchEnded | Self::LeaseLost { .. } => false,
+            Self::NameTaken { .. } | Self::WatchEnded | Self::LeaseLost { .. } | Self::Panicked { .. } => {
+                false
+            }
         }
     }
 
@@ -67,6 +77,17 @@ impl Error {
                 "kubernetes"
             }
             Self::NameTaken { .. } => "name",
+            Self::Panicked { .. } => "panic",
         }
     }
+}
+
+/// Runs `work` so that a panic in it ends it alone: whatever it has left half-done, the next look finds.
+pub(crate) async fn caught<T>(work: impl Future<Output = T>) -> Result<T, Error> {
+    AssertUnwindSafe(work).catch_unwind().await.map_err(|panic| Error::Panicked { text: text_of(&*panic) })
+}
+
+fn text_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a text".to_owned())
 }

@@ -13,6 +13,8 @@ pub(crate) struct Memory {
     sights: HashMap<(String, Sight), Moment>,
     progress_at: HashMap<String, Moment>,
     unfit: HashSet<String>,
+    /// UID of a Job that the API server refused to start, and until when it is out of the queue.
+    refused: HashMap<String, Moment>,
     /// UID of a Job that we admitted, and the version that it had before.
     admitted: HashMap<String, String>,
     /// What was told of a Job last, by its UID.
@@ -66,6 +68,15 @@ impl Memory {
         self.unfit.contains(uid)
     }
 
+    pub(crate) fn set_refused(&mut self, uid: &str, until: Moment) {
+        self.refused.insert(uid.to_owned(), until);
+    }
+
+    /// Until when the Job is out of the queue, if it is.
+    pub(crate) fn refused_until(&self, uid: &str, now: Moment) -> Option<Moment> {
+        self.refused.get(uid).copied().filter(|until| *until > now)
+    }
+
     /// We have admitted it when it was of that version: the next one has a place, whatever the cache says.
     pub(crate) fn set_admitted(&mut self, uid: &str, version: &str) {
         self.admitted.insert(uid.to_owned(), version.to_owned());
@@ -81,6 +92,7 @@ impl Memory {
         self.sights.retain(|(uid, _), _| uids.contains(uid.as_str()));
         self.progress_at.retain(|uid, _| uids.contains(uid.as_str()));
         self.unfit.retain(|uid| uids.contains(uid.as_str()));
+        self.refused.retain(|uid, _| uids.contains(uid.as_str()));
         self.admitted.retain(|uid, _| uids.contains(uid.as_str()));
         self.told.retain(|uid, _| uids.contains(uid.as_str()));
     }

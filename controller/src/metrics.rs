@@ -1,11 +1,12 @@
 //! What the controller tells of itself in figures. Labels are words from exhaustive matches, never free text.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use model::{PrefillState, Progress, Reason, Subscription, SubscriptionName};
@@ -15,10 +16,16 @@ use prometheus_client::{
     registry::Registry,
 };
 
+/// A loop that has not turned for so long does not turn any more: it does at least every 20 s.
+const STUCK: Duration = Duration::from_secs(60);
+
 /// Figures of the controller; clones share them.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     ready: Arc<AtomicBool>,
+    /// When the loop turned last; `None` while it does not run.
+    turned: Arc<Mutex<Option<Instant>>>,
+    counted: Arc<Mutex<HashSet<ByReason>>>,
     prefills: Family<ByState, Gauge>,
     with_reason: Family<ByReason, Gauge>,
     changes: Family<Change, Counter>,
@@ -50,6 +57,7 @@ struct ByState {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByReason {
+    state: &'static str,
     reason: &'static str,
 }
 
@@ -73,6 +81,8 @@ impl Default for Metrics {
     fn default() -> Self {
         Self {
             ready: Arc::default(),
+            turned: Arc::default(),
+            counted: Arc::default(),
             prefills: Family::default(),
             with_reason: Family::default(),
             changes: Family::default(),
@@ -106,7 +116,7 @@ impl Metrics {
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         let Self {
-            ready: _, progress: _, objects_written, objects_known, objects_per_second, leads, prefills, with_reason, changes, jobs_running, jobs_running_limit, jobs_waiting, jobs_admitted,
+            ready: _, turned: _, counted: _, progress: _, objects_written, objects_known, objects_per_second, leads, prefills, with_reason, changes, jobs_running, jobs_running_limit, jobs_waiting, jobs_admitted,
             jobs_deleted, errors, pass_seconds, watch_interruptions, markers_resent, tasks_resent, removals_finished,
             registrations_rolled_back, orphans_removed,
         } = metrics.clone();
@@ -145,6 +155,21 @@ impl Metrics {
         self.leads.get() == 1
     }
 
+    /// Does its loop turn? Always true for one that has none: it waits for the lease, or there are no Jobs.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        let turned = *self.turned.lock().unwrap_or_else(PoisonError::into_inner);
+        turned.is_none_or(|at| at.elapsed() < STUCK)
+    }
+
+    pub(crate) fn turned(&self) {
+        *self.turned.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    pub(crate) fn stopped(&self) {
+        *self.turned.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     pub(crate) fn leads(&self, leads: bool) {
         self.leads.set(i64::from(leads));
     }
@@ -174,6 +199,17 @@ impl Metrics {
             None if all.remove(name).is_none() => return,
             None => {}
         }
+        self.sum(&all);
+    }
+
+    /// Forgets how far all others are.
+    pub(crate) fn keep_progress_of(&self, running: &HashSet<SubscriptionName>) {
+        let mut all = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|name, _| running.contains(name));
+        self.sum(&all);
+    }
+
+    fn sum(&self, all: &HashMap<SubscriptionName, Progress>) {
         let sum =
             |of: fn(&Progress) -> u64| i64::try_from(all.values().map(of).sum::<u64>()).unwrap_or(i64::MAX);
         self.objects_written.set(sum(|p| p.done));
@@ -185,22 +221,28 @@ impl Metrics {
     pub(crate) fn count<'a>(&self, entries: impl Iterator<Item = &'a Subscription>) {
         use PrefillState::{Done, Failed, Pending, Running};
         let mut states = [Pending, Running, Failed, Done].map(|state| (state, 0));
-        let mut reasons = HashMap::<&'static str, i64>::new();
+        let mut reasons = HashMap::<ByReason, i64>::new();
         for entry in entries {
             for (state, count) in &mut states {
                 *count += i64::from(*state == entry.prefill.state);
             }
             if let Some(reason) = entry.prefill.reason {
-                *reasons.entry(reason.as_str()).or_default() += 1;
+                let labels = ByReason { state: entry.prefill.state.as_str(), reason: reason.as_str() };
+                *reasons.entry(labels).or_default() += 1;
             }
         }
         for (state, count) in states {
             self.prefills.get_or_create(&ByState { state: state.as_str() }).set(count);
         }
-        self.with_reason.clear();
-        for (reason, count) in reasons {
-            self.with_reason.get_or_create(&ByReason { reason }).set(count);
+        // A series that goes on is never away for a moment: an alert on it would begin to wait from the start.
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        for (labels, count) in &reasons {
+            self.with_reason.get_or_create(labels).set(*count);
         }
+        for gone in counted.iter().filter(|labels| !reasons.contains_key(*labels)) {
+            self.with_reason.remove(gone);
+        }
+        *counted = reasons.into_keys().collect();
     }
 }
 

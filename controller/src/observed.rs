@@ -46,6 +46,11 @@ pub enum Place {
     Free,
     /// Others run, or are older.
     Taken,
+    /// The API server refused to let the Job start: it is out of the queue until then, and the entry says why.
+    Refused {
+        /// When it is tried again.
+        until: Moment,
+    },
 }
 
 /// The Job that an action means: its UID and the version that a conditional write needs.

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::observed::{PodEnd, PodPhase, PodSeen};
 
-/// Longest sentence that is kept, in characters: Events hold 1 kB, and nobody reads more.
+/// Longest sentence that is kept, in bytes: Events hold 1024 with the words before it, and nobody reads more.
 const LONGEST: usize = 600;
 
 /// What the prefill pod writes to its termination message. Read tolerantly: a newer pod may say more, a pod that was
@@ -242,12 +242,10 @@ fn last_line(text: &str) -> String {
     shorten(text.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default())
 }
 
-fn shorten(text: &str) -> String {
-    let text = text.trim();
-    match text.char_indices().nth(LONGEST) {
-        Some((at, _)) => format!("{}…", &text[..at]),
-        None => text.to_owned(),
-    }
+/// A sentence of somebody else's, such as an API server or a webhook, as long as it is kept.
+#[must_use]
+pub(crate) fn shorten(text: &str) -> String {
+    model::shorten(text.trim(), LONGEST)
 }
 
 #[cfg(test)]

@@ -15,8 +15,9 @@ use crate::{
     Config, Error,
     act::{Actor, Outcome, State},
     announce::Announcer,
-    cluster::Cluster,
+    cluster::{Cluster, refusal},
     decide::{Action, decide},
+    error::caught,
     metrics::Metrics,
     observe::{
         Observer, Snapshot,
@@ -31,8 +32,10 @@ use crate::{
 const AT_ONCE: usize = 16;
 /// How long changes are gathered before a turn: a registration changes five things within some milliseconds.
 const GATHER: Duration = Duration::from_millis(50);
-/// How soon something is looked at again that was overtaken by somebody else.
-const SOON: Duration = Duration::from_millis(200);
+/// Longest time of one look with its actions: each call has a limit of its own, this is for what nobody thought of.
+const PASS_LIMIT: Duration = Duration::from_secs(900);
+/// How often the loop turns at least; one that has not for three times as long is stuck.
+const TURN: Duration = Duration::from_secs(20);
 /// How often a prefill that is not done is looked at without a reason: it may be sealed, or its queue may break,
 /// without a word from any watch.
 const RESYNC: Duration = Duration::from_secs(15);
@@ -54,7 +57,7 @@ pub async fn run(
     // Whatever ends us ends the tasks that we started.
     let _stop_all = stop.clone().drop_guard();
     let view = broker.registry().view(stop.clone());
-    tokio::spawn(sweep::run_with_metrics(
+    tokio::spawn(sweep::sweep(
         broker.clone(),
         view.clone(),
         SweepConfig::default(),
@@ -90,6 +93,7 @@ pub async fn run(
         result = reconcile(looker, watches, config.max_running) => result,
     };
     metrics.ready(false);
+    metrics.stopped();
     result
 }
 
@@ -110,6 +114,7 @@ async fn reconcile(looker: Looker, mut watches: Watches, limit: usize) -> Result
     let mut everything = true;
     loop {
         let now = looker.now();
+        looker.metrics.turned();
         let snapshot = Arc::new(looker.snapshot(&watches, limit));
         looker.mark_changed_entries(&mut known, &mut work);
         if std::mem::take(&mut everything) {
@@ -120,20 +125,29 @@ async fn reconcile(looker: Looker, mut watches: Watches, limit: usize) -> Result
             && let Some(name) = work.next(now)
         {
             let (looker, snapshot) = (looker.clone(), snapshot.clone());
+            // Its name comes back whatever happens: a place that is lost is lost for good.
             passes.spawn(async move {
-                let result = looker.pass(&name, &snapshot).await;
+                let pass = caught(tokio::time::timeout(PASS_LIMIT, looker.pass(&name, &snapshot)));
+                let result = match pass.await {
+                    Ok(Ok(result)) => result,
+                    Ok(Err(_)) => {
+                        Err(Error::Timeout { action: format!("looking at {name}"), limit: PASS_LIMIT })
+                    }
+                    Err(panicked) => Err(panicked),
+                };
                 (name, result)
             });
         }
 
-        let due = work.next_due().map_or(Duration::from_secs(60), |at| at.saturating_sub(looker.now()));
+        let due = work.next_due().map_or(TURN, |at| at.saturating_sub(looker.now())).min(TURN);
         tokio::select! {
             change = watches.changes.recv() => {
                 everything |= looker.note(change.ok_or(Error::WatchEnded)?, &mut work);
             }
             changed = entries.changed() => if changed.is_err() { return Err(Error::WatchEnded) },
             Some(finished) = passes.join_next() => looker.finish(finished, &mut work),
-            () = tokio::time::sleep(due), if work.busy() < AT_ONCE => {}
+            // With all places taken only the end of a look helps, or the next sign of life.
+            () = tokio::time::sleep(if work.busy() < AT_ONCE { due } else { TURN }) => {}
         }
         tokio::time::sleep(GATHER).await;
         while let Ok(change) = watches.changes.try_recv() {
@@ -149,7 +163,7 @@ fn gauge(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-type Finished = Result<(SubscriptionName, Result<Moment, Error>), tokio::task::JoinError>;
+type Finished = Result<(SubscriptionName, Result<Again, Error>), tokio::task::JoinError>;
 
 /// What a pass needs; clones share it.
 #[derive(Clone)]
@@ -158,6 +172,14 @@ struct Looker {
     actor: Actor,
     metrics: Metrics,
     began: Instant,
+}
+
+/// When a subscription is to be looked at again.
+enum Again {
+    /// When that deadline passes.
+    At(Moment),
+    /// Soon: what was done is still to be seen, or was overtaken.
+    Soon,
 }
 
 /// A moment that never comes.
@@ -172,7 +194,8 @@ impl Looker {
         let view = &self.observer.view;
         let mut memory = self.observer.memory();
         let entry_of = |name: &SubscriptionName| view.get(name.as_str());
-        let snapshot = Snapshot::new(&watches.jobs.state(), &watches.pods.state(), entry_of, &memory, limit);
+        let (jobs, pods) = (watches.jobs.state(), watches.pods.state());
+        let snapshot = Snapshot::new(&jobs, &pods, entry_of, &memory, limit, self.now());
         memory.keep_only(&snapshot.uids());
         self.metrics.jobs_running.set(gauge(snapshot.running));
         self.metrics.jobs_waiting.set(gauge(snapshot.waiting));
@@ -207,7 +230,8 @@ impl Looker {
 
     fn finish(&self, finished: Finished, work: &mut Work) {
         match finished {
-            Ok((name, Ok(again))) => work.finished(name, (again != NEVER).then_some(again)),
+            Ok((name, Ok(Again::At(again)))) => work.finished(name, (again != NEVER).then_some(again)),
+            Ok((name, Ok(Again::Soon))) => work.unsettled(name, self.now()),
             Ok((name, Err(error))) => {
                 self.metrics.failed(&error);
                 let pause = work.failed(name.clone(), self.now());
@@ -219,36 +243,52 @@ impl Looker {
                     tracing::error!(%subscription, error = text, "{name} could not be reconciled; again in {pause_ms} ms");
                 }
             }
-            Err(error) => tracing::error!(%error, "a look at a subscription panicked"),
+            // Panics are caught in the task, and nothing ends one of these from outside.
+            Err(error) => tracing::error!(%error, "a look at a subscription was ended"),
         }
     }
 
     /// Observes, decides and acts once. Answers when to look again.
-    async fn pass(&self, name: &SubscriptionName, snapshot: &Snapshot) -> Result<Moment, Error> {
+    async fn pass(&self, name: &SubscriptionName, snapshot: &Snapshot) -> Result<Again, Error> {
         let began = Instant::now();
         let result = self.look_and_act(name, snapshot).await;
         self.metrics.pass_seconds.observe(began.elapsed().as_secs_f64());
         result
     }
 
-    async fn look_and_act(&self, name: &SubscriptionName, snapshot: &Snapshot) -> Result<Moment, Error> {
+    /// An action that fails keeps no other one from being done: each has its own conditions, and a Job that can't be
+    /// annotated can be deleted all the same. The first failure is answered.
+    async fn look_and_act(&self, name: &SubscriptionName, snapshot: &Snapshot) -> Result<Again, Error> {
         let now = self.now();
         let observed = self.observer.look(name, snapshot, now).await?;
         self.metrics.progress(name, observed.progress.as_ref());
-        let mut again = self.look_again_anyhow(&observed, now);
+        let (mut again, mut soon) = (self.look_again_anyhow(&observed, now), false);
+        let mut failed = None;
         for action in decide(&observed, &self.observer.rules, now) {
             if let Action::LookAgain(at) = action {
                 again = again.min(at);
                 continue;
             }
             tracing::debug!(subscription = %name, ?action, "acting");
-            match self.actor.act(&action).await? {
-                Outcome::Overtaken => again = again.min(now + SOON),
-                Outcome::Done => self.tell_once(&action),
+            match self.actor.act(&action).await {
+                Ok(outcome) => {
+                    match outcome {
+                        Outcome::LookAgain => soon = true,
+                        Outcome::Done => self.tell_once(&action),
+                    }
+                    self.remember(&action);
+                }
+                Err(error) => {
+                    self.remember_failure(&action, &error);
+                    failed.get_or_insert(error);
+                }
             }
-            self.remember(&action);
         }
-        Ok(again)
+        match failed {
+            Some(error) => Err(error),
+            None if soon => Ok(Again::Soon),
+            None => Ok(Again::At(again)),
+        }
     }
 
     /// What is not done may be sealed, or break, without a word from any watch.
@@ -282,6 +322,14 @@ impl Looker {
         }
     }
 
+    /// A Job that may not be admitted keeps nobody else from a place meanwhile.
+    fn remember_failure(&self, action: &Action, error: &Error) {
+        if let (Action::Admit(job), Some(_)) = (action, refusal(error)) {
+            let until = self.now() + self.observer.rules.refused;
+            self.observer.memory().set_refused(&job.uid, until);
+        }
+    }
+
     fn remember(&self, action: &Action) {
         match action {
             Action::Admit(job) => self.observer.memory().set_admitted(&job.uid, &job.version),
@@ -292,3 +340,6 @@ impl Looker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,7 +20,7 @@ use model::{Incarnation, Lifecycle, PrefillState, PrefillTask, Subscription, Sub
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::{metrics::Metrics, observed::Moment};
+use crate::{Error, error::caught, metrics::Metrics, observed::Moment};
 use leftovers::Leftovers;
 
 mod leftovers;
@@ -129,12 +129,53 @@ pub fn due<'a>(
     due
 }
 
-/// Sweeps until `shutdown`.
-pub async fn run(broker: Broker, view: RegistryView, config: SweepConfig, shutdown: CancellationToken) {
-    run_with_metrics(broker, view, config, Metrics::default(), shutdown).await;
+/// Sweeps until `shutdown`, where prefills are no Jobs: then it is this that knows of all of them, and counts them.
+pub async fn run(
+    broker: Broker,
+    view: RegistryView,
+    config: SweepConfig,
+    metrics: Metrics,
+    shutdown: CancellationToken,
+) {
+    let counting = count(broker.clone(), view.clone(), config.every, metrics.clone());
+    tokio::select! {
+        () = sweep(broker, view, config, metrics, shutdown) => {}
+        () = counting => {}
+    }
 }
 
-pub(crate) async fn run_with_metrics(
+/// Counts the prefills of all subscriptions now and then.
+async fn count(broker: Broker, view: RegistryView, every: Duration, metrics: Metrics) {
+    view.synced().await;
+    // Whoever sweeps is at work: there is no lease where there are no Jobs.
+    metrics.leads(true);
+    loop {
+        let entries = view.all();
+        metrics.count(entries.iter().map(|entry| &entry.value));
+        let mut running = HashSet::new();
+        for entry in entries.iter().filter(|entry| entry.value.prefill.state == PrefillState::Running) {
+            let name = &entry.value.name;
+            match broker.progress().get(name).await {
+                Ok(progress) => {
+                    let current = progress.filter(|progress| {
+                        progress.incarnation == entry.value.incarnation
+                            && progress.attempt == entry.value.prefill.attempt
+                    });
+                    metrics.progress(name, current.as_ref());
+                }
+                // The former figures are as good as any until NATS answers again.
+                Err(error) => {
+                    tracing::debug!(subscription = %name, error = chain(&error), "its progress is not known");
+                }
+            }
+            running.insert(name.clone());
+        }
+        metrics.keep_progress_of(&running);
+        tokio::time::sleep(every).await;
+    }
+}
+
+pub(crate) async fn sweep(
     broker: Broker,
     view: RegistryView,
     config: SweepConfig,
@@ -165,7 +206,10 @@ pub(crate) async fn run_with_metrics(
             orphans.look(&broker, began.elapsed(), config.orphans_every, &metrics).await;
             let entries = entries.iter().map(|entry| &entry.value);
             for (entry, chore) in due(entries, &mut sightings, &config, began.elapsed()) {
-                if let Err(error) = perform(&broker, entry, chore, &metrics).await {
+                // One that goes wrong in whatever way costs none of the others.
+                let performed = caught(perform(&broker, entry, chore, &metrics)).await;
+                if let Err(error) = performed.and_then(|result| result.map_err(Error::from)) {
+                    metrics.failed(&error);
                     tracing::warn!(
                         subscription = %entry.name,
                         incarnation = %entry.incarnation,

@@ -6,6 +6,8 @@ use kube::{Client, client::Body};
 use serde_json::{Value, json};
 use tower::{BoxError, service_fn};
 
+pub(crate) mod cluster;
+
 /// A Job template as the chart renders it, as small as it may be.
 pub(crate) const TEMPLATE: &str = "
 apiVersion: batch/v1

@@ -12,7 +12,9 @@ use crate::observed::Moment;
 
 /// First pause after an error.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
-/// Longest pause after errors.
+/// First pause after a look whose effect is still to be seen: most often a cache is some milliseconds behind.
+const SOON: Duration = Duration::from_millis(200);
+/// Longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// The subscriptions that wait to be looked at.
@@ -22,8 +24,8 @@ pub(crate) struct Work {
     busy: HashSet<SubscriptionName>,
     /// When a subscription is to be looked at without anything new.
     wake: HashMap<SubscriptionName, Moment>,
-    /// Errors in a row, and when the next try is due.
-    failing: HashMap<SubscriptionName, (u32, Moment)>,
+    /// Looks in a row that came to no rest, and when the next one is due, whatever is new.
+    restless: HashMap<SubscriptionName, (u32, Moment)>,
 }
 
 impl Work {
@@ -41,7 +43,7 @@ impl Work {
             self.dirty.insert(name);
         }
         let may = |name: &&SubscriptionName| {
-            !self.busy.contains(*name) && self.failing.get(*name).is_none_or(|(_, at)| *at <= now)
+            !self.busy.contains(*name) && self.restless.get(*name).is_none_or(|(_, at)| *at <= now)
         };
         let name = self.dirty.iter().find(may)?.clone();
         self.dirty.remove(&name);
@@ -52,19 +54,28 @@ impl Work {
     /// It was looked at; `again`: when a deadline passes.
     pub(crate) fn finished(&mut self, name: SubscriptionName, again: Option<Moment>) {
         self.busy.remove(&name);
-        self.failing.remove(&name);
+        self.restless.remove(&name);
         match again {
             Some(at) => self.wake.insert(name, at),
             None => self.wake.remove(&name),
         };
     }
 
+    /// What was done is still to be seen, or was overtaken: it is looked at again, less often each time.
+    pub(crate) fn unsettled(&mut self, name: SubscriptionName, now: Moment) {
+        self.pause(name, now, SOON);
+    }
+
     /// It could not be looked at, or an action failed. Answers the pause.
     pub(crate) fn failed(&mut self, name: SubscriptionName, now: Moment) -> Duration {
+        self.pause(name, now, PAUSE_MIN)
+    }
+
+    fn pause(&mut self, name: SubscriptionName, now: Moment, first: Duration) -> Duration {
         self.busy.remove(&name);
-        let errors = self.failing.get(&name).map_or(0, |(errors, _)| *errors) + 1;
-        let pause = PAUSE_MIN.saturating_mul(1 << (errors - 1).min(10)).min(PAUSE_MAX);
-        self.failing.insert(name.clone(), (errors, now + pause));
+        let times = self.restless.get(&name).map_or(0, |(times, _)| *times) + 1;
+        let pause = first.saturating_mul(1 << (times - 1).min(10)).min(PAUSE_MAX);
+        self.restless.insert(name.clone(), (times, now + pause));
         self.dirty.insert(name);
         pause
     }
@@ -77,7 +88,7 @@ impl Work {
     /// When something gets due without anything new.
     pub(crate) fn next_due(&self) -> Option<Moment> {
         let retries =
-            self.failing.iter().filter(|(name, _)| self.dirty.contains(*name)).map(|(_, (_, at))| *at);
+            self.restless.iter().filter(|(name, _)| self.dirty.contains(*name)).map(|(_, (_, at))| *at);
         self.wake.values().copied().chain(retries).min()
     }
 }
@@ -140,5 +151,27 @@ mod tests {
         work.mark(name("bad"));
         work.next(now).unwrap();
         assert_eq!(work.failed(name("bad"), now).as_millis(), 500, "a success forgets");
+    }
+
+    /// A view that lags behind the leader for an hour must not cost five looks a second.
+    #[test]
+    fn what_comes_to_no_rest_is_looked_at_less_often_whatever_is_new() {
+        let mut work = Work::default();
+        let (mut now, mut looks) = (at(0), 0);
+        while now < at(60) {
+            // The loop marks whose turn it is at each of its turns.
+            work.mark(name("a"));
+            if work.next(now).is_some() {
+                looks += 1;
+                work.unsettled(name("a"), now);
+            }
+            now += Duration::from_millis(50);
+        }
+        assert!((5..=10).contains(&looks), "{looks}");
+        work.mark(name("a"));
+        assert_eq!(work.next(at(600)), Some(name("a")));
+        work.finished(name("a"), None);
+        work.mark(name("a"));
+        assert_eq!(work.next(at(600)), Some(name("a")), "at once after a look that came to rest");
     }
 }

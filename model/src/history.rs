@@ -3,12 +3,12 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Prefill, PrefillState, Reason, Timestamp};
+use crate::{Prefill, PrefillState, Reason, Timestamp, shorten};
 
 /// Attempts that are remembered: enough for a night of retries, little enough for an entry that is read often.
 pub const ATTEMPTS_MAX: usize = 10;
 
-/// Longest sentence that is remembered of each, in characters.
+/// Longest sentence that is remembered of each, in bytes.
 const LONGEST: usize = 300;
 
 /// An attempt that has ended.
@@ -50,7 +50,7 @@ pub(crate) fn after(from: &Prefill, to: &Prefill, now: &Timestamp) -> Vec<PastAt
         round: to.round,
         state: to.state,
         reason: to.reason,
-        message: to.message.as_deref().map(|text| text.chars().take(LONGEST).collect()),
+        message: to.message.as_deref().map(|text| shorten(text, LONGEST)),
         started: running.or_else(|| before.and_then(|known| known.started)),
         ended: now.clone(),
         objects: None,
@@ -133,7 +133,7 @@ mod tests {
         }
         let numbers: Vec<u32> = s.prefill.attempts.iter().map(|a| a.attempt).collect();
         assert_eq!(numbers, (20..30).collect::<Vec<_>>());
-        let length = |a: &PastAttempt| a.message.as_ref().unwrap().chars().count();
-        assert!(s.prefill.attempts.iter().all(|a| length(a) == LONGEST));
+        let length = |a: &PastAttempt| a.message.as_ref().unwrap().len();
+        assert!(s.prefill.attempts.iter().all(|a| length(a) <= LONGEST && length(a) > LONGEST - 4));
     }
 }

@@ -44,7 +44,7 @@ reasons! {
     Starting,
     /// A quota of the namespace is used up: waits, without a deadline, until there is room.
     QuotaExceeded,
-    /// A limit range, admission rule or service account keeps the Job or its pod from being made.
+    /// A limit range, admission rule, right or service account keeps the Job or its pod from being made or started.
     PodRefused,
     /// The image can't be pulled.
     ImagePull,

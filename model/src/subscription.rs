@@ -5,8 +5,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     GivenUp, Incarnation, Lost, Prefill, PrefillMode, PrefillState, RealmTopic, Reason, Registration,
-    Selection, SubscriptionName, Timestamp, fence::is_zero, history,
+    Selection, SubscriptionName, Timestamp, fence::is_zero, history, shorten,
 };
+
+/// Longest sentence that an entry keeps, in bytes: webhooks write kilobytes, and every component reads every entry.
+const MESSAGE_MAX: usize = 1000;
 
 /// Value of the key `<name>` in the bucket `SUBSCRIPTIONS`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -137,7 +140,7 @@ impl Subscription {
         let mut next = self.clone();
         next.prefill.state = state;
         next.prefill.reason = reason;
-        next.prefill.message = message;
+        next.prefill.message = message.map(|text| shorten(&text, MESSAGE_MAX));
         next.prefill.paused &= !matches!(state, PrefillState::Done | PrefillState::Failed);
         if next == *self {
             return None;

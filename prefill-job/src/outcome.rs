@@ -1,7 +1,7 @@
 //! How an attempt ends: exit code, termination message, and what it means for the subscription.
 
 use broker::FillError;
-use model::{Counts, ExitCode, Reason, chain};
+use model::{Counts, ExitCode, Reason, chain, shorten};
 use serde::{Deserialize, Serialize};
 
 use crate::source::SourceError;
@@ -87,13 +87,13 @@ impl Outcome {
         };
         TerminationMessage {
             class: class.to_owned(),
-            message: shorten(&message),
+            message: shorten(&message, SENTENCE_MAX),
             messages: counts.map(|c| c.messages),
             skipped: counts.map(|c| c.skipped),
             set_aside: counts.map(|c| c.set_aside),
             missing: counts.map_or_else(Vec::new, |c| c.missing.iter().take(MISSING_MAX).cloned().collect()),
             warnings: counts.map_or_else(Vec::new, |c| {
-                c.warnings.iter().take(WARNINGS_MAX).map(|warning| shorten_to(warning, WARNING_MAX)).collect()
+                c.warnings.iter().take(WARNINGS_MAX).map(|warning| shorten(warning, WARNING_MAX)).collect()
             }),
         }
     }
@@ -127,18 +127,6 @@ fn class(code: ExitCode) -> &'static str {
         ExitCode::SubscriptionGone => "subscription_gone",
         ExitCode::BadData => "bad_data",
     }
-}
-
-fn shorten(text: &str) -> String {
-    shorten_to(text, SENTENCE_MAX)
-}
-
-fn shorten_to(text: &str, bytes: usize) -> String {
-    let mut end = text.len().min(bytes);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].to_owned()
 }
 
 impl Failure {

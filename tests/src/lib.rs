@@ -13,7 +13,13 @@ pub use consumer::{Consumer, Producer};
 pub use installation::{Installation, chart};
 pub use namespace::Namespace;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+/// Has a test of this process waited in vain? Most tests end by an error and not by a panic.
+static IN_VAIN: AtomicBool = AtomicBool::new(false);
 
 /// Waits until a condition holds.
 ///
@@ -28,6 +34,7 @@ where
         match look().await {
             Ok(found) => return Ok(found),
             Err(last) if Instant::now() > deadline => {
+                IN_VAIN.store(true, Ordering::Relaxed);
                 return Err(last.context(format!("waited {within:?} for {what}")));
             }
             Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,

@@ -4,6 +4,7 @@ use std::{
     ffi::OsStr,
     io::Write,
     process::{Command, Stdio},
+    sync::atomic::Ordering,
     time::Duration,
 };
 
@@ -147,7 +148,7 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if std::thread::panicking() || crate::IN_VAIN.swap(false, Ordering::Relaxed) {
             self.explain();
         }
         if std::env::var_os("KEEP").is_some_and(|keep| keep == "1") {

@@ -98,7 +98,12 @@ async fn any_component_may_be_killed_at_any_time() -> Result<()> {
         sent.push(id);
         let selector = format!("app.kubernetes.io/component={component}");
         let kill = ["delete", "pod", "-l", &selector, "--force", "--grace-period=0"];
-        hs.namespace.kubectl(&kill)?;
+        let killed = hs.namespace.kubectl(&kill)?;
+        ensure!(killed.contains("deleted"), "nobody was killed by {selector}: {killed}");
+        if component == "prefill" {
+            let prefill = &mail.subscription().await?["prefill"];
+            ensure!(prefill["state"] == "running", "it was not killed in its middle: {prefill}");
+        }
     }
     mail.await_prefill("done").await?;
     let messages = mail.read(5 + 150 + sent.len()).await?;

@@ -84,6 +84,6 @@ impl Actor {
             }
             version = metadata.resource_version.unwrap_or_default();
         }
-        Ok(Outcome::Overtaken)
+        Ok(Outcome::LookAgain)
     }
 }

@@ -94,11 +94,11 @@ async fn a_state_is_recorded_once_and_never_taken_back() {
     let scene = Scene::new(silent).await;
     for (state, reason, expected) in [
         (Running, None, Outcome::Done),
-        (Running, None, Outcome::Overtaken),
+        (Running, None, Outcome::LookAgain),
         (Failed, Some(Reason::JobDeleted), Outcome::Done),
-        (Running, None, Outcome::Overtaken),
+        (Running, None, Outcome::LookAgain),
         (Done, None, Outcome::Done),
-        (Failed, Some(Reason::JobDeleted), Outcome::Overtaken),
+        (Failed, Some(Reason::JobDeleted), Outcome::LookAgain),
     ] {
         assert_eq!(scene.actor.act(&scene.record(state, reason)).await.unwrap(), expected, "{state:?}");
     }
@@ -111,7 +111,7 @@ async fn what_was_decided_about_another_attempt_is_not_recorded() {
     let late = scene.record(PrefillState::Failed, Some(Reason::ImagePull));
     scene.actor.act(&late).await.unwrap();
     scene.modify(|s| s.with_prefill_again(now())).await;
-    assert_eq!(scene.actor.act(&late).await.unwrap(), Outcome::Overtaken);
+    assert_eq!(scene.actor.act(&late).await.unwrap(), Outcome::LookAgain);
     assert_eq!(scene.current().await.prefill.state, PrefillState::Pending);
 }
 
@@ -129,7 +129,7 @@ async fn the_next_attempt_keeps_round_and_boundary() {
     assert_eq!((prefill.attempt, prefill.round, prefill.boundary), (2, 1, Some(4)));
     assert_eq!(prefill.state, PrefillState::Pending);
     // Decided twice, or by two controllers: once is enough.
-    assert_eq!(scene.actor.act(&next).await.unwrap(), Outcome::Overtaken);
+    assert_eq!(scene.actor.act(&next).await.unwrap(), Outcome::LookAgain);
     assert_eq!(scene.current().await.prefill.attempt, 2);
 }
 
@@ -137,10 +137,10 @@ async fn the_next_attempt_keeps_round_and_boundary() {
 async fn a_job_of_a_view_that_lags_behind_is_not_deleted() {
     let scene = Scene::new(|_| Answer::Json(200, json!({"kind": "Status", "apiVersion": "v1"}))).await;
     let delete = Action::Delete { job: scene.job(), why: Deletion::Unwanted };
-    assert_eq!(scene.actor.act(&delete).await.unwrap(), Outcome::Overtaken);
+    assert_eq!(scene.actor.act(&delete).await.unwrap(), Outcome::LookAgain);
     assert_eq!(scene.asked(), [""; 0], "it is the Job of the current attempt, as the leader knows");
     scene.broker.remove_subscription(&scene.entry.name, scene.entry.incarnation).await.unwrap();
-    assert_eq!(scene.actor.act(&delete).await.unwrap(), Outcome::Done);
+    assert_eq!(scene.actor.act(&delete).await.unwrap(), Outcome::LookAgain, "until it is seen no more");
     let path = format!("DELETE /apis/batch/v1/namespaces/test/jobs/{}", scene.job().identity.job_name());
     assert_eq!(scene.asked(), [path]);
 }
@@ -187,14 +187,14 @@ async fn no_job_is_made_for_what_is_not_asked_for_any_more() {
     scene
         .modify(|s| s.with_prefill_state(PrefillState::Failed, None, None, now())?.with_prefill_again(now()))
         .await;
-    assert_eq!(scene.actor.act(&late).await.unwrap(), Outcome::Overtaken);
+    assert_eq!(scene.actor.act(&late).await.unwrap(), Outcome::LookAgain);
     assert_eq!(scene.asked(), [""; 0]);
 }
 
 #[tokio::test]
 async fn a_job_is_admitted_only_as_it_was_looked_at() {
     let scene = Scene::new(|_| status(409, "Conflict")).await;
-    assert_eq!(scene.actor.act(&Action::Admit(scene.job())).await.unwrap(), Outcome::Overtaken);
+    assert_eq!(scene.actor.act(&Action::Admit(scene.job())).await.unwrap(), Outcome::LookAgain);
     let asked = scene.asked.lock().unwrap()[0].clone();
     assert_eq!(asked.body["metadata"]["resourceVersion"], "5");
     assert_eq!(asked.body["metadata"]["uid"], "u");

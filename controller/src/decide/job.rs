@@ -152,8 +152,12 @@ fn suspended(
             "waits for the dispatcher to reach the marker in the event log",
         );
     }
-    if observed.place == Place::Taken {
-        return wait(Reason::Queued, "waits for a free place: as many prefills run as may run at once");
+    match observed.place {
+        Place::Taken => {
+            return wait(Reason::Queued, "waits for a free place: as many prefills run as may run at once");
+        }
+        Place::Refused { until } => return Verdict::Soon(until),
+        Place::Free => {}
     }
     match job.input {
         InputSeen::NotRead => Verdict::Nothing,

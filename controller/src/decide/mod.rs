@@ -50,6 +50,8 @@ pub struct Rules {
     pub retention_done: Duration,
     /// How long the Job of a prefill that failed is kept, with its logs.
     pub retention_failed: Duration,
+    /// How long a Job that the API server refuses to start is out of the queue, before it is tried again.
+    pub refused: Duration,
     /// How often the progress in a Job's annotations changes at most.
     pub progress_every: Duration,
 }
@@ -66,6 +68,7 @@ impl Default for Rules {
             grace: Duration::from_secs(10),
             retention_done: Duration::from_secs(3600),
             retention_failed: Duration::from_secs(24 * 3600),
+            refused: Duration::from_secs(30),
             progress_every: Duration::from_secs(5),
         }
     }

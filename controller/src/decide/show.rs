@@ -1,9 +1,12 @@
 //! What the annotations of a Job show: state, reason and progress, for `kubectl describe` and custom columns.
 
-use model::{PrefillState, Progress, Subscription};
+use model::{PrefillState, Progress, Subscription, shorten};
 
 use super::{Action, Rules};
 use crate::observed::{Moment, Observed};
+
+/// Longest line about the progress, in bytes: it holds the last error, in others' words.
+const PROGRESS_MAX: usize = 1000;
 
 pub(super) fn show(observed: &Observed, entry: &Subscription, rules: &Rules, now: Moment) -> Vec<Action> {
     let mut actions = Vec::new();
@@ -18,7 +21,8 @@ pub(super) fn show(observed: &Observed, entry: &Subscription, rules: &Rules, now
     let prefill = &entry.prefill;
     let state_differs = shown.state.as_deref() != Some(prefill.state.as_str())
         || shown.reason.as_deref() != prefill.reason.map(|reason| reason.as_str());
-    let mut progress = observed.progress.as_ref().map(ToString::to_string).or_else(|| shown.progress.clone());
+    let line = observed.progress.as_ref().map(|progress| shorten(&progress.to_string(), PROGRESS_MAX));
+    let mut progress = line.or_else(|| shown.progress.clone());
     if matches!(prefill.state, PrefillState::Done | PrefillState::Failed) {
         // How far it came, but nothing is tried again any more.
         progress =

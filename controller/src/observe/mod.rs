@@ -71,7 +71,7 @@ impl Observer {
             }
             self.look_for_evidence(&mut observed, now).await?;
             self.see(&mut observed, now);
-            self.look_for_a_place(&mut observed, &entry, snapshot).await?;
+            self.look_for_a_place(&mut observed, &entry, snapshot, now).await?;
         }
         if depends_on_fence(&observed, &entry) {
             let fence = self.broker.queue(name, entry.incarnation).fence().await?;
@@ -142,9 +142,14 @@ impl Observer {
         observed: &mut Observed,
         entry: &Subscription,
         snapshot: &Snapshot,
+        now: Moment,
     ) -> Result<(), Error> {
         let Some(job) = observed.jobs.iter_mut().find(|job| job.is_of(entry)) else { return Ok(()) };
         let uid = job.job.uid.clone();
+        if let Some(until) = self.memory().refused_until(&uid, now) {
+            observed.place = Place::Refused { until };
+            return Ok(());
+        }
         let turn = snapshot.is_turn_of(&uid);
         // One whose ConfigMap was not right is out of the queue until it is: it is looked at now and then.
         if !turn && !self.memory().is_unfit(&uid) {

@@ -13,7 +13,7 @@ use super::job_seen;
 use crate::{
     decide::admission::{self, Applicant, Wants},
     memory::Memory,
-    observed::JobSeen,
+    observed::{JobSeen, Moment},
 };
 
 /// All Jobs of the instance, by subscription.
@@ -35,6 +35,7 @@ impl Snapshot {
         entry_of: impl Fn(&SubscriptionName) -> Option<Arc<Revised<Subscription>>>,
         memory: &Memory,
         limit: usize,
+        now: Moment,
     ) -> Self {
         let mut pods_by_owner: HashMap<&str, Vec<&Pod>> = HashMap::new();
         for pod in pods {
@@ -53,7 +54,7 @@ impl Snapshot {
             }
             let name = seen.job.identity.subscription.clone();
             let entry = entry_of(&name);
-            let unfit = memory.is_unfit(uid);
+            let unfit = memory.is_unfit(uid) || memory.refused_until(uid, now).is_some();
             applicants.push(Applicant::new(entry.as_deref().map(|entry| &entry.value), &seen, unfit));
             snapshot.jobs.entry(name).or_default().push(seen);
         }
@@ -134,7 +135,7 @@ mod tests {
         let jobs: Vec<_> = jobs.iter().cloned().map(Arc::new).collect();
         let entry_of =
             |name: &SubscriptionName| Some(Arc::new(Revised { value: entry(name.as_str()), revision: 1 }));
-        Snapshot::new(&jobs, &[], entry_of, memory, limit)
+        Snapshot::new(&jobs, &[], entry_of, memory, limit, Moment::from_secs(100))
     }
 
     fn at_turn(snapshot: &Snapshot) -> Vec<String> {
@@ -162,5 +163,15 @@ mod tests {
         let mut memory = Memory::default();
         memory.set_unfit("uid-a", true);
         assert_eq!(at_turn(&snapshot(&jobs, &memory, 1)), ["b"]);
+    }
+
+    #[test]
+    fn one_that_may_not_start_keeps_nobody_from_a_place_for_a_while() {
+        let jobs = [job("a", 1), job("b", 2)];
+        let mut memory = Memory::default();
+        memory.set_refused("uid-a", Moment::from_secs(101));
+        assert_eq!(at_turn(&snapshot(&jobs, &memory, 1)), ["b"]);
+        memory.set_refused("uid-a", Moment::from_secs(100));
+        assert_eq!(at_turn(&snapshot(&jobs, &memory, 1)), ["a"]);
     }
 }

@@ -7,8 +7,7 @@ use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::{
     Api, Resource,
     runtime::{
-        WatchStreamExt,
-        reflector::{self, Store},
+        reflector::{self, Store, store::Writer},
         watcher::{self, Event},
     },
 };
@@ -18,7 +17,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::{cluster::Cluster, metrics::Metrics};
+use crate::{cluster::Cluster, error::caught, metrics::Metrics};
 
 /// What a watch tells.
 #[derive(Debug)]
@@ -46,6 +45,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// router that forgot the connection tells nobody), so this is how long we may be blind without knowing. kube's 290 s
 /// are made for controllers that don't mind.
 const WATCH_S: u32 = 30;
+/// How often everything is listed and looked at although nothing broke off: what a watch has lost without a word is found
+/// by it, as is a decision that nothing would bring about any more.
+const LIST_EVERY: Duration = Duration::from_secs(600);
 /// A connection on which an answer is awaited for longer is given up: more than a watch may be silent.
 const SILENCE: Duration = Duration::from_secs(45);
 
@@ -88,42 +90,73 @@ where
     let config = watcher::Config::default().labels(selector).timeout(WATCH_S);
     let kind = K::kind(&()).into_owned();
     tokio::spawn(async move {
-        #[allow(deprecated)] // the watcher of the whole object is what is wanted
-        let mut events = std::pin::pin!(watcher::watcher(api, config).reflect(writer));
+        let mut cache = Cache { api, config, writer, changes };
         let mut pause = PAUSE_MIN;
         loop {
-            let event = tokio::select! {
+            // A list each time: whatever was missed is found by it.
+            let watched = tokio::select! {
                 () = shutdown.cancelled() => return,
-                event = events.next() => event,
+                watched = caught(cache.watch(&mut pause)) => watched,
             };
-            let change = match event {
-                Some(Ok(Event::Apply(object) | Event::Delete(object))) => {
-                    pause = PAUSE_MIN;
-                    match identity_of(object.meta()) {
-                        Some(identity) => Change::Of(identity.subscription),
-                        None => continue,
-                    }
+            let error = match watched {
+                Ok(Ok(())) => continue,
+                Ok(Err(Ended::NobodyListens)) => return,
+                Ok(Err(Ended::BrokeOff(error))) => chain(&error).to_string(),
+                Err(panicked) => {
+                    metrics.failed(&panicked);
+                    chain(&panicked).to_string()
                 }
-                Some(Ok(Event::Init | Event::InitApply(_))) => continue,
-                Some(Ok(Event::InitDone)) => {
-                    pause = PAUSE_MIN;
-                    Change::Listed
-                }
-                Some(Err(error)) => {
-                    metrics.watch_interruptions.inc();
-                    tracing::warn!(error = chain(&error), "the watch of {kind}s broke off; it is begun anew");
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(PAUSE_MAX);
-                    Change::Interrupted
-                }
-                None => return,
             };
-            if changes.send(change).is_err() {
+            metrics.watch_interruptions.inc();
+            tracing::warn!(error, "the watch of {kind}s broke off; it is begun anew");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+            if cache.changes.send(Change::Interrupted).is_err() {
                 return;
             }
         }
     });
     reader
+}
+
+/// Why a watch has ended.
+enum Ended {
+    BrokeOff(watcher::Error),
+    NobodyListens,
+}
+
+struct Cache<K: Resource<DynamicType = ()> + Clone + 'static> {
+    api: Api<K>,
+    config: watcher::Config,
+    writer: Writer<K>,
+    changes: mpsc::UnboundedSender<Change>,
+}
+
+impl<K> Cache<K>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+{
+    /// Lists, and watches from there until something breaks or it is time for another list.
+    async fn watch(&mut self, pause: &mut Duration) -> Result<(), Ended> {
+        #[allow(deprecated)] // the watcher of the whole object is what is wanted
+        let events = watcher::watcher(self.api.clone(), self.config.clone());
+        let mut events = std::pin::pin!(events.take_until(tokio::time::sleep(LIST_EVERY)));
+        while let Some(event) = events.next().await {
+            let event = event.map_err(Ended::BrokeOff)?;
+            self.writer.apply_watcher_event(&event);
+            let change = match &event {
+                Event::Init | Event::InitApply(_) => continue,
+                Event::InitDone => Change::Listed,
+                Event::Apply(object) | Event::Delete(object) => match identity_of(object.meta()) {
+                    Some(identity) => Change::Of(identity.subscription),
+                    None => continue,
+                },
+            };
+            *pause = PAUSE_MIN;
+            self.changes.send(change).map_err(|_| Ended::NobodyListens)?;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]

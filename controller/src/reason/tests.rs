@@ -206,5 +206,5 @@ fn the_last_event_that_explains_is_taken() {
 #[test]
 fn long_texts_are_cut_between_characters() {
     let text = shorten(&"ä".repeat(2000));
-    assert_eq!(text.chars().count(), LONGEST + 1);
+    assert!(text.len() <= LONGEST && text.len() > LONGEST - 4 && text.ends_with("ä…"), "{text}");
 }

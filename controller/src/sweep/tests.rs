@@ -121,7 +121,7 @@ impl Swept {
         let broker = server.broker().await;
         let stop = CancellationToken::new();
         let view = broker.registry().view(stop.clone());
-        tokio::spawn(run(broker.clone(), view, quick(), stop.clone()));
+        tokio::spawn(run(broker.clone(), view, quick(), Metrics::default(), stop.clone()));
         Self { broker, stop, _server: server }
     }
 
@@ -205,7 +205,7 @@ async fn progress_that_comes_after_the_removal_is_removed_but_not_that_of_the_ne
     let stop = CancellationToken::new();
     let _stop = stop.clone().drop_guard();
     let view = swept.broker.registry().view(stop.clone());
-    tokio::spawn(run(swept.broker.clone(), view, quick(), stop));
+    tokio::spawn(run(swept.broker.clone(), view, quick(), Metrics::default(), stop));
     eventually("it to be gone", SOON, async || board.get(&mail.name).await.unwrap(), Option::is_none).await;
 
     let chat = with_boundary(entry("chat", Lifecycle::Ready));

@@ -57,7 +57,7 @@ pub async fn controller(settings: settings::Controller, shutdown: CancellationTo
     let ready = Box::new(move || nats.is_connected() && (seen.is_ready() || !lists));
     health::serve(settings.probes.health_listen, ready, registry, shutdown.clone()).await?;
     match settings.launcher {
-        LauncherKind::Queue => sweep(broker.clone(), shutdown).await?,
+        LauncherKind::Queue => sweep(broker.clone(), metrics, shutdown).await?,
         LauncherKind::Kubernetes => {
             let template = template(&settings.jobs)?;
             let (client, namespace) = kubernetes(&settings.jobs).await?;
@@ -93,14 +93,18 @@ pub async fn controller(settings: settings::Controller, shutdown: CancellationTo
 }
 
 /// Finishes what died half-way, without Kubernetes.
-pub async fn sweep(broker: Broker, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub async fn sweep(
+    broker: Broker,
+    metrics: controller::Metrics,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     let view = broker.registry().view(shutdown.clone());
     let config = controller::sweep::SweepConfig {
         // A task is queued before its registration is ready, so this is for what nobody thought of.
         task_after: Some(Duration::from_secs(30)),
         ..controller::sweep::SweepConfig::default()
     };
-    controller::sweep::run(broker, view, config, shutdown).await;
+    controller::sweep::run(broker, view, config, metrics, shutdown).await;
     Ok(())
 }
 

@@ -84,7 +84,8 @@ async fn work(
             Ok(())
         }
     });
-    parts.spawn(commands::sweep(broker.clone(), stop.clone()));
+    let figures = controller::Metrics::register(&mut registry);
+    parts.spawn(commands::sweep(broker.clone(), figures, stop.clone()));
     let config = commands::api_config(roles, &settings.http, &settings.queues);
     let launcher = api::Launcher::queue(broker.tasks());
     parts.spawn({

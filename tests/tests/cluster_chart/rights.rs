@@ -129,6 +129,8 @@ async fn tour(hs: &Installation) -> Result<()> {
         }
     }
     hs.slow_down(0).await?;
+    // Its Job must not be the one that the quota stops: it would keep the only place.
+    first.await_prefill("done").await?;
     second.await_prefill("done").await?;
     hs.namespace.quota("count/pods=1", None).await?;
     let third = hs.register("third", &["users/user"], true).await?;
@@ -152,6 +154,8 @@ async fn rights_are_exactly_those_that_are_used() -> Result<()> {
     let values = ["controller.config.maxRunningPrefills=1", "controller.config.startDeadlineSeconds=60"];
     let hs = Installation::install("rights", 60, 1, &values).await?;
     if audited(&hs.namespace.name)?.is_none() {
+        let given = std::env::var_os("HEADSTART_TEST_KUBECONFIG").is_some();
+        ensure!(given, "the test's own cluster has an audit log, and it is not found (HEADSTART_AUDIT_LOG)");
         eprintln!("not looked at: this cluster's audit log can't be read (HEADSTART_AUDIT_LOG)");
         return Ok(());
     }

@@ -56,6 +56,7 @@ pub fn quick() -> Rules {
         grace: Duration::from_secs(1),
         retention_done: Duration::from_secs(3600),
         retention_failed: Duration::from_secs(3600),
+        refused: Duration::from_secs(2),
         progress_every: Duration::from_secs(1),
     }
 }

@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 
 use crate::{
     controlled::{Controlled, SOON, quick, waiting_pod},
-    faults::{Fault, Proxy, each_kind_once, faulty_client},
+    faults::{Asked, Fault, Proxy, each_kind_once, faulty_client},
 };
 
 /// Something of everything: one is done, one is cancelled, tried again and done, one is removed.
@@ -67,8 +67,10 @@ async fn scenario(world: &Controlled) -> Result<()> {
         .await
     };
     tokio::try_join!(done, retried, removed)?;
-    ensure!(world.seen.made().values().all(|jobs| *jobs == 1), "made twice: {:?}", world.seen.made());
-    ensure!(world.seen.running_most() <= world.max_running, "{} ran", world.seen.running_most());
+    let made = world.seen.made();
+    ensure!(made.len() == 4 && made.values().all(|jobs| *jobs == 1), "not four, each made once: {made:?}");
+    let most = world.seen.running_most();
+    ensure!((1..=world.max_running).contains(&most), "{most} ran");
     Ok(())
 }
 
@@ -118,9 +120,25 @@ async fn each_kind_of_call_may_fail_in_every_way() -> Result<()> {
         Fault::AnswerNever,
     ];
     let world = Controlled::new("ctl-calls", waiting_pod(), quick(), 3).await?;
-    let client = faulty_client(kube::Config::infer().await?, each_kind_once(FAULTS))?;
+    let asked = Asked::default();
+    let client = faulty_client(kube::Config::infer().await?, each_kind_once(FAULTS, asked.clone()))?;
     world.run_controller_with(client, &world.stop())?;
-    scenario(&world).await
+    scenario(&world).await?;
+    for kind in [
+        "POST jobs",
+        "POST configmaps",
+        "GET jobs",
+        "GET jobs list",
+        "GET jobs watch",
+        "GET pods list",
+        "GET pods watch",
+        "GET configmaps",
+        "PATCH jobs",
+        "DELETE jobs",
+    ] {
+        ensure!(asked.times(kind) >= FAULTS.len(), "{kind}: {} requests", asked.times(kind));
+    }
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -158,7 +176,8 @@ async fn an_api_server_that_is_away_longer_than_every_deadline_is_no_reason_to_g
         subject.seal().await?;
         subject.expect_shown(1, Done, None).await?;
     }
-    ensure!(world.seen.made().values().all(|jobs| *jobs == 1), "{:?}", world.seen.made());
+    let made = world.seen.made();
+    ensure!(made.len() == 3 && made.values().all(|jobs| *jobs == 1), "not three, each made once: {made:?}");
     Ok(())
 }
 

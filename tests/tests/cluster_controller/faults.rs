@@ -2,6 +2,7 @@
 //! connections go away or fall silent.
 
 use std::{
+    collections::HashMap,
     future::Future,
     pin::Pin,
     sync::{Arc, Mutex},
@@ -44,19 +45,33 @@ pub fn faulty_client(
     Ok(ClientBuilder::try_from(config)?.with_layer(&Faults(Arc::new(judge))).build())
 }
 
+/// How many requests there were of each kind, such as `GET jobs watch`.
+#[derive(Clone, Default)]
+pub struct Asked(Arc<Mutex<HashMap<String, usize>>>);
+
+impl Asked {
+    pub fn times(&self, kind: &str) -> usize {
+        self.0.lock().unwrap().get(kind).copied().unwrap_or(0)
+    }
+}
+
 /// Each kind of request goes through these faults, one after the other, and works from then on.
-pub fn each_kind_once(faults: &'static [Fault]) -> impl Fn(&str, &str) -> Option<Fault> + Send + Sync {
-    let counts = Mutex::new(std::collections::HashMap::<String, usize>::new());
+pub fn each_kind_once(
+    faults: &'static [Fault],
+    asked: Asked,
+) -> impl Fn(&str, &str) -> Option<Fault> + Send + Sync {
     move |method, path| {
-        let resource = path
-            .split('?')
-            .next()?
-            .split('/')
-            .find(|part| matches!(*part, "jobs" | "configmaps" | "pods" | "leases"))?;
-        let kind = format!("{method} {resource} {}", path.contains("watch=true"));
+        let object = path.split('?').next()?;
+        let resource =
+            object.split('/').find(|part| matches!(*part, "jobs" | "configmaps" | "pods" | "leases"))?;
         // What has no limit of its own, because a layer that is not here gives up silent connections.
-        let unlimited = method == "GET" && path.split('?').next()?.ends_with(resource);
-        let mut counts = counts.lock().unwrap();
+        let unlimited = method == "GET" && object.ends_with(resource);
+        let kind = match (unlimited, path.contains("watch=true")) {
+            (false, _) => format!("{method} {resource}"),
+            (true, false) => format!("{method} {resource} list"),
+            (true, true) => format!("{method} {resource} watch"),
+        };
+        let mut counts = asked.0.lock().unwrap();
         let count = counts.entry(kind).or_default();
         *count += 1;
         let fault = faults.get(*count - 1).copied()?;
