@@ -5,7 +5,7 @@
 
 use axum::http::StatusCode;
 use broker::{Modified, Revised};
-use model::{Lifecycle, PrefillState, PrefillTask, Subscription};
+use model::{Lifecycle, PrefillState, Subscription};
 
 use crate::{
     access::Caller,
@@ -35,7 +35,7 @@ pub(crate) async fn apply(
         Modified::Gone => return Err(gone(name.as_str(), caller)),
     };
     if entry.value.prefill.state == PrefillState::Pending {
-        app.launcher.launch(&PrefillTask::of(&entry.value)).await?;
+        app.launcher.launch(&entry.value).await?;
     }
     if entry.value.prefill.boundary.is_none() {
         app.events.marker(&entry.value).await?;

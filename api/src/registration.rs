@@ -9,8 +9,8 @@
 use axum::http::StatusCode;
 use broker::{Modified, Revised, WriteError};
 use model::{
-    Entry, Incarnation, Lifecycle, PrefillState, PrefillTask, Registration, RegistrationOutcome,
-    Subscription, compare_registration,
+    Entry, Incarnation, Lifecycle, PrefillState, Registration, RegistrationOutcome, Subscription,
+    compare_registration,
 };
 use uuid::Uuid;
 
@@ -153,7 +153,7 @@ async fn complete(
     if !was_ready {
         if subscription.prefill.state == PrefillState::Pending {
             app.before(Step::Launch).await;
-            app.launcher.launch(&PrefillTask::of(subscription)).await?;
+            app.launcher.launch(subscription).await?;
         }
         app.before(Step::Ready).await;
         if make_ready(app, &entry).await? {

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use model::{Counts, PrefillTask, Subscription, SubscriptionName};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use support::{ADMIN, Answer, EVENTS, PREFILL, Server, registration};
+use support::{ADMIN, Answer, EVENTS, PREFILL, Server, config, registration};
 
 const MAIL: (&str, &str) = ("mail", "pw");
 const PATH: &str = "/v1/subscriptions/mail";
@@ -300,4 +300,74 @@ async fn tasks_of_a_worker_are_not_paused() {
         assert!(answer.json()["detail"].as_str().unwrap().contains("worker"));
     }
     assert!(!entry(&server).await.prefill.paused);
+}
+
+/// Makes what it is asked for, and has nothing.
+fn kubernetes() -> kube::Client {
+    let service = tower::service_fn(async |request: axum::http::Request<kube::client::Body>| {
+        let (head, body) = request.into_parts();
+        let body = axum::body::to_bytes(axum::body::Body::new(body), 1 << 20).await?;
+        let answer = match (head.method.as_str(), serde_json::from_slice::<Value>(&body)) {
+            ("POST", Ok(mut made)) => {
+                made["metadata"]["uid"] = json!("uid");
+                (StatusCode::CREATED, made)
+            }
+            _ => {
+                let missing = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 404,
+                                     "reason": "NotFound", "message": "not here"});
+                (StatusCode::NOT_FOUND, missing)
+            }
+        };
+        let body = axum::body::Body::from(answer.1.to_string());
+        Ok::<_, axum::BoxError>(axum::http::Response::builder().status(answer.0.as_u16()).body(body)?)
+    });
+    kube::Client::new(service, "test")
+}
+
+#[tokio::test]
+async fn a_prefill_that_is_a_job_is_paused_resumed_and_cancelled_for_good() {
+    let server = Server::start().await;
+    let template =
+        manifests::JobTemplate::parse(include_str!("../../manifests/tests/template.yaml")).unwrap();
+    let launcher = api::Launcher::kubernetes(kubernetes(), "test".to_owned(), template, None);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let stop = tokio_util::sync::CancellationToken::new();
+    let _stop = stop.clone().drop_guard();
+    tokio::spawn(api::run(listener, config(None), server.broker.clone(), launcher, stop));
+    let call = async |method: Method, path: &str, body: Option<Value>| {
+        let request =
+            server.client.request(method, format!("{base}{path}")).basic_auth(ADMIN.0, Some(ADMIN.1));
+        let request = match &body {
+            Some(body) => request.json(body),
+            None => request,
+        };
+        let answer = request.send().await.unwrap();
+        (answer.status().as_u16(), answer.json::<Value>().await.unwrap_or_default())
+    };
+    let registered = registration("mail", &["users/user"], true);
+    assert_eq!(call(Method::POST, "/v1/subscriptions", Some(registered)).await.0, 201);
+    let prefill = "/v1/subscriptions/mail/prefill";
+    for (word, status, paused) in [
+        ("resume", 200, false),
+        ("pause", 202, true),
+        ("pause", 200, true),
+        ("resume", 202, false),
+        ("pause", 202, true),
+    ] {
+        let (found, shown) = call(Method::POST, &format!("{prefill}/{word}"), None).await;
+        assert_eq!((found, &shown["paused"]), (status, &json!(paused)), "{word}: {shown}");
+        assert_eq!(shown["state"], "pending");
+        assert_eq!(call(Method::GET, prefill, None).await.1["paused"], paused);
+    }
+    for _ in 0..2 {
+        let (status, shown) = call(Method::DELETE, prefill, None).await;
+        assert_eq!((status, &shown["state"], &shown["reason"]), (200, &json!("failed"), &json!("Cancelled")));
+        for word in ["pause", "resume"] {
+            assert_eq!(call(Method::POST, &format!("{prefill}/{word}"), None).await.0, 409, "{word}");
+        }
+    }
+    let (status, shown) = call(Method::POST, prefill, None).await;
+    assert_eq!((status, &shown["state"], &shown["attempt"]), (202, &json!("pending"), &json!(2)), "{shown}");
+    assert_eq!(shown["paused"], false, "what paused the attempt before is over");
 }

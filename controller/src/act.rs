@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use broker::{Broker, Modified, Registry};
-use manifests::{Identity, JobTemplate, is_job_of};
+use manifests::{Identity, JobTemplate, is_job_of, labels};
 use model::{Lifecycle, PrefillState, PrefillTask, Reason, Subscription, Timestamp};
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ use crate::{
     announce::{Announcement, Announcer},
     cluster::{Cluster, Created, refusal},
     config::WriteHook,
-    decide::{Action, Deletion, deletion_is_justified, may_record},
+    decide::{Action, Deletion, deletion_is_justified, is_failed_start, may_record},
     metrics::Metrics,
     observed::JobRef,
     reason,
@@ -63,6 +63,7 @@ impl Actor {
             Action::NextAttempt { identity, job, reason, message } => {
                 self.next_attempt(identity, job, *reason, message).await
             }
+            Action::StartAgain(identity) => self.start_again(identity).await,
             Action::CreateJob(task) => self.create_job(task).await,
             Action::CreateInput { task, job } => self.create_input(task, &job.uid).await,
             Action::Admit(job) => self.admit(job).await,
@@ -134,6 +135,27 @@ impl Actor {
                 let failed =
                     State { state: PrefillState::Failed, reason: Some(reason), message: Some(message) };
                 self.tell(identity, failed, Some(&job.uid));
+                Ok(Outcome::Done)
+            }
+            Modified::Unchanged(_) | Modified::Gone => Ok(Outcome::LookAgain),
+        }
+    }
+
+    async fn start_again(&self, identity: &Identity) -> Result<Outcome, Error> {
+        let change = |current: &Subscription| {
+            let prefill = &current.prefill;
+            let failed = may_record(current, identity, PrefillState::Failed)
+                && prefill.state == PrefillState::Failed
+                && prefill.reason.is_some_and(is_failed_start);
+            failed.then(|| current.with_prefill_again(now())).flatten()
+        };
+        self.before("the next attempt").await;
+        match self.registry().modify(&identity.subscription, identity.incarnation, change).await? {
+            Modified::Changed(entry) => {
+                let next = Identity::from(&PrefillTask::of(&entry.value));
+                let message =
+                    Some("the attempt before could not start; this one is made without anybody's asking");
+                self.tell(&next, State { state: PrefillState::Pending, reason: None, message }, None);
                 Ok(Outcome::Done)
             }
             Modified::Unchanged(_) | Modified::Gone => Ok(Outcome::LookAgain),
@@ -221,16 +243,13 @@ impl Actor {
     /// The same two objects that the API makes, so a 409 is success.
     async fn make_job(&self, task: &PrefillTask) -> Result<Outcome, Error> {
         let entry = self.registry().subscription(&task.subscription).await?;
-        let wanted = entry.as_ref().is_some_and(|entry| {
-            let entry = &entry.value;
+        let wanted = entry.map(|entry| entry.value).filter(|entry| {
             entry.lifecycle == Lifecycle::Ready
                 && entry.prefill.state == PrefillState::Pending
                 && PrefillTask::of(entry) == *task
         });
-        if !wanted {
-            return Ok(Outcome::LookAgain);
-        }
-        let mut job = manifests::job(&self.template, task);
+        let Some(entry) = wanted else { return Ok(Outcome::LookAgain) };
+        let mut job = manifests::job_of(&self.template, &entry);
         job.metadata.owner_references = self.cluster.owner().await?.map(|owner| vec![owner]);
         let name = Identity::from(task).job_name();
         self.before("a Job").await;
@@ -246,6 +265,11 @@ impl Actor {
         };
         if !is_job_of(&job, &Identity::from(task)) {
             return Err(Error::NameTaken { name });
+        }
+        let annotations = job.metadata.annotations.as_ref();
+        let asked = annotations.and_then(|all| all.get(labels::ASKED)).map(String::as_str);
+        if !manifests::is_as_asked(asked, &entry) {
+            return Ok(Outcome::LookAgain);
         }
         self.create_input(task, job.metadata.uid.as_deref().unwrap_or_default()).await
     }

@@ -204,11 +204,22 @@ impl Candidate {
             (Step::Take | Step::Renew, Some(lease)) => {
                 // With the resourceVersion that was read: whoever is slower gets 409.
                 let mut lease = Lease { spec: Some(next.clone()), ..lease };
+                let former = lease.metadata.owner_references.clone();
                 // One of a former version, which had none; and what it belonged to may have been made anew.
                 if taken {
                     lease.metadata.owner_references = self.owner().await?.map(|owner| vec![owner]);
                 }
-                self.leases.replace(&self.name, &PostParams::default(), &lease).await
+                match self.leases.replace(&self.name, &PostParams::default(), &lease).await {
+                    // OpenShift lets only those change owners who may delete the object. It is held all the same, and
+                    // stays when the release is uninstalled.
+                    Err(kube::Error::Api(status))
+                        if status.code == 403 && lease.metadata.owner_references != former =>
+                    {
+                        lease.metadata.owner_references = former;
+                        self.leases.replace(&self.name, &PostParams::default(), &lease).await
+                    }
+                    written => written,
+                }
             }
             _ => {
                 let metadata = ObjectMeta {

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use model::{PrefillState, Reason, Subscription};
+use model::{Incarnation, PrefillState, Reason, Subscription, SubscriptionName};
 
 use crate::observed::{JobSeen, Moment, Sight};
 
@@ -15,6 +15,8 @@ pub(crate) struct Memory {
     unfit: HashSet<String>,
     /// UID of a Job that the API server refused to start, and until when it is out of the queue.
     refused: HashMap<String, Moment>,
+    /// Since when the attempt of a subscription has failed.
+    failed: HashMap<SubscriptionName, ((Incarnation, u32), Moment)>,
     /// UID of a Job that we admitted, and the version that it had before.
     admitted: HashMap<String, String>,
     /// What was told of a Job last, by its UID.
@@ -68,6 +70,24 @@ impl Memory {
         self.unfit.contains(uid)
     }
 
+    /// Since when the current attempt has failed, if it has.
+    pub(crate) fn failed_since(
+        &mut self,
+        name: &SubscriptionName,
+        entry: Option<&Subscription>,
+        now: Moment,
+    ) -> Option<Moment> {
+        let Some(entry) = entry.filter(|entry| entry.prefill.state == PrefillState::Failed) else {
+            self.failed.remove(name);
+            return None;
+        };
+        let attempt = (entry.incarnation, entry.prefill.attempt);
+        let known = self.failed.get(name).filter(|(known, _)| *known == attempt);
+        let since = known.map_or(now, |(_, since)| *since);
+        self.failed.insert(name.clone(), (attempt, since));
+        Some(since)
+    }
+
     pub(crate) fn set_refused(&mut self, uid: &str, until: Moment) {
         self.refused.insert(uid.to_owned(), until);
     }
@@ -95,5 +115,49 @@ impl Memory {
         self.refused.retain(|uid, _| uids.contains(uid.as_str()));
         self.admitted.retain(|uid, _| uids.contains(uid.as_str()));
         self.told.retain(|uid, _| uids.contains(uid.as_str()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{decide::world::World, observed::PodPhase};
+
+    /// While a watch is interrupted the kubelet may be as blind as we are.
+    #[test]
+    fn deadlines_count_anew_after_an_interruption_and_retentions_do_not() {
+        let at = Moment::from_secs;
+        let since = |memory: &mut Memory, world: &World, sight, now| {
+            let mut job = world.observed.jobs[0].clone();
+            memory.see(world.observed.entry.as_ref(), &mut job, now);
+            job.since(sight)
+        };
+        let unstarted = World::new().admitted();
+        let stuck = World::new().admitted().pod(PodPhase::Running).terminating();
+        let gone = World::new().no_entry().job();
+        for (world, sight, expected) in
+            [(unstarted, Sight::Unstarted, 9), (stuck, Sight::Stuck, 9), (gone, Sight::Unwanted, 1)]
+        {
+            let mut memory = Memory::default();
+            assert_eq!(since(&mut memory, &world, sight, at(1)), Some(at(1)));
+            assert_eq!(since(&mut memory, &world, sight, at(5)), Some(at(1)));
+            memory.count_starts_anew();
+            assert_eq!(since(&mut memory, &world, sight, at(9)), Some(at(expected)), "{sight:?}");
+        }
+    }
+
+    #[test]
+    fn a_failure_counts_from_its_first_sight_and_each_attempt_has_its_own() {
+        let mut memory = Memory::default();
+        let failed = World::new().state(PrefillState::Failed, Some(Reason::ImagePull));
+        let mut look = |world: &World, now| {
+            let entry = world.observed.entry.as_ref();
+            memory.failed_since(&world.observed.subscription, entry, Moment::from_secs(now))
+        };
+        assert_eq!(look(&failed, 1), Some(Moment::from_secs(1)));
+        assert_eq!(look(&failed, 5), Some(Moment::from_secs(1)));
+        assert_eq!(look(&failed.clone().attempt(2), 6), Some(Moment::from_secs(6)));
+        assert_eq!(look(&World::new(), 7), None);
+        assert_eq!(look(&failed, 8), Some(Moment::from_secs(8)));
     }
 }

@@ -191,6 +191,16 @@ impl Metrics {
         self.errors.get_or_create(&ByPart { part: error.part() }).inc();
     }
 
+    #[cfg(test)]
+    pub(crate) fn with_state(&self, state: &'static str) -> i64 {
+        self.prefills.get_or_create(&ByState { state }).get()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn panics(&self) -> u64 {
+        self.errors.get_or_create(&ByPart { part: "panic" }).get()
+    }
+
     /// Notes how far a prefill is; `None` if none runs.
     pub(crate) fn progress(&self, name: &SubscriptionName, progress: Option<&Progress>) {
         let mut all = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
@@ -277,17 +287,25 @@ mod tests {
         names.iter().for_each(|name| metrics.progress(name, Some(&progress(2))));
         metrics.progress(&names[0], Some(&progress(4)));
         metrics.progress(&names[1], None);
+        let world = crate::decide::world::World::new();
+        let failed = world.clone().state(PrefillState::Failed, Some(Reason::ImagePull));
+        let queued = world.clone().state(PrefillState::Pending, Some(Reason::Queued));
+        metrics.count([failed.entry(), failed.entry(), queued.entry()].into_iter());
+        metrics.count([failed.entry(), world.entry()].into_iter());
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
         for line in [
             r#"headstart_prefill_changes_total{state="failed",reason="ImagePull"} 1"#,
             r#"headstart_prefill_jobs_deleted_total{why="unwanted"} 1"#,
             r#"headstart_prefills{state="running"} 0"#,
+            r#"headstart_prefills{state="pending"} 1"#,
+            r#"headstart_prefills_with_reason{state="failed",reason="ImagePull"} 1"#,
             "headstart_prefill_objects_written 6",
             "headstart_prefill_objects_known 18",
             "headstart_prefill_objects_per_second 3.0",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }
+        assert!(!text.contains("Queued"), "nothing is queued any more:\n{text}");
     }
 }

@@ -22,6 +22,8 @@ pub struct Observed {
     pub jobs: Vec<JobSeen>,
     /// May the Job that waits for admission go now?
     pub place: Place,
+    /// Since when, on our clock, the current attempt has failed.
+    pub failed_since: Option<Moment>,
     /// Progress of the current attempt, for people.
     pub progress: Option<Progress>,
     /// The labels that the current attempt's Job is found by; empty without one.
@@ -62,6 +64,27 @@ pub struct JobRef {
     pub uid: String,
     /// Its `resourceVersion`.
     pub version: String,
+    /// When its attempt was asked for, if it says so: there may have been another one of that number, before NATS was put
+    /// back to an earlier time.
+    pub asked: Option<String>,
+}
+
+impl JobRef {
+    /// Is this the Job of the entry's current attempt?
+    #[must_use]
+    pub fn is_of(&self, entry: &Subscription) -> bool {
+        self.has_the_name_of(entry) && manifests::is_as_asked(self.asked.as_deref(), entry)
+    }
+
+    /// Has it the name that the Job of the entry's current attempt has, or is to have?
+    #[must_use]
+    pub fn has_the_name_of(&self, entry: &Subscription) -> bool {
+        let identity = &self.identity;
+        entry.lifecycle != model::Lifecycle::Deleting
+            && identity.subscription == entry.name
+            && identity.incarnation == entry.incarnation
+            && identity.attempt == entry.prefill.attempt
+    }
 }
 
 /// A Job.
@@ -79,6 +102,8 @@ pub struct JobSeen {
     pub being_deleted: bool,
     /// What has become of it.
     pub fate: Fate,
+    /// Does an exit code that says "not again" end it? Kubernetes before 1.26 drops `podFailurePolicy` without a word.
+    pub ends_for_good: bool,
     /// Tries of this Job that failed and count.
     pub failures: u32,
     /// Its pods, the oldest first.
@@ -182,7 +207,7 @@ pub struct Shown {
 pub enum Sight {
     /// It waits to be admitted.
     Waiting,
-    /// It is admitted, and no pod runs, for another reason than a quota.
+    /// It is admitted, and no pod runs, for another reason than that there is no room: a quota, the nodes.
     Unstarted,
     /// All its pods are terminating, and no other comes.
     Stuck,
@@ -211,8 +236,9 @@ impl Sight {
             Self::Lingering => ended && open,
             Self::Waiting => wanted.is_some() && open && job.suspended && !job.admitted,
             Self::Unstarted => {
-                let waits_for_quota = wanted.is_some_and(|entry| job.waits_for_quota(entry));
-                wanted.is_some() && open && !job.suspended && !job.runs() && !waits_for_quota
+                let waits =
+                    wanted.is_some_and(|entry| job.waits_for_quota(entry)) || job.unschedulable().is_some();
+                wanted.is_some() && open && !job.suspended && !job.runs() && !waits
             }
             Self::Stuck => wanted.is_some() && open && !job.suspended && job.is_stuck(),
         }
@@ -227,11 +253,7 @@ impl JobSeen {
     /// Is this the Job of the entry's current attempt?
     #[must_use]
     pub fn is_of(&self, entry: &Subscription) -> bool {
-        let identity = &self.job.identity;
-        entry.lifecycle != model::Lifecycle::Deleting
-            && identity.subscription == entry.name
-            && identity.incarnation == entry.incarnation
-            && identity.attempt == entry.prefill.attempt
+        self.job.is_of(entry)
     }
 
     /// Does a pod do its work?
@@ -254,6 +276,17 @@ impl JobSeen {
         told == Some(Reason::QuotaExceeded)
             && entry.prefill.attempt == self.job.identity.attempt
             && self.living_pods().next().is_none()
+    }
+
+    /// What the scheduler says of a pod that no node takes: a node may come, by an autoscaler or by hand.
+    #[must_use]
+    pub fn unschedulable(&self) -> Option<String> {
+        self.living_pods().find_map(|pod| match &pod.phase {
+            PodPhase::Pending(Some((Reason::Unschedulable, text))) if !pod.terminating => {
+                Some(format!("pod {}: {text}", pod.name))
+            }
+            _ => None,
+        })
     }
 
     /// Its pods that have not ended.
@@ -280,8 +313,16 @@ impl JobSeen {
     /// Has the last try ended so that no other one follows? Kubernetes will say so of the Job in a moment.
     #[must_use]
     pub fn is_decided(&self) -> bool {
-        let last = |code: i32| code == 0 || ExitCode::PERMANENT.contains(&code);
-        self.living_pods().next().is_none() && self.last_end().and_then(|end| end.exit_code).is_some_and(last)
+        let complete = |end: &PodEnd| end.exit_code == Some(0);
+        self.living_pods().next().is_none() && self.last_end().is_some_and(complete)
+            || (self.ends_for_good && self.permanent_end().is_some())
+    }
+
+    /// The end of the last try, if that said that another one would end in the same way, and no other one is under way.
+    #[must_use]
+    pub fn permanent_end(&self) -> Option<&PodEnd> {
+        let permanent = |end: &&PodEnd| end.exit_code.is_some_and(|code| ExitCode::PERMANENT.contains(&code));
+        self.last_end().filter(|_| self.living_pods().next().is_none()).filter(permanent)
     }
 
     /// How many of its pods ended otherwise than with 0.

@@ -13,7 +13,7 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
-use model::{ExitCode, PrefillTask};
+use model::{ExitCode, PrefillTask, Subscription};
 
 use crate::{JobTemplate, job_name, labels, names};
 
@@ -61,6 +61,26 @@ pub fn job(template: &JobTemplate, task: &PrefillTask) -> Job {
         }),
         status: None,
     }
+}
+
+/// The Job of a subscription's current attempt. It says when that attempt was asked for: an attempt of the same number
+/// that a restored store does not know has another Job of the same name.
+#[must_use]
+pub fn job_of(template: &JobTemplate, subscription: &Subscription) -> Job {
+    let mut job = job(template, &PrefillTask::of(subscription));
+    if let Some(asked) = &subscription.prefill.asked {
+        let annotations = job.metadata.annotations.get_or_insert_default();
+        annotations.insert(labels::ASKED.to_owned(), asked.as_str().to_owned());
+    }
+    job
+}
+
+/// Whether an object is of the subscription's current attempt and not of another one of its number: both say when they
+/// were asked for, and say the same. What a former version made says nothing, and is taken for ours.
+#[must_use]
+pub fn is_as_asked(asked: Option<&str>, subscription: &Subscription) -> bool {
+    let wanted = subscription.prefill.asked.as_ref();
+    asked.zip(wanted).is_none_or(|(asked, wanted)| asked == wanted.as_str())
 }
 
 /// What goes away with a ConfigMap that belongs to the release: garbage collection removes the Jobs that are left when

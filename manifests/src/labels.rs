@@ -33,6 +33,9 @@ pub const SUBSCRIPTION_NAME: &str = "headstart/subscription-name";
 /// Annotation: the incarnation's UUID.
 pub const INCARNATION_UUID: &str = "headstart/incarnation-uuid";
 
+/// Annotation: when the attempt was asked for, as its entry has it. It is compared, and never read as a time.
+pub const ASKED: &str = "headstart/asked";
+
 /// Value of [`COMPONENT`] of all that belongs to an attempt.
 pub const COMPONENT_PREFILL: &str = "prefill";
 /// Value of [`MANAGED_BY`].

@@ -26,6 +26,6 @@ pub mod template;
 
 pub use config_map::config_map;
 pub use identity::{Identity, identity_of, is_job_of, subscription_of};
-pub use job::{job, owner};
+pub use job::{is_as_asked, job, job_of, owner};
 pub use names::job_name;
 pub use template::{JobTemplate, TemplateError};

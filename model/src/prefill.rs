@@ -74,6 +74,10 @@ pub struct Prefill {
     pub boundary: Option<u64>,
     /// Current attempt; grows over all rounds, 0 means none.
     pub attempt: u32,
+    /// When that attempt was asked for: it tells the attempt from another one of its number, which a store that was put
+    /// back to an earlier time does not know any more. `None`: by a version that did not note it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<Timestamp>,
     /// Since when the state holds.
     pub since: Timestamp,
     /// Why it waits or failed.

@@ -115,6 +115,7 @@ impl Subscription {
                 round: number,
                 boundary: None,
                 attempt: number,
+                asked: registration.request_prefill.then(|| now.clone()),
                 since: now,
                 reason: None,
                 message: None,
@@ -208,6 +209,7 @@ impl Subscription {
         }
         next.prefill.mode = mode.unwrap_or(next.prefill.mode);
         next.prefill.attempt += 1;
+        next.prefill.asked = Some(now.clone());
         next.prefill.state = PrefillState::Pending;
         next.prefill.since = now;
         next.prefill.reason = None;

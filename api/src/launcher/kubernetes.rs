@@ -1,6 +1,6 @@
 //! A suspended Job, then the ConfigMap that it owns and mounts. Only `create` and `get` are needed.
 
-use std::{fmt::Debug, time::Duration};
+use std::{collections::BTreeMap, fmt::Debug, time::Duration};
 
 use k8s_openapi::{
     api::{batch::v1::Job, core::v1::ConfigMap},
@@ -11,8 +11,8 @@ use kube::{
     api::PostParams,
     core::{ObjectMeta, Resource},
 };
-use manifests::{Identity, JobTemplate, config_map, identity_of, job, owner};
-use model::PrefillTask;
+use manifests::{Identity, JobTemplate, config_map, identity_of, is_as_asked, job_of, labels, owner};
+use model::{PrefillTask, Subscription};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -65,11 +65,21 @@ impl Kubernetes {
     }
 
     /// The Job first: the ConfigMap carries its UID as owner, so the garbage collector removes it with the Job.
-    pub(super) async fn launch(&self, task: &PrefillTask) -> Result<(), ApiError> {
-        let mut wanted = job(&self.template, task);
+    pub(super) async fn launch(&self, subscription: &Subscription) -> Result<(), ApiError> {
+        let task = &PrefillTask::of(subscription);
+        let mut wanted = job_of(&self.template, subscription);
         wanted.metadata.owner_references = self.owner().await?.map(|owner| vec![owner]);
         let ours = |found: &Job| identity_of(found.meta()).is_some_and(|id| id == Identity::from(task));
         let made = self.ensure(&self.jobs, &wanted, ours).await?;
+        if !is_as_asked(made.metadata.annotations.as_ref().and_then(asked), subscription) {
+            // NATS was put back to an earlier time. The controller deletes that Job and begins the next attempt.
+            tracing::warn!(
+                subscription = %task.subscription,
+                attempt = task.attempt,
+                "the Job of this attempt's name is of another one, which NATS does not know any more"
+            );
+            return Ok(());
+        }
         let Some(uid) = made.metadata.uid else {
             return Err(refused("the API server answered a Job without a UID".to_owned()));
         };
@@ -142,6 +152,10 @@ const DETAIL: &str =
 
 fn refused(cause: String) -> ApiError {
     ApiError::Unavailable { detail: DETAIL, cause }
+}
+
+fn asked(annotations: &BTreeMap<String, String>) -> Option<&str> {
+    annotations.get(labels::ASKED).map(String::as_str)
 }
 
 fn is_ending(metadata: &ObjectMeta) -> bool {

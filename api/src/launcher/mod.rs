@@ -4,7 +4,7 @@ mod kubernetes;
 
 use broker::Tasks;
 use manifests::{Identity, JobTemplate};
-use model::PrefillTask;
+use model::{PrefillTask, Subscription};
 
 use crate::error::ApiError;
 use kubernetes::Kubernetes;
@@ -46,11 +46,11 @@ impl Launcher {
         matches!(self, Self::Kubernetes(_))
     }
 
-    /// Makes what the attempt needs. Doing it again is harmless.
-    pub(crate) async fn launch(&self, task: &PrefillTask) -> Result<(), ApiError> {
+    /// Makes what the current attempt needs. Doing it again is harmless.
+    pub(crate) async fn launch(&self, subscription: &Subscription) -> Result<(), ApiError> {
         match self {
-            Self::Kubernetes(kubernetes) => kubernetes.launch(task).await,
-            Self::Queue(tasks) => Ok(tasks.submit(task).await?),
+            Self::Kubernetes(kubernetes) => kubernetes.launch(subscription).await,
+            Self::Queue(tasks) => Ok(tasks.submit(&PrefillTask::of(subscription)).await?),
         }
     }
 }

@@ -59,7 +59,7 @@ impl Scene {
     }
 
     fn job(&self) -> JobRef {
-        JobRef { identity: Identity::from(&self.task()), uid: "u".into(), version: "5".into() }
+        JobRef { identity: Identity::from(&self.task()), uid: "u".into(), version: "5".into(), asked: None }
     }
 
     async fn modify(&self, change: impl FnMut(&Subscription) -> Option<Subscription>) {
@@ -269,4 +269,115 @@ async fn a_cancelled_attempt_can_not_seal_any_more() {
     assert!(holder.seal(model::Counts::default()).await.is_err());
     let prefill = scene.current().await.prefill;
     assert_eq!((prefill.state, prefill.reason), (PrefillState::Failed, Some(Reason::Cancelled)));
+}
+
+/// A policy, a webhook, or a right that is missing on `patch`.
+#[tokio::test]
+async fn what_kubernetes_refuses_to_start_or_to_suspend_is_shown_in_its_words() {
+    use PrefillState::{Pending, Running};
+    let webhook = format!("admission webhook \"kyverno\" denied the request: {}", "ä".repeat(4000));
+    for (code, message) in [
+        (403, "jobs.batch is forbidden: ValidatingAdmissionPolicy 'jobs' denied request: no"),
+        (422, "spec.template: Invalid value: field is immutable"),
+        (500, "Internal error occurred: failed calling webhook \"kyverno\": connection refused"),
+        (400, webhook.as_str()),
+    ] {
+        let refusal = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code,
+                             "reason": "Forbidden", "message": message});
+        for state in [Pending, Running] {
+            let refusal = refusal.clone();
+            let scene = Scene::new(move |_| Answer::Json(code, refusal.clone())).await;
+            if state == Running {
+                scene.modify(|s| s.with_prefill_state(Running, None, None, now())).await;
+            }
+            for action in [Action::Admit(scene.job()), Action::Suspend(scene.job())] {
+                scene.actor.act(&action).await.unwrap_err();
+                let prefill = scene.current().await.prefill;
+                assert_eq!((prefill.state, prefill.reason), (state, Some(Reason::PodRefused)), "{message}");
+                let told = prefill.message.unwrap();
+                assert!(message.starts_with(told.trim_end_matches('…')) && told.len() <= 600, "{told}");
+            }
+        }
+    }
+    // What may pass in a moment is no reason.
+    for (code, word) in [(401, "Unauthorized"), (429, "TooManyRequests"), (500, "InternalError")] {
+        let scene = Scene::new(move |_| status(code, word)).await;
+        scene.actor.act(&Action::Admit(scene.job())).await.unwrap_err();
+        assert_eq!(scene.current().await.prefill.reason, None, "{word}");
+    }
+}
+
+/// Two answers of one word within minutes: each is to be read in `kubectl describe`, and one that is the same is counted.
+#[tokio::test]
+async fn events_of_one_word_keep_their_own_texts() {
+    let scene = Scene::new(|request| match request.method.as_str() {
+        "PATCH" | "POST" => Answer::Json(200, request.body.clone()),
+        _ => status(404, "NotFound"),
+    })
+    .await;
+    let long = "ü".repeat(2000);
+    for note in ["pause: done", "resume: done", "pause: done", long.as_str()] {
+        scene.actor.note(&scene.job(), "Answer", "RequestDone", note.to_owned());
+    }
+    let events = || -> Vec<Asked> {
+        let asked = scene.asked.lock().unwrap();
+        asked.iter().filter(|request| request.path.contains("/events")).cloned().collect()
+    };
+    let began = std::time::Instant::now();
+    while events().len() < 4 {
+        assert!(began.elapsed().as_secs() < 20, "{:?}", events());
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let told: Vec<_> =
+        events().iter().map(|event| (event.method.clone(), event.body["note"].to_string())).collect();
+    let short = |text: &str| text.chars().take(8).collect::<String>();
+    let told: Vec<_> = told.iter().map(|(method, note)| format!("{method} {}", short(note))).collect();
+    assert_eq!(told, ["POST \"pause: ", "POST \"resume:", "PATCH \"pause: ", "POST \"üüüüüüü"]);
+    assert!(events()[3].body["note"].as_str().unwrap().len() <= 1024);
+    assert_eq!(events()[2].body["series"]["count"], 2);
+}
+
+#[tokio::test]
+async fn a_job_of_another_attempt_of_this_number_is_left_as_it_is() {
+    let template = JobTemplate::parse(TEMPLATE).unwrap();
+    let found = Arc::new(Mutex::new(Value::Null));
+    let existing = found.clone();
+    let scene = Scene::new(move |request: &Asked| match request.method.as_str() {
+        "POST" => status(409, "AlreadyExists"),
+        _ => Answer::Json(200, existing.lock().unwrap().clone()),
+    })
+    .await;
+    let mut former = scene.entry.clone();
+    former.prefill.asked = "2020-01-01T00:00:00".parse().ok();
+    let mut job = manifests::job_of(&template, &former);
+    job.metadata.uid = Some("of-a-lost-future".into());
+    *found.lock().unwrap() = json!(job);
+    assert_eq!(scene.actor.act(&Action::CreateJob(scene.task())).await.unwrap(), Outcome::LookAgain);
+    assert!(!scene.asked().iter().any(|asked| asked.contains("configmaps")), "{:?}", scene.asked());
+}
+
+#[tokio::test]
+async fn what_could_not_start_begins_again_once() {
+    let scene = Scene::new(silent).await;
+    let again = Action::StartAgain(Identity::from(&scene.task()));
+    assert_eq!(scene.actor.act(&again).await.unwrap(), Outcome::LookAgain, "it has not failed");
+    scene.modify(|s| s.with_prefill_state(PrefillState::Failed, Some(Reason::ImagePull), None, now())).await;
+    assert_eq!(scene.actor.act(&again).await.unwrap(), Outcome::Done);
+    assert_eq!(scene.actor.act(&again).await.unwrap(), Outcome::LookAgain);
+    let prefill = scene.current().await.prefill;
+    assert_eq!((prefill.attempt, prefill.state, prefill.boundary), (2, PrefillState::Pending, Some(4)));
+    // Cancelled stays cancelled.
+    scene.modify(|s| s.with_prefill_state(PrefillState::Failed, Some(Reason::Cancelled), None, now())).await;
+    let again = Action::StartAgain(Identity::from(&PrefillTask::of(&scene.current().await)));
+    assert_eq!(scene.actor.act(&again).await.unwrap(), Outcome::LookAgain);
+    let late = Action::Record {
+        identity: Identity::from(&PrefillTask::of(&scene.current().await)),
+        state: PrefillState::Running,
+        reason: None,
+        message: None,
+        objects: None,
+        job: None,
+    };
+    assert_eq!(scene.actor.act(&late).await.unwrap(), Outcome::LookAgain);
+    assert_eq!(scene.current().await.prefill.reason, Some(Reason::Cancelled));
 }

@@ -63,9 +63,9 @@ pub(super) fn verdict(observed: &Observed, entry: &Subscription, rules: &Rules, 
         FenceSeen::Found(fence) if fence.attempt > attempt => return Verdict::Nothing,
         FenceSeen::Found(_) => {}
     }
-    // Failed stays failed until somebody asks again; only a seal makes it done after all.
+    // Failed stays failed until somebody asks again, unless it could not even start; a seal makes it done after all.
     if entry.prefill.state == PrefillState::Failed {
-        return Verdict::Nothing;
+        return start_again(observed, entry, rules, now);
     }
     match observed.current_job() {
         None => missing_job(observed, entry),
@@ -77,7 +77,17 @@ fn missing_job(observed: &Observed, entry: &Subscription) -> Verdict {
     if observed.fence == FenceSeen::NotRead {
         return Verdict::Nothing;
     }
+    let in_the_way = observed.jobs.iter().find(|job| job.job.has_the_name_of(entry));
     match entry.prefill.state {
+        // Its pod may have the fence under this attempt's number, so the number is not used.
+        PrefillState::Pending if let Some(job) = in_the_way => Verdict::act(Action::NextAttempt {
+            identity: Identity::from(&PrefillTask::of(entry)),
+            job: job.job.clone(),
+            reason: Reason::NameTaken,
+            message: "there is a Job of this attempt that NATS does not know any more, since it was put back to an \
+                      earlier time; the Job is deleted, and another attempt takes over"
+                .to_owned(),
+        }),
         PrefillState::Pending => Verdict::act(Action::CreateJob(PrefillTask::of(entry))),
         _ => deleted(),
     }
@@ -112,6 +122,14 @@ fn existing_job(
                 Some((Reason::JobDeleted, Some("the Job is being deleted; another one follows".into()))),
             ),
         },
+        Fate::Open
+            if !job.ends_for_good
+                && observed.fence != FenceSeen::NotRead
+                && let Some(end) = job.permanent_end() =>
+        {
+            let (reason, message) = reason::of_failed_job("not tried again", "", Some(end));
+            Verdict::failed(reason, message)
+        }
         Fate::Open if entry.prefill.paused => paused(entry, job),
         Fate::Open if job.suspended => suspended(observed, entry, job, rules, now),
         Fate::Open => started(entry, job, rules, now),
@@ -186,6 +204,9 @@ fn started(entry: &Subscription, job: &JobSeen, rules: &Rules, now: Moment) -> V
         let message = job.evidence.as_ref().map(|(_, text)| text).or(entry.prefill.message.as_ref()).cloned();
         return Verdict::Is(state, Some((Reason::QuotaExceeded, message)));
     }
+    if let Some(text) = job.unschedulable() {
+        return Verdict::Is(state, Some((Reason::Unschedulable, Some(text))));
+    }
     if job.input == InputSeen::Missing {
         // Deleted after the Job was admitted: no further pod of it could start.
         return Verdict::act(Action::CreateInput { task: PrefillTask::of(entry), job: job.job.clone() });
@@ -197,7 +218,14 @@ fn started(entry: &Subscription, job: &JobSeen, rules: &Rules, now: Moment) -> V
         let waited = rules.start_deadline.as_secs();
         let (reason, text) = hindrance
             .unwrap_or_else(|| (Reason::StartDeadline, "neither the pod nor its events say why".to_owned()));
-        return Verdict::failed(reason, format!("no pod ran within {waited} s: {text}"));
+        let again = match rules.start_again.get(failed_starts(entry)) {
+            Some(pause) if is_failed_start(reason) => {
+                format!("another attempt begins in {} min", pause.as_secs().div_ceil(60))
+            }
+            _ => "ask for the prefill again".to_owned(),
+        };
+        let text = reason::shorten(&text);
+        return Verdict::failed(reason, format!("no pod ran within {waited} s ({again}): {text}"));
     }
     match hindrance {
         Some((reason, text)) => Verdict::IsUntil(state, Some((reason, Some(text))), deadline),
@@ -210,6 +238,36 @@ fn started(entry: &Subscription, job: &JobSeen, rules: &Rules, now: Moment) -> V
             }
         }
     }
+}
+
+/// What is missing may come later: a Secret, an image, a rule that is corrected. At night nobody asks again.
+fn start_again(observed: &Observed, entry: &Subscription, rules: &Rules, now: Moment) -> Verdict {
+    if !entry.prefill.reason.is_some_and(is_failed_start) {
+        return Verdict::Nothing;
+    }
+    // The attempt that has failed now is among them.
+    let Some(pause) = rules.start_again.get(failed_starts(entry).saturating_sub(1)) else {
+        return Verdict::Nothing;
+    };
+    let at = observed.failed_since.unwrap_or(now) + *pause;
+    if at > now {
+        return Verdict::Soon(at);
+    }
+    Verdict::act(Action::StartAgain(Identity::from(&PrefillTask::of(entry))))
+}
+
+/// Whether an attempt that failed for this has done nothing at all.
+pub(crate) fn is_failed_start(reason: Reason) -> bool {
+    matches!(reason, Reason::ImagePull | Reason::PodConfig | Reason::PodRefused | Reason::StartDeadline)
+}
+
+/// How many of the last attempts of this round could not start.
+fn failed_starts(entry: &Subscription) -> usize {
+    let round = entry.prefill.round;
+    let failed = |past: &&model::PastAttempt| {
+        past.round == round && past.state == PrefillState::Failed && past.reason.is_some_and(is_failed_start)
+    };
+    entry.prefill.attempts.iter().rev().take_while(failed).count()
 }
 
 /// A reason is written once it has lasted a moment, or at once when it replaces another one, which is wrong by now.

@@ -25,10 +25,11 @@ mod show;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
-mod world;
+pub(crate) mod world;
 
 pub use cleanup::deletion_is_justified;
 use job::Verdict;
+pub(crate) use job::is_failed_start;
 pub use request::Request;
 
 /// The times that decisions go by.
@@ -37,6 +38,9 @@ pub struct Rules {
     /// How long an admitted Job may be without a running pod. Waiting for a place and Kubernetes' own back-off
     /// between tries do not count.
     pub start_deadline: Duration,
+    /// After how long a prefill that could not start begins another attempt: the first time, the second, and so on. When
+    /// they are used up, somebody has to ask for it.
+    pub start_again: Vec<Duration>,
     /// How long the pods of a Job may be terminating before another attempt takes over. More than the
     /// `terminationGracePeriodSeconds` of the Job template.
     pub stuck_after: Duration,
@@ -57,11 +61,12 @@ pub struct Rules {
 }
 
 impl Default for Rules {
-    /// 5 min to start (a large image over a slow line), 2 min to end (four times the default grace period of a pod),
+    /// 5 min to start (a large image over a slow line), other attempts for most of a day after that, 2 min to end (four times the default grace period of a pod),
     /// Jobs kept for an hour or, failed, for a day.
     fn default() -> Self {
         Self {
             start_deadline: Duration::from_secs(300),
+            start_again: [5, 15, 60, 240, 720].map(|minutes| Duration::from_secs(minutes * 60)).to_vec(),
             stuck_after: Duration::from_secs(120),
             settle: Duration::from_secs(2),
             linger: Duration::from_secs(60),
@@ -104,6 +109,8 @@ pub enum Action {
         /// In a sentence.
         message: String,
     },
+    /// The attempt could not start, and a while has passed: begin another one of the same round.
+    StartAgain(Identity),
     /// The prefill is pending and has no Job: whoever asked for it died before making one.
     CreateJob(PrefillTask),
     /// The Job has no ConfigMap: whoever made it died in between.

@@ -99,6 +99,13 @@ fn jobs() -> Vec<Change> {
             world.observed.index.insert("headstart/attempt".to_owned(), "1".to_owned());
             world
         }));
+        jobs.push(Box::new(move |world| world.job_of(incarnation, attempt).asked_at_another_time()));
+        // A name with the same hash: it is found by the same label.
+        jobs.push(Box::new(move |world| {
+            world.job_of(incarnation, attempt).with_job(|job| {
+                job.job.identity.subscription = "another".parse().unwrap();
+            })
+        }));
         jobs.push(Box::new(move |world| {
             let refused = Some((Reason::QuotaExceeded, "exceeded quota: q".to_owned()));
             world.job_of(incarnation, attempt).with_job(|job| {
@@ -239,9 +246,9 @@ fn nothing_of_another_subscription_or_incarnation_is_touched() {
     for_all(|world, actions| {
         for action in actions {
             let (subscription, incarnation) = match action {
-                Action::Record { identity, .. } | Action::NextAttempt { identity, .. } => {
-                    (&identity.subscription, Some(identity.incarnation))
-                }
+                Action::Record { identity, .. }
+                | Action::NextAttempt { identity, .. }
+                | Action::StartAgain(identity) => (&identity.subscription, Some(identity.incarnation)),
                 Action::CreateJob(task) | Action::CreateInput { task, .. } => {
                     (&task.subscription, Some(task.incarnation))
                 }
@@ -294,4 +301,52 @@ fn a_deletion_that_is_decided_is_justified() {
             }
         }
     });
+}
+
+/// A moment at which something is to be done has to be told, since nothing else would bring it about: no watch says that
+/// time has passed.
+#[test]
+fn what_only_time_changes_is_looked_at_then() {
+    let deeds = |world: &World| {
+        let mut world = world.clone();
+        let mut actions = world.decide();
+        actions.retain(|action| !matches!(action, Action::LookAgain(_)));
+        actions
+    };
+    let (fences, jobs) = (fences(), jobs());
+    let mut checked = 0;
+    for entry in entries() {
+        for fence in &fences {
+            for with_job in &jobs {
+                let mut world = with_job(entry.clone().fence_seen(fence.clone())).after(0);
+                while world.decide().iter().any(|action| world.apply(action)) {}
+                let now = world.decide();
+                let quiet = deeds(&world);
+                let rules = &world.rules;
+                let mut times = vec![
+                    rules.settle,
+                    rules.grace,
+                    rules.linger,
+                    rules.stuck_after,
+                    rules.start_deadline,
+                    rules.retention_done,
+                    rules.retention_failed,
+                ];
+                times.extend(&rules.start_again);
+                for time in times {
+                    let mut later = world.clone();
+                    later.now += time;
+                    if deeds(&later) != quiet {
+                        let told = now
+                            .iter()
+                            .any(|action| matches!(action, Action::LookAgain(at) if *at <= later.now));
+                        assert!(told, "after {time:?} {:?}: {:?}", deeds(&later), world.observed);
+                        checked += 1;
+                        break;
+                    }
+                }
+            }
+        }
+    }
+    assert!(checked > 5_000, "{checked}");
 }

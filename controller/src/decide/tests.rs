@@ -15,6 +15,7 @@ fn words(action: &Action) -> String {
         Action::Record { state, reason: Some(reason), .. } => format!("{} {reason}", state.as_str()),
         Action::Record { state, reason: None, .. } => state.as_str().to_owned(),
         Action::NextAttempt { reason, .. } => format!("next attempt {reason}"),
+        Action::StartAgain(identity) => format!("start again after {}", identity.attempt),
         Action::CreateJob(task) => format!("create job {}", task.attempt),
         Action::CreateInput { .. } => "create input".to_owned(),
         Action::Admit(_) => "admit".to_owned(),
@@ -48,7 +49,7 @@ fn running() -> World {
 }
 
 fn failed() -> World {
-    World::new().state(Failed, Some(Reason::ImagePull))
+    World::new().state(Failed, Some(Reason::BackoffLimitExceeded))
 }
 
 fn done() -> World {
@@ -229,13 +230,11 @@ fn a_pod_that_does_not_come_up() {
             pending().admitted().pod(image_pull()).after(300),
             "failed ImagePull",
         ),
+        ("no node has room: a node may come", no_node().after(86_400), "pending Unschedulable"),
         (
-            "no node has room",
-            pending()
-                .admitted()
-                .pod(PodPhase::Pending(Some((Reason::Unschedulable, "0/1".into()))))
-                .after(300),
-            "failed Unschedulable",
+            "… and when it has come, the deadline begins",
+            no_node().after(86_400).with_job(|job| job.pods.clear()).pod(image_pull()).after(299),
+            "pending ImagePull",
         ),
         (
             "no pod, an event says why",
@@ -264,6 +263,111 @@ fn a_pod_that_does_not_come_up() {
         ("given up: its Job really ends", failed().admitted().pod(image_pull()), "delete uid-1 ended"),
         ("failed by request: its Job really ends, also when it waits", failed().job(), "delete uid-1 ended"),
     ]);
+}
+
+fn no_node() -> World {
+    pending().admitted().pod(PodPhase::Pending(Some((Reason::Unschedulable, "0/1".into()))))
+}
+
+#[test]
+fn what_could_not_start_begins_again_less_often_each_time() {
+    let failed_starts = |times: u32| {
+        (1..=times).fold(pending(), |world, attempt| {
+            world.with_entry(|entry| {
+                let now = || "2026-01-01T00:00:00".parse().unwrap();
+                let again =
+                    if attempt == 1 { entry.clone() } else { entry.with_prefill_again(now()).unwrap() };
+                *entry = again.with_prefill_state(Failed, Some(Reason::ImagePull), None, now()).unwrap();
+            })
+        })
+    };
+    table(vec![
+        ("the first time after 5 min", failed_starts(1).after(299), ""),
+        ("… begins", failed_starts(1).after(300), "start again after 1"),
+        ("the second time after 15 min", failed_starts(2).after(899), ""),
+        ("… begins", failed_starts(2).after(900), "start again after 2"),
+        ("the fifth time after 12 h", failed_starts(5).after(43_199), ""),
+        ("… begins", failed_starts(5).after(43_200), "start again after 5"),
+        ("and then somebody has to ask", failed_starts(6).after(999_999), ""),
+        ("what has run and failed waits for somebody", failed().after(999_999), ""),
+        (
+            "its image can't be pulled: the sentence says what follows",
+            failed_starts(1)
+                .state(Pending, None)
+                .attempt(2)
+                .job_of(MINE, 2)
+                .with_job(|job| {
+                    (job.suspended, job.admitted) = (false, true);
+                })
+                .pod(image_pull())
+                .after(300),
+            "failed ImagePull",
+        ),
+    ]);
+}
+
+#[test]
+fn a_job_that_nats_does_not_know_any_more_is_not_taken_for_this_attempts() {
+    let former = || pending().job().asked_at_another_time();
+    table(vec![
+        ("it waits", former(), "next attempt NameTaken"),
+        ("it is complete", former().fate(Fate::Complete), "next attempt NameTaken"),
+        (
+            "it runs",
+            former().with_job(|job| job.suspended = false).pod(PodPhase::Running),
+            "next attempt NameTaken",
+        ),
+        ("it goes", former().attempt(2).job_of(MINE, 2).after(10), "admit, delete uid-1 unwanted"),
+        (
+            "of a later attempt",
+            pending().job().job_of(MINE, 2).fate(dead()).after(10),
+            "admit, delete uid-2 unwanted",
+        ),
+        (
+            "a former version noted nothing",
+            pending().with_entry(|e| e.prefill.asked = None).job().asked_at_another_time(),
+            "admit",
+        ),
+    ]);
+}
+
+#[test]
+fn an_old_kubernetes_does_not_end_jobs_for_good() {
+    let refused = |world: World| {
+        let world = world.failed_try(4, Some(Reason::CredentialsRefused), "401");
+        world.with_job(|job| job.ends_for_good = false)
+    };
+    table(vec![
+        (
+            "what would come again is not tried again",
+            refused(running().admitted()),
+            "failed CredentialsRefused",
+        ),
+        ("… and its Job ends", refused(failed().admitted()), "delete uid-1 ended"),
+        (
+            "what may pass is",
+            running()
+                .admitted()
+                .failed_try(1, Some(Reason::SourceUnavailable), "away")
+                .with_job(|job| job.ends_for_good = false),
+            "running SourceUnavailable",
+        ),
+        ("one that was sealed is done", refused(running().sealed().admitted()), "done"),
+    ]);
+}
+
+#[test]
+fn one_that_may_not_start_is_out_of_the_queue_for_a_while() {
+    let refused = |world: World, seconds| {
+        let mut world = world.state(Pending, Some(Reason::PodRefused)).job();
+        let until = world.now + crate::observed::Moment::from_secs(seconds);
+        world.observed.place = crate::observed::Place::Refused { until };
+        world
+    };
+    table(vec![("its reason stays", refused(pending(), 30), "")]);
+    let wakes = refused(pending(), 30).decide();
+    let at = World::new().now + crate::observed::Moment::from_secs(30);
+    assert!(wakes.contains(&Action::LookAgain(at)), "{wakes:?}");
 }
 
 #[test]
@@ -320,8 +424,35 @@ fn tries_and_retries() {
         ("failed, the Job is kept for its logs", failed().admitted().fate(dead()).after(86_399), ""),
         ("failed, kept long enough", failed().admitted().fate(dead()).after(86_400), "delete uid-1 kept"),
         (
-            "asked again: the Job of the attempt before goes",
-            pending().attempt(2).admitted().fate(dead()).job_of(MINE, 2).after(10),
+            "asked again: the Job of the attempt before stays for its logs",
+            pending().attempt(2).admitted().fate(dead()).job_of(MINE, 2).after(86_399),
+            "admit",
+        ),
+        (
+            "… as long as any that failed",
+            pending().attempt(2).admitted().fate(dead()).job_of(MINE, 2).after(86_400),
+            "admit, delete uid-1 kept",
+        ),
+        (
+            "… and only the last one",
+            pending()
+                .attempt(3)
+                .admitted()
+                .fate(dead())
+                .job_of(MINE, 2)
+                .fate(dead())
+                .job_of(MINE, 3)
+                .after(10),
+            "admit, delete uid-1 unwanted",
+        ),
+        (
+            "… but for one that still runs",
+            pending().attempt(2).admitted().pod(PodPhase::Running).job_of(MINE, 2).after(10),
+            "admit, delete uid-1 unwanted",
+        ),
+        (
+            "… or was done, when another round is asked for",
+            pending().attempt(2).admitted().fate(Fate::Complete).job_of(MINE, 2).after(10),
             "admit, delete uid-1 unwanted",
         ),
     ]);

@@ -29,6 +29,7 @@ pub struct World {
     pub rules: Rules,
     made: u32,
     first_seen: BTreeMap<(String, Sight), Moment>,
+    failed: Option<(u32, Moment)>,
 }
 
 fn time() -> Timestamp {
@@ -54,11 +55,19 @@ impl World {
             fence: FenceSeen::NotRead,
             jobs: vec![],
             place: Place::Free,
+            failed_since: None,
             progress: None,
             index: BTreeMap::new(),
         };
-        Self { observed, now: NOW, rules: Rules::default(), made: 0, first_seen: BTreeMap::new() }
-            .fence(0, FenceState::Open)
+        Self {
+            observed,
+            now: NOW,
+            rules: Rules::default(),
+            made: 0,
+            first_seen: BTreeMap::new(),
+            failed: None,
+        }
+        .fence(0, FenceState::Open)
     }
 
     pub fn entry(&self) -> &Subscription {
@@ -127,12 +136,13 @@ impl World {
         let identity =
             Identity { subscription: self.observed.subscription.clone(), incarnation, round: 1, attempt };
         self.observed.jobs.push(JobSeen {
-            job: JobRef { identity, uid: format!("uid-{}", self.made), version: "1".into() },
+            job: JobRef { identity, uid: format!("uid-{}", self.made), version: "1".into(), asked: None },
             created: 0,
             suspended: true,
             admitted: false,
             being_deleted: false,
             fate: Fate::Open,
+            ends_for_good: true,
             failures: 0,
             pods: vec![],
             input: InputSeen::Ours,
@@ -148,6 +158,11 @@ impl World {
     pub fn with_job(mut self, change: impl FnOnce(&mut JobSeen)) -> Self {
         change(self.observed.jobs.last_mut().unwrap());
         self
+    }
+
+    /// The Job was made for an attempt of that number that was asked for at another time.
+    pub fn asked_at_another_time(self) -> Self {
+        self.with_job(|job| job.job.asked = Some("2025-12-31T00:00:00".into()))
     }
 
     /// A Job that we have admitted.
@@ -210,6 +225,12 @@ impl World {
     /// Notes the first sight of each condition, and forgets those that no longer hold: what `observe` does.
     fn see(&mut self) {
         let entry = self.observed.entry.clone();
+        let attempt =
+            entry.as_ref().filter(|e| e.prefill.state == PrefillState::Failed).map(|e| e.prefill.attempt);
+        if attempt.is_none() || attempt != self.failed.map(|(attempt, _)| attempt) {
+            self.failed = attempt.map(|attempt| (attempt, self.now));
+        }
+        self.observed.failed_since = self.failed.map(|(_, since)| since);
         for job in &mut self.observed.jobs {
             for sight in Sight::ALL {
                 let key = (job.job.uid.clone(), sight);
@@ -251,6 +272,10 @@ impl World {
                 let entry = self.observed.entry.as_mut().unwrap();
                 let failed = entry.with_prefill_state(PrefillState::Failed, None, None, time()).unwrap();
                 *entry = failed.with_prefill_again(time()).unwrap();
+            }
+            Action::StartAgain(_) => {
+                let again = self.entry().with_prefill_again(time()).unwrap();
+                self.observed.entry = Some(again);
             }
             Action::CreateJob(task) => {
                 assert_eq!(*task, PrefillTask::of(self.entry()));

@@ -53,6 +53,8 @@ fn a_record_tells_since_when_and_how_often_the_holder_changed() {
 struct Server {
     lease: Arc<Mutex<Option<Value>>>,
     silent: Arc<Mutex<bool>>,
+    /// Refuses other owners, as OpenShift does.
+    owners_stay: bool,
 }
 
 impl Server {
@@ -68,6 +70,13 @@ impl Server {
                 ("GET", None) => status(404, "NotFound"),
                 ("GET", Some(found)) => Answer::Json(200, found),
                 ("POST", Some(_)) => status(409, "AlreadyExists"),
+                ("PUT", Some(found))
+                    if server.owners_stay
+                        && found["metadata"]["ownerReferences"]
+                            != asked.body["metadata"]["ownerReferences"] =>
+                {
+                    status(403, "Forbidden")
+                }
                 ("PUT", Some(found)) if version(&found) != version(&asked.body) => status(409, "Conflict"),
                 (_, found) => {
                     let next = found.map_or(1, |found| version(&found).parse::<u64>().unwrap() + 1);
@@ -185,4 +194,21 @@ async fn of_two_at_once_one_leads() {
     let both = [One::start(&server, "a"), One::start(&server, "b")];
     tokio::time::sleep(Duration::from_secs(30)).await;
     assert_eq!(both.iter().filter(|one| one.metrics.is_leading()).count(), 1);
+}
+
+/// The Lease of a former version has no owner, and OpenShift lets nobody change that who may not delete it.
+#[tokio::test(start_paused = true)]
+async fn a_lease_whose_owner_may_not_be_changed_is_taken_with_the_one_that_it_has() {
+    let server = Server { owners_stay: true, ..Server::default() };
+    *server.lease.lock().unwrap() = Some(json!({
+        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": {"name": "lease", "resourceVersion": "1", "ownerReferences": [
+            {"apiVersion": "v1", "kind": "ConfigMap", "name": "former", "uid": "u"}]},
+        "spec": {"leaseDurationSeconds": 15},
+    }));
+    let first = One::start(&server, "first");
+    assert!(first.leads_within(5).await);
+    let owner =
+        server.lease.lock().unwrap().as_ref().unwrap()["metadata"]["ownerReferences"][0]["name"].clone();
+    assert_eq!(owner, "former");
 }

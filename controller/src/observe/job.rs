@@ -4,7 +4,7 @@ use k8s_openapi::api::{
     batch::v1::{Job, JobCondition},
     core::v1::{ConfigMap, Pod},
 };
-use manifests::{Identity, identity_of, is_job_of, subscription_of};
+use manifests::{Identity, identity_of, is_job_of, labels, subscription_of};
 use model::PrefillTask;
 
 use crate::{
@@ -38,12 +38,14 @@ fn seen_as<'a>(identity: Identity, job: &Job, pods: impl Iterator<Item = &'a Pod
             identity,
             uid: metadata.uid.clone()?,
             version: metadata.resource_version.clone().unwrap_or_default(),
+            asked: annotation(labels::ASKED),
         },
         created: metadata.creation_timestamp.as_ref().map_or(0, |at| at.0.as_second()),
         suspended: job.spec.as_ref().and_then(|spec| spec.suspend).unwrap_or(false),
         admitted: annotation(annotations::ADMITTED_AT).is_some(),
         being_deleted: metadata.deletion_timestamp.is_some(),
         fate: fate(status.and_then(|status| status.conditions.as_deref()).unwrap_or_default()),
+        ends_for_good: job.spec.as_ref().is_some_and(|spec| spec.pod_failure_policy.is_some()),
         failures: status.and_then(|status| status.failed).unwrap_or(0).unsigned_abs(),
         pods: oldest_first(pods),
         input: InputSeen::NotRead,

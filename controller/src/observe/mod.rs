@@ -56,6 +56,7 @@ impl Observer {
             fence: FenceSeen::NotRead,
             jobs: snapshot.jobs_of(name),
             place: Place::Taken,
+            failed_since: None,
             progress: None,
             index: Default::default(),
         };
@@ -63,9 +64,10 @@ impl Observer {
             observed.index = labels::index(self.cluster.instance(), &PrefillTask::of(entry));
         }
         self.see(&mut observed, now);
+        observed.failed_since = self.memory().failed_since(name, observed.entry.as_ref(), now);
         let Some(entry) = observed.entry.clone().filter(has_open_prefill) else { return Ok(observed) };
         if entry.prefill.state != PrefillState::Failed {
-            if self.may_be_out_of_date(&observed, now) {
+            if may_be_out_of_date(&observed, &self.rules, now) {
                 self.look_at_kubernetes(&mut observed, &entry).await?;
                 self.see(&mut observed, now);
             }
@@ -90,14 +92,6 @@ impl Observer {
         }
     }
 
-    /// A Job that the cache does not know, and one that is about to be given up, are looked up: a cache may be
-    /// behind, or cut off from the API server without knowing.
-    fn may_be_out_of_date(&self, observed: &Observed, now: Moment) -> bool {
-        let Some(job) = observed.current_job() else { return true };
-        let due = |sight, after| job.since(sight).is_some_and(|since| since + after <= now);
-        due(Sight::Unstarted, self.rules.start_deadline) || due(Sight::Stuck, self.rules.stuck_after)
-    }
-
     async fn look_at_kubernetes(&self, observed: &mut Observed, entry: &Subscription) -> Result<(), Error> {
         let attempt = Identity::from(&PrefillTask::of(entry));
         let found = self.cluster.job(&attempt.job_name()).await?;
@@ -105,7 +99,8 @@ impl Observer {
             Some(_) => self.cluster.pods_of(&entry.name).await?,
             None => vec![],
         };
-        observed.jobs.retain(|job| !job.is_of(entry));
+        // One of the same name, of a time that NATS does not know any more, is found again.
+        observed.jobs.retain(|job| !job.job.has_the_name_of(entry));
         let seen = found.as_ref().and_then(|job| {
             let uid = job.metadata.uid.as_deref().unwrap_or_default();
             job_found(&attempt, job, pods.iter().filter(|pod| is_owned_by(pod, uid)))
@@ -180,8 +175,69 @@ fn has_open_prefill(entry: &Subscription) -> bool {
         && entry.prefill.state != PrefillState::Done
 }
 
+/// A Job that the cache does not know, and one that is about to be given up, are looked up: a cache may be behind, or cut
+/// off from the API server without knowing.
+fn may_be_out_of_date(observed: &Observed, rules: &Rules, now: Moment) -> bool {
+    let Some(job) = observed.current_job() else { return true };
+    let due = |sight, after| job.since(sight).is_some_and(|since| since + after <= now);
+    due(Sight::Unstarted, rules.start_deadline) || due(Sight::Stuck, rules.stuck_after)
+}
+
 /// While a Job waits for its turn, nothing has been written under its attempt.
 fn depends_on_fence(observed: &Observed, entry: &Subscription) -> bool {
     let queued = observed.current_job().is_some_and(|job| job.suspended && !job.admitted);
     entry.prefill.state != PrefillState::Pending || !queued || observed.place == Place::Free
+}
+
+#[cfg(test)]
+mod tests {
+    use model::Reason;
+
+    use super::*;
+    use crate::{
+        decide::world::World,
+        observed::{Fate, PodPhase},
+    };
+
+    #[test]
+    fn the_fence_is_read_whenever_something_may_have_been_written() {
+        use PrefillState::{Failed, Pending, Running};
+        let queued = || World::new().job().no_place();
+        for (world, expected) in [
+            (queued(), false),
+            (queued().state(Pending, Some(Reason::Queued)), false),
+            (World::new().job(), true),
+            (World::new(), true),
+            (World::new().admitted().no_place(), true),
+            (queued().state(Running, None), true),
+            (queued().state(Failed, Some(Reason::ImagePull)), true),
+            (queued().with_job(|job| job.admitted = true), true),
+            (queued().fate(Fate::Complete).with_job(|job| job.suspended = false), true),
+        ] {
+            assert_eq!(depends_on_fence(&world.observed, world.entry()), expected, "{:?}", world.observed);
+        }
+    }
+
+    #[test]
+    fn what_is_absent_or_about_to_be_given_up_is_looked_up() {
+        let seen = |world: World, after| {
+            let mut world = world.after(after);
+            world.decide();
+            world
+        };
+        let lost = || World::new().admitted().pod(PodPhase::Running).terminating();
+        for (world, expected) in [
+            (seen(World::new(), 0), true),
+            (seen(World::new().attempt(2).job(), 0), true),
+            (seen(World::new().job(), 99_999), false),
+            (seen(World::new().admitted(), 299), false),
+            (seen(World::new().admitted(), 300), true),
+            (seen(World::new().admitted().pod(PodPhase::Running), 99_999), false),
+            (seen(lost(), 119), false),
+            (seen(lost(), 120), true),
+        ] {
+            let found = may_be_out_of_date(&world.observed, &world.rules, world.now);
+            assert_eq!(found, expected, "{:?} at {:?}", world.observed, world.now);
+        }
+    }
 }

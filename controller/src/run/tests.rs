@@ -1,6 +1,10 @@
 //! The whole loop on a real NATS and a Kubernetes whose calls go wrong: each fault on each kind of call, by itself.
 
-use std::time::Duration;
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use broker::{Modified, testing::NatsServer};
 use manifests::{JobTemplate, job_name};
@@ -12,7 +16,7 @@ use tokio_util::sync::DropGuard;
 
 use super::*;
 use crate::{
-    Rules,
+    Rules, WriteHook,
     testing::{
         TEMPLATE,
         cluster::{FakeCluster, Fault, Plan},
@@ -36,6 +40,10 @@ struct Scene {
 
 impl Scene {
     async fn new() -> Self {
+        Self::with(None).await
+    }
+
+    async fn with(before_write: Option<WriteHook>) -> Self {
         let nats = NatsServer::start().await;
         let broker = nats.broker().await;
         let (cluster, metrics, stop) = (FakeCluster::new(), Metrics::default(), CancellationToken::new());
@@ -54,7 +62,7 @@ impl Scene {
             rules,
             reporter: "test".to_owned(),
             owner: None,
-            before_write: None,
+            before_write,
         };
         let (client, figures) = (cluster.client(), metrics.clone());
         tokio::spawn(run(config, broker.clone(), client, figures, stop.clone()));
@@ -191,4 +199,24 @@ async fn each_list_and_each_watch_may_fail_in_each_way() {
         assert!(scene.cluster.made().values().all(|times| *times == 1), "{:?}", scene.cluster.made());
     }))
     .await;
+}
+
+/// A fault of ours in a look costs that look only: it is counted, its place is given back, and the next look finds what is
+/// left to be done.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_in_a_look_costs_that_look_only() {
+    let panicked = Arc::new(Mutex::new(HashSet::new()));
+    let seen = panicked.clone();
+    let hook = WriteHook(Arc::new(move |what| {
+        let first = seen.lock().unwrap_or_else(|error| error.into_inner()).insert(what.to_owned());
+        assert!(!first, "a panic of the test");
+        false
+    }));
+    let scene = Scene::with(Some(hook)).await;
+    let names: Vec<_> = (0..2 * AT_ONCE).map(|number| format!("s{number}")).collect();
+    futures::future::join_all(names.iter().map(|name| scene.story(name))).await;
+    let kinds = panicked.lock().unwrap().len();
+    assert!(kinds >= 5, "{kinds} kinds of writes");
+    assert_eq!(scene.metrics.panics(), kinds as u64);
+    assert!(scene.metrics.is_alive());
 }

@@ -111,6 +111,7 @@ fn quick() -> SweepConfig {
 
 struct Swept {
     broker: Broker,
+    metrics: Metrics,
     stop: CancellationToken,
     _server: NatsServer,
 }
@@ -121,8 +122,9 @@ impl Swept {
         let broker = server.broker().await;
         let stop = CancellationToken::new();
         let view = broker.registry().view(stop.clone());
-        tokio::spawn(run(broker.clone(), view, quick(), Metrics::default(), stop.clone()));
-        Self { broker, stop, _server: server }
+        let metrics = Metrics::default();
+        tokio::spawn(run(broker.clone(), view, quick(), metrics.clone(), stop.clone()));
+        Self { broker, metrics, stop, _server: server }
     }
 
     async fn put(&self, entry: &Subscription) {
@@ -268,4 +270,18 @@ async fn a_task_that_was_never_queued_is_queued_once() {
     assert_eq!(taken, BTreeSet::from(names.map(ToOwned::to_owned)));
     // In the hands of workers now: not queued again.
     assert!(tasks.next(&config, Duration::from_millis(500)).await.unwrap().is_none());
+}
+
+/// With `launcher: queue` nobody else knows of all prefills.
+#[tokio::test]
+async fn whoever_sweeps_counts_the_prefills() {
+    let swept = Swept::start().await;
+    let failed = crate::decide::world::World::new().state(PrefillState::Failed, Some(model::Reason::BadData));
+    swept.put(failed.entry()).await;
+    let began = Instant::now();
+    while swept.metrics.with_state("failed") != 1 {
+        assert!(began.elapsed() < Duration::from_secs(20), "not counted");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(swept.metrics.is_leading(), "an alert asks whether somebody works");
 }

@@ -83,10 +83,35 @@ async fn a_volume_that_is_missing_is_named() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pod_that_no_node_takes_is_named() -> Result<()> {
+async fn a_node_is_waited_for_longer_than_any_deadline() -> Result<()> {
     let mut template = waiting_pod();
-    pod(&mut template)["nodeSelector"] = json!({"no-such": "node"});
-    template_is_given_up("ctl-node", template, Reason::Unschedulable, "0/1 nodes are available").await
+    pod(&mut template)["nodeSelector"] = json!({"headstart.test/fits": "yes"});
+    let world = Controlled::start("ctl-node", template, hasty(), 2).await?;
+    let mail = world.subscribe_and_activate("mail").await?;
+    let waits = mail.expect_shown(1, Pending, Some(Reason::Unschedulable)).await?;
+    let message = waits.prefill.message.unwrap_or_default();
+    ensure!(message.contains("0/1 nodes are available"), "{message}");
+    tokio::time::sleep(hasty().start_deadline + Duration::from_secs(2)).await;
+    mail.expect_now(Pending, Some(Reason::Unschedulable)).await?;
+    world.namespace.kubectl(&["label", "nodes", "--all", "headstart.test/fits=yes"])?;
+    let runs = mail.expect_shown(1, Running, None).await;
+    world.namespace.kubectl(&["label", "nodes", "--all", "headstart.test/fits-"])?;
+    runs.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_could_not_start_begins_again_without_anybodys_asking() -> Result<()> {
+    let mut template = waiting_pod();
+    container(&mut template)["env"] =
+        json!([{"name": "X", "valueFrom": {"secretKeyRef": {"name": "late", "key": "x"}}}]);
+    let rules = Rules { start_again: vec![Duration::from_secs(2); 20], ..hasty() };
+    let world = Controlled::start("ctl-again", template, rules, 2).await?;
+    let mail = world.subscribe_and_activate("mail").await?;
+    mail.expect_told(1, Failed, Some(Reason::PodConfig)).await?;
+    world.namespace.kubectl(&["create", "secret", "generic", "late", "--from-literal=x=y"])?;
+    let runs = mail.expect(Running, None).await?;
+    ensure!(runs.prefill.attempt >= 2 && runs.prefill.round == 1, "{:?}", runs.prefill);
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,7 @@ use std::{
 
 use axum::{body::Body, http::StatusCode, response::IntoResponse};
 use kube::client::Body as KubeBody;
-use model::{Incarnation, RealmTopic};
+use model::{Incarnation, RealmTopic, Registration};
 use serde_json::{Value, json};
 use tower::service_fn;
 use uuid::Uuid;
@@ -95,17 +95,19 @@ fn kubernetes(server: &Shared) -> Kubernetes {
     Kubernetes { patience, ..Kubernetes::new(Client::new(service, "here"), "here", template, None) }
 }
 
-fn task(incarnation: u128, attempt: u32) -> PrefillTask {
-    PrefillTask {
-        subscription: "mail".parse().unwrap(),
-        incarnation: Incarnation(Uuid::from_u128(incarnation << 96)),
-        round: 1,
-        attempt,
+fn entry(incarnation: u128, attempt: u32) -> Subscription {
+    let registration = Registration {
+        name: "mail".parse().unwrap(),
         realms_topics: vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
+        request_prefill: true,
         selection: None,
         track: false,
-        mode: model::PrefillMode::Prefill,
-    }
+    };
+    let incarnation = Incarnation(Uuid::from_u128(incarnation << 96));
+    let mut entry =
+        Subscription::reserve(registration, incarnation, 1, "2026-01-01T00:00:00".parse().unwrap());
+    entry.prefill.attempt = attempt;
+    entry
 }
 
 fn server(faults: &[Fault]) -> Shared {
@@ -139,7 +141,7 @@ async fn whatever_happens_to_a_call_one_job_and_one_config_map_come_out() {
         (&[AnswerLost, None, ill], "POST job, POST job, POST job, GET job, POST configmap"),
     ] {
         let server = server(faults);
-        kubernetes(&server).launch(&task(1, 1)).await.unwrap();
+        kubernetes(&server).launch(&entry(1, 1)).await.unwrap();
         assert_launched(&server);
         assert_eq!(server.lock().unwrap().asked.join(", "), asked, "{faults:?}");
     }
@@ -150,17 +152,17 @@ async fn doing_it_again_finds_what_is_there() {
     let server = server(&[]);
     let kubernetes = kubernetes(&server);
     for _ in 0..2 {
-        kubernetes.launch(&task(1, 1)).await.unwrap();
+        kubernetes.launch(&entry(1, 1)).await.unwrap();
         assert_launched(&server);
     }
     // Another attempt has its own objects.
-    kubernetes.launch(&task(1, 2)).await.unwrap();
+    kubernetes.launch(&entry(1, 2)).await.unwrap();
     assert_eq!(server.lock().unwrap().objects.len(), 4);
 }
 
 /// The cause of a 503, which goes to the log; the answer holds only our own words.
-async fn refusal(server: &Shared, task: &PrefillTask) -> String {
-    match kubernetes(server).launch(task).await {
+async fn refusal(server: &Shared, entry: &Subscription) -> String {
+    match kubernetes(server).launch(entry).await {
         Err(ApiError::Unavailable { detail: DETAIL, cause }) => cause,
         other => panic!("{other:?}"),
     }
@@ -170,7 +172,7 @@ async fn refusal(server: &Shared, task: &PrefillTask) -> String {
 async fn what_is_refused_for_good_is_not_asked_twice() {
     for (code, reason) in [(403, "Forbidden"), (422, "Invalid"), (404, "NotFound"), (401, "Unauthorized")] {
         let server = server(&[Fault::Refused(code, reason)]);
-        let cause = refusal(&server, &task(1, 1)).await;
+        let cause = refusal(&server, &entry(1, 1)).await;
         assert!(cause.contains(reason), "{cause}");
         assert_eq!(server.lock().unwrap().asked.len(), 0, "{reason}");
     }
@@ -180,7 +182,7 @@ async fn what_is_refused_for_good_is_not_asked_twice() {
 async fn silence_ends_in_an_error_and_not_in_waiting() {
     let server = server(&[Fault::Silence; 100]);
     let began = std::time::Instant::now();
-    assert!(refusal(&server, &task(1, 1)).await.contains("no answer"));
+    assert!(refusal(&server, &entry(1, 1)).await.contains("no answer"));
     assert!(began.elapsed() < Duration::from_secs(10));
 }
 
@@ -193,7 +195,7 @@ async fn a_stranger_in_the_way_is_neither_taken_nor_touched() {
         json!({"annotations": {"headstart/subscription-name": "chat"}}),
     ] {
         let server = server(&[]);
-        kubernetes(&server).launch(&task(1, 1)).await.unwrap();
+        kubernetes(&server).launch(&entry(1, 1)).await.unwrap();
         let path = server.lock().unwrap().objects.keys().find(|p| p.contains("/jobs/")).unwrap().clone();
         let before = {
             let mut server = server.lock().unwrap();
@@ -203,7 +205,7 @@ async fn a_stranger_in_the_way_is_neither_taken_nor_touched() {
             }
             job.clone()
         };
-        assert!(refusal(&server, &task(1, 1)).await.contains("not ours"), "{change}");
+        assert!(refusal(&server, &entry(1, 1)).await.contains("not ours"), "{change}");
         assert_eq!(server.lock().unwrap().objects[&path], before);
     }
 }
@@ -211,7 +213,7 @@ async fn a_stranger_in_the_way_is_neither_taken_nor_touched() {
 #[tokio::test]
 async fn the_config_map_of_a_former_job_is_waited_for() {
     let server = server(&[]);
-    kubernetes(&server).launch(&task(1, 1)).await.unwrap();
+    kubernetes(&server).launch(&entry(1, 1)).await.unwrap();
     // The Job was deleted and is made anew with another UID; its ConfigMap is not collected yet.
     server.lock().unwrap().objects.retain(|path, _| !path.contains("/jobs/"));
     let collector = async {
@@ -219,8 +221,24 @@ async fn the_config_map_of_a_former_job_is_waited_for() {
         server.lock().unwrap().objects.retain(|path, _| !path.contains("/configmaps/"));
     };
     let kubernetes = kubernetes(&server);
-    let task = task(1, 1);
-    let (launched, ()) = tokio::join!(kubernetes.launch(&task), collector);
+    let entry = entry(1, 1);
+    let (launched, ()) = tokio::join!(kubernetes.launch(&entry), collector);
     launched.unwrap();
+    assert_launched(&server);
+}
+
+/// Its store was put back to a time before that Job: the controller goes on from there.
+#[tokio::test]
+async fn the_job_of_an_attempt_that_was_asked_for_at_another_time_is_left_to_the_controller() {
+    let server = server(&[]);
+    kubernetes(&server).launch(&entry(1, 1)).await.unwrap();
+    let before = server.lock().unwrap().objects.clone();
+    let mut again = entry(1, 1);
+    again.prefill.asked = "2026-01-02T00:00:00".parse().ok();
+    kubernetes(&server).launch(&again).await.unwrap();
+    assert_eq!(server.lock().unwrap().objects, before);
+    // What a former version asked for, or made, says nothing.
+    again.prefill.asked = None;
+    kubernetes(&server).launch(&again).await.unwrap();
     assert_launched(&server);
 }

@@ -94,7 +94,7 @@ fn asked_for_by_annotation() {
         (
             "on the Job of an earlier attempt",
             asked(failed().attempt(2).admitted().fate(dead()), "retry").after(10),
-            "delete uid-1 unwanted",
+            "",
         ),
     ]);
 }
