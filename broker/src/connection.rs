@@ -1,9 +1,15 @@
 //! One connection to NATS, and the layout that everything is stored in.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use async_nats::{
-    Auth, AuthError, ConnectErrorKind, ConnectOptions, Event,
+    Auth, AuthError, ConnectError, ConnectErrorKind, ConnectOptions, Event,
     jetstream::{
         context::DeleteStreamErrorKind,
         kv,
@@ -16,7 +22,7 @@ use tokio::sync::watch;
 
 use crate::{
     Credentials, DeadLetters, Error, EventLog, EventPublisher, NatsTls, Position, ProgressBoard, Queue,
-    Registry, Secret, StreamLimits, Tasks, names,
+    Registry, Secret, SecretError, StreamLimits, Tasks, names,
     wire::{TIMEOUT, Wire, code},
 };
 
@@ -77,18 +83,37 @@ impl Broker {
     /// [`Error::Connect`] after about 5 seconds without success, [`Error::Tls`] where trying again won't help,
     /// [`Error::Version`] for an old server.
     pub async fn connect(config: &NatsConfig) -> Result<Self, Error> {
-        let NatsConfig { url, user, password, tls, component, replicas } = config;
+        let other_form = Arc::new(AtomicBool::new(false));
+        let mut connected = Self::connect_once(config, &other_form).await;
+        // The callback has chosen the password's other form for the next try, if there is one.
+        if connected.as_ref().is_err_and(is_refused_login) && other_form.load(Ordering::Relaxed) {
+            connected = Self::connect_once(config, &other_form).await;
+        }
+        let (client, connections) = connected.map_err(|error| config.error(error))?;
+        let (major, minor, patch) = OLDEST_SERVER;
+        if !client.is_server_compatible(major, minor, patch) {
+            return Err(Error::Version { found: client.server_info().version, needed: "2.12.0" });
+        }
+        Ok(Self { wire: Wire::new(client, connections), replicas: config.replicas, limits: StreamLimits::default() })
+    }
+
+    async fn connect_once(
+        config: &NatsConfig,
+        other_form: &Arc<AtomicBool>,
+    ) -> Result<(async_nats::Client, watch::Receiver<u64>), ConnectError> {
+        let NatsConfig { url, user, password, tls, component, .. } = config;
         let (tls, demanded) = (tls.clone(), tls.demanded(url));
         let options = match user {
             None => ConnectOptions::new(),
             Some(user) => {
-                let (user, password) = (user.clone(), password.clone());
+                let (user, password, other_form) = (user.clone(), password.clone(), other_form.clone());
                 ConnectOptions::with_auth_callback(move |_| {
-                    std::future::ready(login(&user, password.as_ref()))
+                    std::future::ready(login(&user, password.as_ref(), &other_form))
                 })
             }
         };
         let (broken, connections) = watch::channel(0);
+        let took = other_form.clone();
         let options = tls
             .apply(options, url)
             .name(format!("headstart-{component}"))
@@ -105,22 +130,17 @@ impl Broker {
                 if matches!(event, Event::Disconnected) {
                     broken.send_modify(|count| *count += 1);
                 }
+                if matches!(event, Event::Connected) {
+                    // The form of the password that was taken is the first one of the next connection.
+                    took.fetch_not(Ordering::Relaxed);
+                }
                 let failed = demanded && matches!(event, Event::ClientError(_));
                 log_event(&event, failed.then(|| tls.hint()).as_deref());
                 std::future::ready(())
             });
         // The client logs addresses, and takes no credentials from them.
         let servers: Vec<String> = without_credentials(url).split(',').map(|s| s.trim().to_owned()).collect();
-        let client = options.connect(servers).await.map_err(|error| config.error(error))?;
-        let (major, minor, patch) = OLDEST_SERVER;
-        if !client.is_server_compatible(major, minor, patch) {
-            return Err(Error::Version { found: client.server_info().version, needed: "2.12.0" });
-        }
-        Ok(Self {
-            wire: Wire::new(client, connections),
-            replicas: *replicas,
-            limits: StreamLimits::default(),
-        })
+        Ok((options.connect(servers).await?, connections))
     }
 
     /// Makes the streams and buckets that all share, if they are not there. Safe to call at once from several
@@ -347,8 +367,18 @@ pub(crate) struct StreamState {
 }
 
 /// What is presented to NATS, as the password is now.
-fn login(user: &str, password: Option<&Secret>) -> Result<Auth, AuthError> {
-    let password = password.map(Secret::read).transpose().map_err(|e| AuthError::new(model::chain(&e)))?;
+fn is_refused_login(error: &ConnectError) -> bool {
+    error.kind() == ConnectErrorKind::AuthorizationViolation
+}
+
+/// User and password. Where the password's file ends with a line end, each connection takes the other form of it, by
+/// turns: most servers want it without, and one that reads the same Secret from its environment wants it with.
+fn login(user: &str, password: Option<&Secret>, other_form: &AtomicBool) -> Result<Auth, AuthError> {
+    let password = password.map(|secret| match secret.with_line_end()? {
+        Some(whole) if other_form.fetch_not(Ordering::Relaxed) => Ok(whole),
+        _ => secret.read(),
+    });
+    let password = password.transpose().map_err(|e: SecretError| AuthError::new(model::chain(&e)))?;
     let mut auth = Auth::new();
     auth.username = Some(user.to_owned());
     auth.password = Some(password.unwrap_or_default());

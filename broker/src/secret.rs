@@ -76,21 +76,45 @@ impl Secret {
     pub fn read(&self) -> Result<String, SecretError> {
         match &self.0 {
             Origin::Value(value) => Ok(value.clone()),
-            Origin::File(path) => read(path),
+            Origin::File(path) => read(path).map(|line| line.text),
+        }
+    }
+
+    /// The password with the line end of its file, if the file has one. A server that reads the same Secret from its
+    /// environment takes the line end for a part of the password.
+    ///
+    /// # Errors
+    /// As for [`Self::read`].
+    pub(crate) fn with_line_end(&self) -> Result<Option<String>, SecretError> {
+        match &self.0 {
+            Origin::Value(_) => Ok(None),
+            Origin::File(path) => {
+                let line = read(path)?;
+                Ok((!line.end.is_empty()).then(|| line.text + line.end))
+            }
         }
     }
 }
 
-fn read(path: &Path) -> Result<String, SecretError> {
+/// A password as a file holds it, and what the file holds besides: at most one line end.
+struct Line {
+    text: String,
+    end: &'static str,
+}
+
+fn read(path: &Path) -> Result<Line, SecretError> {
     let path_buf = || path.to_owned();
     let unreadable = |source| SecretError::Unreadable { path: path_buf(), source };
     if std::fs::metadata(path).map_err(unreadable)?.len() > LONGEST_FILE {
         return Err(SecretError::TooLong { path: path_buf() });
     }
     let text = std::fs::read_to_string(path).map_err(unreadable)?;
-    let line = text.strip_suffix('\n').unwrap_or(&text);
-    let line = line.strip_suffix('\r').unwrap_or(line);
-    if line.is_empty() { Err(SecretError::Empty { path: path_buf() }) } else { Ok(line.to_owned()) }
+    let end = ["\r\n", "\n", "\r"].into_iter().find(|end| text.ends_with(end)).unwrap_or_default();
+    let line = text.strip_suffix(end).unwrap_or(&text);
+    if line.is_empty() {
+        return Err(SecretError::Empty { path: path_buf() });
+    }
+    Ok(Line { text: line.to_owned(), end })
 }
 
 impl fmt::Debug for Secret {

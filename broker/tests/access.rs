@@ -171,6 +171,27 @@ async fn a_renewed_password_counts_from_the_next_connection_on() {
     assert!(text.contains(path.to_str().unwrap()), "{text}");
 }
 
+/// A server that reads the same Secret from its environment has the line end in its password; others have not.
+#[tokio::test]
+async fn a_line_end_of_the_passwords_file_is_part_of_the_password_or_not() {
+    let files = Files::new();
+    let path = files.path("password");
+    for (end, in_the_server) in [("\n", "secret\n"), ("\r\n", "secret\r\n"), ("\n", "secret"), ("", "secret")]
+    {
+        std::fs::write(&path, format!("secret{end}")).unwrap();
+        let users = format!("authorization {{ user: api, password: {in_the_server:?} }}");
+        let mut server = NatsServer::start_with(&users).await;
+        let password = Some(Secret::file(&path));
+        let config = NatsConfig { user: Some("api".into()), password, ..server.config("api") };
+        let broker =
+            Broker::connect(&config).await.unwrap_or_else(|e| panic!("{end:?} {in_the_server:?}: {e}"));
+        broker.create_layout().await.unwrap();
+        server.kill();
+        server.restart_with("8MB", &users).await;
+        works_again(&broker).await;
+    }
+}
+
 async fn works_again(broker: &Broker) {
     let look = async || broker.await_layout().await.map_err(|e| model::chain(&e));
     eventually("the layout over a new connection", SOON, look, Result::is_ok).await.unwrap();

@@ -2,7 +2,6 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use anyhow::Context;
 use api::Bounds;
 use axum::{
     Router,
@@ -35,9 +34,7 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let Some(listen) = listen else { return Ok(()) };
-    let listener = tokio::net::TcpListener::bind(listen)
-        .await
-        .with_context(|| format!("can't listen on {listen} (--health-listen, HEALTH_LISTEN)"))?;
+    let listener = crate::listen::listen(listen, "--health-listen, HEALTH_LISTEN")?;
     let router = Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(readyz))

@@ -5,6 +5,7 @@
 
 mod commands;
 mod health;
+mod listen;
 mod logging;
 mod open_files;
 mod settings;

@@ -14,7 +14,7 @@ metadata:
   name: {{ include "headstart.fullname" .root }}-{{ .component }}
   {{- include "headstart.metadata" . | nindent 2 }}
 spec:
-  replicas: {{ get .root.Values.replicaCount .component }}
+  replicas: {{ get .root.Values.replicaCount .component | int64 }}
   selector:
     matchLabels:
       {{- include "headstart.selectorLabels" . | nindent 6 }}
@@ -35,7 +35,7 @@ spec:
             {{- end }}
           ports:
             - name: http
-              containerPort: {{ .port | default 8080 }}
+              containerPort: {{ .port | default 8080 | int64 }}
           {{- include "headstart.probes" (dict "root" .root "scheme" (.scheme | default "HTTP")) | nindent 10 }}
           volumeMounts:
             {{- include "headstart.fileMounts" . | trim | nindent 12 }}
@@ -64,9 +64,9 @@ spec:
 {{- with .Values.limits.queue -}}
 - name: QUEUE_MAX_MESSAGES
   value: {{ .maxMessages | int64 | quote }}
-{{- with .maxBytes }}
+{{- with include "headstart.maxBytes" (dict "root" $ "given" .maxBytes "share" 0.1) }}
 - name: QUEUE_MAX_BYTES
-  value: {{ int64 . | quote }}
+  value: {{ . | quote }}
 {{- end }}
 {{- with .maxAgeSeconds }}
 - name: QUEUE_MAX_AGE

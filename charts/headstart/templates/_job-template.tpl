@@ -11,7 +11,7 @@ metadata:
   {{- include "headstart.metadata" $scope | nindent 2 }}
 spec:
   suspend: true
-  backoffLimit: {{ $prefill.config.backoffLimit }}
+  backoffLimit: {{ $prefill.config.backoffLimit | int64 }}
   activeDeadlineSeconds: {{ $prefill.config.activeDeadlineSeconds | int64 }}
   template:
     metadata:
@@ -20,7 +20,7 @@ spec:
       restartPolicy: Never
       {{- $gone := list }}
       {{- range list "node.kubernetes.io/not-ready" "node.kubernetes.io/unreachable" }}
-      {{- $gone = append $gone (dict "key" . "operator" "Exists" "effect" "NoExecute" "tolerationSeconds" $prefill.nodeGoneSeconds) }}
+      {{- $gone = append $gone (dict "key" . "operator" "Exists" "effect" "NoExecute" "tolerationSeconds" ($prefill.nodeGoneSeconds | int64)) }}
       {{- end }}
       {{- include "headstart.pod" (merge (dict "moreTolerations" $gone) $scope) | nindent 6 }}
       containers:

@@ -27,7 +27,8 @@ app.kubernetes.io/component: {{ kebabcase .component }}
 {{ include "headstart.selectorLabels" . }}
 app.kubernetes.io/part-of: headstart
 app.kubernetes.io/managed-by: {{ .managedBy | default .root.Release.Service }}
-{{- with .root.Values.additionalLabels }}
+{{- $own := (get .root.Values .component | default dict).additionalLabels | default dict }}
+{{- with merge (dict) $own .root.Values.additionalLabels }}
 {{ tpl (toYaml .) $.root }}
 {{- end }}
 {{- end -}}
@@ -41,13 +42,21 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end }}
 {{- end -}}
 
+{{/* Annotations of an object: of all, and of those of its component. (dict root component) */}}
+{{- define "headstart.annotations" -}}
+{{- $own := (get .root.Values .component | default dict).additionalAnnotations | default dict -}}
+{{- with merge (dict) $own .root.Values.additionalAnnotations -}}
+{{- tpl (toYaml .) $.root -}}
+{{- end -}}
+{{- end -}}
+
 {{/* Labels and annotations of an object's metadata. (dict root component) */}}
 {{- define "headstart.metadata" -}}
 labels:
   {{- include "headstart.labels" . | nindent 2 }}
-{{- with .root.Values.additionalAnnotations }}
+{{- with include "headstart.annotations" . }}
 annotations:
-  {{- tpl (toYaml .) $.root | nindent 2 }}
+  {{- . | nindent 2 }}
 {{- end }}
 {{- end -}}
 

@@ -64,6 +64,46 @@ server's environment.
 {{- $users | toJson -}}
 {{- end -}}
 
+{{/*
+Bytes of a quantity of Kubernetes (10Gi) or a size of NATS (9GiB, 9GB; both 1024³). (dict value name: the setting)
+*/}}
+{{- define "headstart.bytes" -}}
+{{- $text := include "headstart.text" .value -}}
+{{- $number := regexFind "^([0-9]+([.][0-9]*)?|[.][0-9]+)" $text -}}
+{{- $unit := trimPrefix $number $text -}}
+{{- $factors := dict "" 1 "k" 1e3 "K" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 "Pi" 1125899906842624 "KB" 1024 "MB" 1048576 "GB" 1073741824 "TB" 1099511627776 "KiB" 1024 "MiB" 1048576 "GiB" 1073741824 "TiB" 1099511627776 "B" 1 -}}
+{{- if or (not $number) (not (hasKey $factors $unit)) -}}
+{{- fail (printf "%s: %q is no size; write it like 10Gi" .name $text) -}}
+{{- end -}}
+{{- mulf (float64 $number) (get $factors $unit | float64) | floor | int64 -}}
+{{- end -}}
+
+{{/* Bytes that JetStream of the bundled server may use: as set, else nine tenths of the volume; a file system takes its part. */}}
+{{- define "headstart.fileStore" -}}
+{{- $size := include "headstart.bytes" (dict "value" .Values.nats.persistence.size "name" "nats.persistence.size") | int64 -}}
+{{- with .Values.nats.config.maxFileStore -}}
+{{- $given := include "headstart.bytes" (dict "value" . "name" "nats.config.maxFileStore") | int64 -}}
+{{- if gt $given $size -}}
+{{- fail (printf "nats.config.maxFileStore: %s is more than the volume holds (nats.persistence.size: %s)" (include "headstart.text" .) (include "headstart.text" $.Values.nats.persistence.size)) -}}
+{{- end -}}
+{{- $given -}}
+{{- else -}}
+{{- mulf (float64 $size) 0.9 | floor | int64 -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+A limit in bytes: as given; else, with the bundled server, a share of its store; 0 and a NATS of one's own: none.
+(dict root given share)
+*/}}
+{{- define "headstart.maxBytes" -}}
+{{- if not (kindIs "string" .given) -}}
+{{- with int64 .given }}{{ . }}{{ end -}}
+{{- else if .root.Values.nats.bundled -}}
+{{- mulf (include "headstart.fileStore" .root | float64) .share | floor | int64 -}}
+{{- end -}}
+{{- end -}}
+
 {{/* The server's configuration. */}}
 {{- define "headstart.natsConfig" -}}
 server_name: {{ include "headstart.fullname" . }}-nats-0
@@ -85,9 +125,8 @@ jetstream {
   store_dir: /data
   # What is acknowledged is on the disk.
   sync_interval: {{ .Values.nats.config.syncInterval | quote }}
-  {{- with .Values.nats.config.maxFileStore }}
-  max_file_store: {{ . }}
-  {{- end }}
+  # Left to the server, it would be three quarters of what is free at each start, with what is stored counted against it.
+  max_file_store: {{ include "headstart.fileStore" . }}
 }
 authorization {
   users: [

@@ -32,7 +32,7 @@
 serviceAccountName: {{ include "headstart.serviceAccountName" . }}
 automountServiceAccountToken: {{ .token | default false }}
 enableServiceLinks: false
-terminationGracePeriodSeconds: {{ $values.terminationGracePeriodSeconds }}
+terminationGracePeriodSeconds: {{ $values.terminationGracePeriodSeconds | int64 }}
 {{- with concat .root.Values.global.imagePullSecrets .root.Values.imagePullSecrets }}
 imagePullSecrets:
   {{- range . }}
@@ -41,7 +41,7 @@ imagePullSecrets:
 {{- end }}
 {{- if .root.Values.podSecurityContext.enabled }}
 securityContext:
-  {{- omit .root.Values.podSecurityContext "enabled" | toYaml | nindent 2 }}
+  {{- omit .root.Values.podSecurityContext "enabled" "sysctls" | toYaml | nindent 2 }}
 {{- end }}
 {{- include "headstart.scheduling" . }}
 {{- end -}}
@@ -55,15 +55,21 @@ imagePullPolicy: {{ . }}
 {{- end }}
 {{- if .root.Values.containerSecurityContext.enabled }}
 securityContext:
-  {{- range $key, $value := omit .root.Values.containerSecurityContext "enabled" }}
-  {{- if not (and (eq $key "seLinuxOptions") (empty $value)) }}
-  {{ $key }}:
-    {{- if kindIs "map" $value }}{{ toYaml $value | nindent 4 }}{{ else }} {{ $value }}{{ end }}
+  {{- $context := omit .root.Values.containerSecurityContext "enabled" }}
+  {{- if empty $context.seLinuxOptions }}
+  {{- $context = omit $context "seLinuxOptions" }}
   {{- end }}
-  {{- end }}
+  {{- toYaml $context | nindent 2 }}
 {{- end }}
 resources:
-  {{- get .root.Values.resources .component | toYaml | nindent 2 }}
+  {{- $resources := deepCopy (get .root.Values.resources .component) }}
+  {{- range $kind := list "requests" "limits" }}
+  {{- range $name, $quantity := get $resources $kind }}
+  {{- /* A number is a quantity, too; in the template of the Jobs it has to be text. */}}
+  {{- $_ := set (get $resources $kind) $name (include "headstart.text" $quantity) }}
+  {{- end }}
+  {{- end }}
+  {{- toYaml $resources | nindent 2 }}
 {{- end -}}
 
 {{/* Labels and annotations of a pod. (dict root component [managedBy] [annotations]) */}}
@@ -71,10 +77,10 @@ resources:
 {{- $values := get .root.Values .component -}}
 labels:
   {{- include "headstart.podLabels" . | nindent 2 }}
-  {{- with $values.podLabels }}
+  {{- with merge (dict) ($values.podLabels | default dict) (.root.Values.podLabels | default dict) }}
   {{- tpl (toYaml .) $.root | nindent 2 }}
   {{- end }}
-{{- with merge (dict) $values.podAnnotations (.annotations | default dict) .root.Values.additionalAnnotations }}
+{{- with merge (dict) $values.podAnnotations (.annotations | default dict) (.root.Values.podAnnotations | default dict) ($values.additionalAnnotations | default dict) .root.Values.additionalAnnotations }}
 annotations:
   {{- tpl (toYaml .) $.root | nindent 2 }}
 {{- end }}
@@ -111,7 +117,7 @@ annotations:
   {{- end }}
 {{- end }}
 - name: UDM_CONCURRENCY
-  value: {{ $config.udmConcurrency | quote }}
+  value: {{ $config.udmConcurrency | int64 | quote }}
 - name: UDM_READS_PRIMARY
   value: {{ $config.udmReadsPrimary | quote }}
 - name: UDM_MISSING_TYPES
@@ -126,7 +132,7 @@ annotations:
 {{- tpl .SOURCE $ -}}
 {{- else -}}
 {{- $host := tpl .UDM_HOST $ | default (printf "%s-udm-rest-api" $.Release.Name) -}}
-{{- printf "%s://%s:%v%s/udm/" .UDM_PROTOCOL $host .UDM_PORT (trimSuffix "/" .UDM_URL_PATH_PREFIX) -}}
+{{- printf "%s://%s:%d%s/udm/" .UDM_PROTOCOL $host (int64 .UDM_PORT) (trimSuffix "/" .UDM_URL_PATH_PREFIX) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -136,6 +142,25 @@ annotations:
 {{- if regexMatch "^https?://" (include "headstart.source" .) }}true{{ end -}}
 {{- end -}}
 
+{{/* The port of the source, if it is UDM. */}}
+{{- define "headstart.sourcePort" -}}
+{{- $url := include "headstart.source" . | urlParse -}}
+{{- regexFind "[0-9]+$" (regexFind ":[0-9]+$" $url.host) | default (ternary "443" "80" (eq $url.scheme "https")) -}}
+{{- end -}}
+
+{{/* A number or a text as text: whole numbers without an exponent. */}}
+{{- define "headstart.text" -}}
+{{- if and (kindIs "float64" .) (eq (float64 (int64 .)) .) }}{{ int64 . }}{{ else }}{{ . }}{{ end -}}
+{{- end -}}
+
+{{- define "headstart.probeTimes" -}}
+{{- range $key := list "failureThreshold" "initialDelaySeconds" "periodSeconds" "successThreshold" "timeoutSeconds" }}
+{{- if hasKey $ $key }}
+{{ $key }}: {{ get $ $key | int64 }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
 {{/* Probes of our own binary. (dict root scheme) */}}
 {{- define "headstart.probes" -}}
 livenessProbe:
@@ -143,11 +168,11 @@ livenessProbe:
     path: /healthz
     port: http
     scheme: {{ .scheme }}
-  {{- toYaml .root.Values.livenessProbe | nindent 2 }}
+  {{- include "headstart.probeTimes" .root.Values.livenessProbe | trim | nindent 2 }}
 readinessProbe:
   httpGet:
     path: /readyz
     port: http
     scheme: {{ .scheme }}
-  {{- toYaml .root.Values.readinessProbe | nindent 2 }}
+  {{- include "headstart.probeTimes" .root.Values.readinessProbe | trim | nindent 2 }}
 {{- end -}}

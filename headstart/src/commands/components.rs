@@ -7,7 +7,7 @@ use prefill_job::worker;
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
-use super::start::{NATS_WITHIN, connect, connect_with_layout, kubernetes, listen, template, with_layout};
+use super::start::{NATS_WITHIN, connect, connect_with_layout, kubernetes, template, with_layout};
 use crate::{
     health,
     settings::{self, Attempts, Http, LauncherKind, Queues, Shape},
@@ -18,7 +18,7 @@ const STREAM_HEARTBEAT: Duration = Duration::from_secs(15);
 
 pub async fn api(settings: settings::Api, shutdown: CancellationToken) -> anyhow::Result<()> {
     let roles = settings.roles.given()?;
-    let listener = listen(settings.listen).await?;
+    let listener = crate::listen::listen(settings.listen, "--listen, LISTEN")?;
     let broker = connect(&settings.nats.config("api")?, NATS_WITHIN, &shutdown).await?;
     let broker = with_layout(broker, &settings.log, &settings.queues).await?;
     let launcher = match settings.launcher {

@@ -15,7 +15,7 @@ use reqwest::StatusCode;
 use crate::{settings::Command, shutdown, standalone};
 
 pub use components::{api_config, dispatcher_config, sweep, worker_config};
-pub use start::{connect, listen, with_layout};
+pub use start::{connect, with_layout};
 
 /// An answer of the API that may be another one soon: it is on its way, or busy.
 fn may_pass(status: StatusCode) -> bool {

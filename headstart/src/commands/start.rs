@@ -1,11 +1,10 @@
 //! What components need to begin: a socket, NATS with its layout, Kubernetes.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use anyhow::Context;
 use broker::{Broker, NatsConfig};
 use manifests::JobTemplate;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::settings::{Jobs, Log, Queues};
@@ -24,11 +23,6 @@ pub async fn with_layout(broker: Broker, log: &Log, queues: &Queues) -> anyhow::
         tracing::warn!("limits of queues could not be raised: {:#}", anyhow::Error::from(error));
     }
     Ok(broker)
-}
-
-/// Listens on an address.
-pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("can't listen on {address} (--listen, LISTEN)"))
 }
 
 /// Connects to NATS, again and again for a while: at the start of an installation everything starts at once.

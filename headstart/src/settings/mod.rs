@@ -96,8 +96,8 @@ pub struct Api {
     pub roles: Roles,
     #[command(flatten)]
     pub http: Http,
-    /// Address to listen on.
-    #[arg(long, env, value_name = "ADDRESS", default_value = "0.0.0.0:7777")]
+    /// Address to listen on; [::] is everywhere, with IPv4 and IPv6.
+    #[arg(long, env, value_name = "ADDRESS", default_value = "[::]:7777")]
     pub listen: SocketAddr,
     /// Who runs prefills: Jobs of Kubernetes, or workers on the NATS task queue.
     #[arg(long, env, value_name = "LAUNCHER", default_value = "kubernetes")]

@@ -27,7 +27,7 @@ pub async fn run(settings: settings::Standalone, shutdown: CancellationToken) ->
         .with_context(|| format!("can't use {} (--data-dir, DATA_DIR)", data_dir.display()))?;
     let _lock = nats_server::lock(&data_dir)?;
     let source = Arc::new(settings.source.open(&settings.udm)?);
-    let listener = commands::listen(settings.listen).await?;
+    let listener = crate::listen::listen(settings.listen, "--listen, LISTEN")?;
     let roles = roles(&settings.roles, &data_dir)?;
 
     let nats_shutdown = CancellationToken::new();

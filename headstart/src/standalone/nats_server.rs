@@ -127,16 +127,29 @@ impl NatsServer {
         let quoted = |path: &Path| serde_json::to_string(&path.to_string_lossy());
         let store = quoted(&self.folder.join("jetstream"))?;
         let password = serde_json::to_string(&self.password)?;
+        // Without a limit the server takes three quarters of what is free now, and counts what is stored already
+        // against it: a disk that is half full would refuse every write.
+        let limit =
+            self.store_limit().map_or_else(String::new, |bytes| format!("  max_file_store: {bytes}\n"));
         let port = self.port;
         let text = format!(
             "# Written by `headstart standalone` at each start.\n\
              listen: \"127.0.0.1:{port}\"\n\
              max_payload: 8MB\n\
-             jetstream {{\n  store_dir: {store}\n  # What is acknowledged survives a power cut.\n  sync_interval: always\n}}\n\
+             jetstream {{\n  store_dir: {store}\n  # What is acknowledged survives a power cut.\n  sync_interval: always\n\
+             {limit}}}\n\
              authorization {{ user: \"{USER}\", password: {password} }}\n"
         );
         let path = self.folder.join("nats.conf");
         super::passwords::write_private(&path, &text)
+    }
+
+    /// What the store may hold in bytes: what it holds, and nine tenths of what is free. `None` where the system does
+    /// not say.
+    fn store_limit(&self) -> Option<u64> {
+        let free = rustix::fs::statvfs(&self.folder).ok()?;
+        let free = free.f_bavail.saturating_mul(free.f_frsize);
+        Some(bytes_in(&self.folder.join("jetstream")).saturating_add(free / 10 * 9))
     }
 
     fn pid_file(&self) -> PathBuf {
@@ -192,6 +205,17 @@ fn parse_version(text: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
+/// Bytes of all files in a folder, those in folders in it included. What can't be read is left out.
+fn bytes_in(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let size = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => bytes_in(&entry.path()),
+        Ok(metadata) => metadata.len(),
+        Err(_) => 0,
+    };
+    entries.map(size).sum()
+}
+
 fn free_port() -> anyhow::Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port on 127.0.0.1")?;
     Ok(listener.local_addr()?.port())
@@ -231,6 +255,15 @@ pub fn lock(data_dir: &Path) -> anyhow::Result<std::fs::File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_folder_holds_is_summed() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("stream")).unwrap();
+        std::fs::write(folder.path().join("stream/1.blk"), [0; 1000]).unwrap();
+        std::fs::write(folder.path().join("meta.inf"), [0; 24]).unwrap();
+        assert_eq!((bytes_in(folder.path()), bytes_in(&folder.path().join("none"))), (1024, 0));
+    }
 
     #[test]
     fn versions_are_read() {

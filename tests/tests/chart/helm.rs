@@ -19,12 +19,38 @@ pub fn template(set: &str, options: &[&str]) -> Result<String, String> {
 
 /// Renders a set of values as a release.
 pub fn template_as(release: &str, set: &str, options: &[&str]) -> Result<String, String> {
-    run("template", &[release], set, options)
+    template_of(&chart(), release, set, options)
+}
+
+/// Renders another chart's files with a set of values.
+pub fn template_of(chart: &Path, release: &str, set: &str, options: &[&str]) -> Result<String, String> {
+    run("template", &[release], chart, set, options)
+}
+
+/// The chart's folder.
+pub fn chart() -> PathBuf {
+    root().join("charts/headstart")
+}
+
+/// A copy of the chart, for a test that adds a file.
+pub fn copy_chart(folder: &Path) -> PathBuf {
+    let copied = Command::new("cp").arg("-r").arg(chart()).arg(folder).status().unwrap();
+    assert!(copied.success());
+    folder.join("headstart")
+}
+
+/// A rendered text with the generated passwords (32 letters, so 44 of base64) replaced.
+pub fn without_generated(text: &str) -> String {
+    let lines = text.lines().map(|line| match line.strip_prefix("  password: ") {
+        Some(password) if password.len() == 44 => "  password: (generated)",
+        _ => line,
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// Lints the chart with a set of values.
 pub fn lint(set: &str) -> Result<String, String> {
-    run("lint", &["--strict"], set, &[])
+    run("lint", &["--strict"], &chart(), set, &[])
 }
 
 /// The rendered objects.
@@ -55,12 +81,18 @@ pub fn name(object: &Value) -> &str {
     object["metadata"]["name"].as_str().unwrap()
 }
 
-fn run(command: &str, arguments: &[&str], set: &str, options: &[&str]) -> Result<String, String> {
+fn run(
+    command: &str,
+    arguments: &[&str],
+    chart: &Path,
+    set: &str,
+    options: &[&str],
+) -> Result<String, String> {
     let values = root().join(format!("tests/tests/chart/values/{set}.yaml"));
     let output = Command::new(binary())
         .arg(command)
         .args(arguments)
-        .arg(root().join("charts/headstart"))
+        .arg(chart)
         .args(["--namespace", "identity", "--kube-version", "1.34.0", "--values"])
         .arg(values)
         .args(options)

@@ -4,10 +4,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod extra_users;
+mod former;
 mod helm;
 mod monitoring;
+mod numbers;
 mod permissions;
 mod pods;
+mod program;
+mod reachability;
 mod refused;
 mod rights;
 
@@ -37,14 +41,8 @@ fn queue() {
     insta::assert_snapshot!(golden("queue"));
 }
 
-/// The rendered text, with the generated passwords (32 letters, so 44 of base64) replaced.
 fn golden(set: &str) -> String {
-    let text = helm::template(set, &[]).unwrap();
-    let lines = text.lines().map(|line| match line.strip_prefix("  password: ") {
-        Some(password) if password.len() == 44 => "  password: (generated)",
-        _ => line,
-    });
-    lines.collect::<Vec<_>>().join("\n")
+    helm::without_generated(&helm::template(set, &[]).unwrap())
 }
 
 #[test]
@@ -67,6 +65,11 @@ fn unknown_and_impossible_values_are_refused_by_name() {
         ("replicaCount.api=-1", "replicaCount"),
         ("image.digest=latest", "digest"),
         ("prefill.udm.auth.password=", "prefill.udm.auth"),
+        ("nats.config.maxFileStore=12GiB", "nats.config.maxFileStore: 12GiB is more than the volume"),
+        ("nats.persistence.size=1e10", "nats.persistence.size"),
+        ("service.ipFamilyPolicy=Both", "ipFamilyPolicy"),
+        ("resources.api.requests.cpu=-1", "cpu"),
+        ("api.image.repo=x,udmTransformr.image=x", "udmTransformr"),
         ("nats.bundled=false", "nats.auth"),
         ("nats.streamReplicas=3", "streamReplicas"),
         ("nats.tls.enabled=true", "nats.tls.server.existingSecret.name"),
@@ -120,8 +123,10 @@ fn nothing_is_cluster_scoped_or_outside_of_the_namespace() {
 #[test]
 fn names_fit_however_long_the_release_is() {
     let release = "a-release-with-a-very-long-name-that-helm-still-takes";
-    for object in helm::parse(&helm::template_as(release, "minimal", &[]).unwrap()) {
-        assert!(name(&object).len() <= 63, "{}", name(&object));
+    for set in SETS {
+        for object in helm::parse(&helm::template_as(release, set, &[]).unwrap()) {
+            assert!(name(&object).len() <= 63, "{set}: {}", name(&object));
+        }
     }
 }
 
@@ -285,7 +290,7 @@ fn a_password_that_changes_starts_the_pods_anew() {
 #[test]
 fn the_readme_knows_every_value() {
     let readme = std::fs::read_to_string(helm::root().join("charts/headstart/README.md")).unwrap();
-    let table = &readme[readme.find("## Values").unwrap()..];
+    let table = &readme[readme.find("## Coming from").unwrap()..];
     let schema = std::fs::read_to_string(helm::root().join("charts/headstart/values.schema.json")).unwrap();
     let schema: Value = serde_json::from_str(&schema).unwrap();
     let properties = |value: &Value| -> Vec<String> {

@@ -153,7 +153,9 @@ fn services_have_probes() {
         for container in pod.containers().filter(|_| !pod.job) {
             for probe in ["livenessProbe", "readinessProbe"] {
                 assert!(container[probe]["periodSeconds"].as_u64() > Some(0), "{}: {probe}", pod.owner);
-                let path = container[probe]["httpGet"]["path"].as_str().unwrap();
+                let Some(path) = container[probe]["httpGet"]["path"].as_str() else {
+                    panic!("{}", pod.owner)
+                };
                 assert!(path.starts_with(if probe == "livenessProbe" { "/healthz" } else { "/" }), "{path}");
             }
         }
