@@ -63,6 +63,59 @@ fn bill_of_materials() -> Result<PathBuf> {
     Ok(list)
 }
 
+/// Makes the same images of what `cargo test` has built, with the libraries that it is linked to: for tests, which need
+/// no second build of everything, and with the checks of a debug build.
+///
+/// # Errors
+/// A program is not built, or an image can't be made.
+pub fn build_for_tests() -> Result<Vec<Image>> {
+    let target = workspace::target().join("image");
+    fs::create_dir_all(&target)?;
+    let _lock = commands::lock_file(&target.join("lock"))?;
+    let stripped = temporary_folder()?;
+    let program = |name: &str| -> Result<PathBuf> {
+        let built = workspace::target().join("debug").join(name);
+        let stripped = stripped.path().join(name);
+        let mut strip = Command::new("strip");
+        strip.arg("--strip-debug").arg("-o").arg(&stripped).arg(&built);
+        commands::output(&mut strip).with_context(|| format!("{} is not built", built.display()))?;
+        Ok(stripped)
+    };
+    let linked = |program: &Path| -> Result<Vec<PathBuf>> {
+        let told = commands::output(Command::new("ldd").arg(program))?;
+        let libraries: Vec<PathBuf> =
+            told.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect();
+        if libraries.is_empty() {
+            bail!("ldd names no library of {}: {told}", program.display());
+        }
+        Ok(libraries)
+    };
+    let image_of = |name: &'static str, more: Option<(PathBuf, &'static str)>| -> Result<Image> {
+        let program = program(name)?;
+        let libraries = linked(&program)?;
+        let places: Vec<String> =
+            libraries.iter().map(|library| library.display().to_string()[1..].to_owned()).collect();
+        let libraries = libraries.into_iter().zip(places.iter().map(String::as_str));
+        let files: Vec<_> = [(program, name)].into_iter().chain(libraries).chain(more).collect();
+        build(name, &files)
+    };
+    Ok(vec![
+        image_of("headstart", authorities())?,
+        image_of("stand-in-udm", None)?,
+        build("nats", &[(tools::nats_server()?, "nats-server")])?,
+    ])
+}
+
+/// The certificates of public authorities, if this system has them, and where they are in an image.
+fn authorities() -> Option<(PathBuf, &'static str)> {
+    let authorities = Path::new(AUTHORITIES);
+    if !authorities.exists() {
+        println!("no {AUTHORITIES}: the image trusts no public authority");
+        return None;
+    }
+    Some((authorities.to_owned(), "etc/ssl/certs/ca-certificates.crt"))
+}
+
 /// Builds what has changed of the images: `headstart`, and for the tests `stand-in-udm` and `nats`.
 ///
 /// # Errors
@@ -82,12 +135,8 @@ pub fn build_all() -> Result<Vec<Image>> {
             .env("RUSTFLAGS", "-C target-feature=+crt-static"),
     )?;
     let built = target.join(host).join("release");
-    let authorities = Path::new(AUTHORITIES);
-    let mut headstart = vec![(built.join("headstart"), "headstart")];
-    match authorities.exists() {
-        true => headstart.push((authorities.to_owned(), "etc/ssl/certs/ca-certificates.crt")),
-        false => println!("no {AUTHORITIES}: the image trusts no public authority"),
-    }
+    let headstart: Vec<_> =
+        [(built.join("headstart"), "headstart")].into_iter().chain(authorities()).collect();
     Ok(vec![
         build("headstart", &headstart)?,
         build("stand-in-udm", &[(built.join("stand-in-udm"), "stand-in-udm")])?,

@@ -8,7 +8,7 @@ use std::{
     process::{Command, ExitCode},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::{
     cluster::{self, Cluster, Lifetime},
@@ -29,7 +29,7 @@ const NEEDS_CLUSTER: &str = "cluster_";
 /// Tests that run at once in the cluster: they mostly wait for it.
 const CLUSTER_TESTS_AT_ONCE: &str = "8";
 
-/// The images of [`image::build_all`], as the tests know them.
+/// The images of [`image::build_for_tests`], as the tests know them.
 const IMAGES: [(&str, &str); 3] = [
     ("HEADSTART_IMAGE", "headstart:dev"),
     ("HEADSTART_NATS_IMAGE", "nats:dev"),
@@ -92,6 +92,9 @@ fn run_all(args: &Args, interrupt: &Interrupt, report: &mut Report) -> Result<()
         Vec::new()
     };
     if clustered.is_empty() {
+        if args.filters.is_empty() {
+            bail!("no test that needs a cluster was found in tests/tests/{NEEDS_CLUSTER}*");
+        }
         return Ok(());
     }
     if args.without_cluster {
@@ -123,7 +126,7 @@ fn run_all(args: &Args, interrupt: &Interrupt, report: &mut Report) -> Result<()
         return Ok(());
     }
     step("packages", cluster::install_packages)?;
-    let images = step("images", image::build_all)?;
+    let images = step("images", image::build_for_tests)?;
     interrupt.check()?;
     let (cluster, _held) = Cluster::for_tests()?;
     let up = Up::new(&cluster, interrupt)?;
@@ -181,8 +184,13 @@ impl Drop for Up<'_> {
 /// Whether the folder of the end-to-end tests has any that need a cluster: cargo refuses a pattern that fits none.
 fn has_cluster_tests() -> Result<bool> {
     let folder = workspace::root().join("tests/tests");
-    let entries = fs::read_dir(folder).map(|entries| entries.collect()).unwrap_or_else(|_| Ok(Vec::new()))?;
-    Ok(entries.iter().any(|entry| entry.file_name().to_string_lossy().starts_with(NEEDS_CLUSTER)))
+    let entries = fs::read_dir(&folder).with_context(|| format!("can't read {}", folder.display()))?;
+    for entry in entries {
+        if entry?.file_name().to_string_lossy().starts_with(NEEDS_CLUSTER) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The option that makes cargo start each test executable with a command before it.

