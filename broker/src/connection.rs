@@ -94,7 +94,11 @@ impl Broker {
         if !client.is_server_compatible(major, minor, patch) {
             return Err(Error::Version { found: client.server_info().version, needed: "2.12.0" });
         }
-        Ok(Self { wire: Wire::new(client, connections), replicas: config.replicas, limits: StreamLimits::default() })
+        Ok(Self {
+            wire: Wire::new(client, connections),
+            replicas: config.replicas,
+            limits: StreamLimits::default(),
+        })
     }
 
     async fn connect_once(
