@@ -46,6 +46,9 @@ pub enum Error {
         /// What the panic says.
         text: String,
     },
+    /// The loop does not turn: the process ends, and begins anew.
+    #[error("no subscription was looked at for a minute, nor was there anything to wait for")]
+    Stuck,
     /// The watches have ended, which they never do.
     #[error("the watches of Jobs and Pods have ended")]
     WatchEnded,
@@ -62,9 +65,11 @@ impl Error {
                 _ => true,
             },
             Self::Timeout { .. } => true,
-            Self::NameTaken { .. } | Self::WatchEnded | Self::LeaseLost { .. } | Self::Panicked { .. } => {
-                false
-            }
+            Self::NameTaken { .. }
+            | Self::WatchEnded
+            | Self::LeaseLost { .. }
+            | Self::Panicked { .. }
+            | Self::Stuck => false,
         }
     }
 
@@ -78,6 +83,7 @@ impl Error {
             }
             Self::NameTaken { .. } => "name",
             Self::Panicked { .. } => "panic",
+            Self::Stuck => "loop",
         }
     }
 }

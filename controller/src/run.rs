@@ -45,7 +45,7 @@ const PROGRESS: Duration = Duration::from_secs(5);
 /// Reconciles until `shutdown`.
 ///
 /// # Errors
-/// [`Error::WatchEnded`], which should never happen. Everything else is tried again for ever.
+/// [`Error::WatchEnded`] and [`Error::Stuck`], which should never happen. Everything else is tried again for ever.
 pub async fn run(
     config: Config,
     broker: Broker,
@@ -91,17 +91,40 @@ pub async fn run(
     let result = tokio::select! {
         () = shutdown.cancelled() => Ok(()),
         result = reconcile(looker, watches, config.max_running) => result,
+        () = stuck(&metrics) => Err(Error::Stuck),
     };
     metrics.ready(false);
     metrics.stopped();
     result
 }
 
+/// Returns when the loop does not turn any more.
+async fn stuck(metrics: &Metrics) {
+    metrics.turned();
+    while metrics.is_alive() {
+        tokio::time::sleep(TURN / 4).await;
+    }
+}
+
+/// Waits without an end for what is away: that is no loop that is stuck.
+async fn waiting<T>(metrics: &Metrics, what: impl Future<Output = T>) -> T {
+    let mut what = std::pin::pin!(what);
+    loop {
+        metrics.turned();
+        if let Ok(done) = tokio::time::timeout(TURN, &mut what).await {
+            return done;
+        }
+    }
+}
+
 async fn reconcile(looker: Looker, mut watches: Watches, limit: usize) -> Result<(), Error> {
     let view = looker.observer.view.clone();
     let mut entries = view.changes();
-    view.synced().await;
-    let listed = tokio::join!(watches.jobs.wait_until_ready(), watches.pods.wait_until_ready());
+    let listed = async {
+        view.synced().await;
+        tokio::join!(watches.jobs.wait_until_ready(), watches.pods.wait_until_ready())
+    };
+    let listed = waiting(&looker.metrics, listed).await;
     if listed.0.is_err() || listed.1.is_err() {
         return Err(Error::WatchEnded);
     }
