@@ -54,8 +54,8 @@ fn a_dump_is_checked_without_writing_anything() {
     assert_eq!(output.status.code(), Some(1), "{told}");
     for expected in [
         "LDIF: 1 objects of 1 types",
-        "line 12: changetype",
-        "line 17: photo",
+        "line 12: uid=bert,dc=x: changetype",
+        "line 17: cn=staff,dc=x: photo",
         "oxTimeZone (1)",
         "1 entries without",
     ] {

@@ -10,6 +10,7 @@
 
 mod coverage;
 mod filter;
+mod parser;
 
 use std::borrow::Cow;
 

@@ -15,6 +15,8 @@
 mod cut;
 pub mod dump;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod object;
 mod outlet;
 mod plan;

@@ -271,3 +271,22 @@ impl Dump {
         SourceError::DumpChanged { path: self.path.clone(), problem: problem.to_owned() }
     }
 }
+
+/// The objects of a text that is LDIF, for fuzzing.
+pub(super) fn objects_of(text: &[u8]) -> Option<Vec<String>> {
+    let mut file = tempfile::tempfile().ok()?;
+    io::Write::write_all(&mut file, text).ok()?;
+    let dump = Dump { path: "text.ldif".into(), max_record_bytes: 1 << 20 };
+    let scan = Scan::read(&dump, &mut file, &CancellationToken::new(), None).ok()?;
+    let types: Vec<&str> = scan.summary.types.keys().map(String::as_str).collect();
+    let mut objects = Vec::new();
+    dump.read_types(&mut file, &scan, &types, &CancellationToken::new(), &mut |_, object| {
+        objects.push(object.get().to_owned());
+        Ok(())
+    })
+    .ok()?;
+    (scan.summary.problem_count == 0).then(|| {
+        assert_eq!(objects.len() as u64, scan.summary.objects(), "what was counted comes");
+        objects
+    })
+}

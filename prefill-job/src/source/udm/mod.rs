@@ -124,3 +124,18 @@ impl Udm {
         Ok(())
     }
 }
+
+/// How many entries of users a list's text has, for fuzzing.
+pub(super) fn entries_of(text: &[u8], plan: super::plan::Plan) -> Option<usize> {
+    let wanted = list::Wanted {
+        module: "users/user".to_owned(),
+        modules: ["users/user".to_owned()].into(),
+        plan,
+        strays: std::collections::HashSet::new(),
+    };
+    let mut entries = list::read(text, wanted).ok()?.entries;
+    let count = entries.len();
+    let read = std::iter::from_fn(|| entries.next().ok().flatten()).count();
+    assert_eq!(read, count, "what was kept comes out");
+    Some(count)
+}
