@@ -1,6 +1,6 @@
 //! Texts prepared for comparison, as the directory prepares them (RFC 4518), and the one name of each attribute type.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::HashMap, sync::LazyLock};
 
 use icu_normalizer::{ComposingNormalizerBorrowed, DecomposingNormalizerBorrowed};
 
@@ -140,6 +140,12 @@ const TYPES: &[&[&str]] = &[
     &["userpkcs12", "2.16.840.1.113730.3.1.216"],
 ];
 
+/// The first name of each type, by any of its names.
+static FIRST: LazyLock<HashMap<&str, &str>> = LazyLock::new(|| {
+    let names = TYPES.iter().flat_map(|names| names.iter().filter_map(|name| Some((*name, *names.first()?))));
+    names.collect()
+});
+
 /// The one name of an attribute type, in small letters: `cn` of `commonName`, `2.5.4.3` and `OID.2.5.4.3`. With
 /// options (RFC 4512, 2.5) it is another attribute; these follow in one order.
 #[must_use]
@@ -147,7 +153,7 @@ pub fn attribute_name(name: &str) -> Cow<'static, str> {
     let small = name.trim_ascii().to_ascii_lowercase();
     let (base, options) = small.split_once(';').map_or((small.as_str(), None), |(b, o)| (b, Some(o)));
     let base = base.strip_prefix("oid.").unwrap_or(base);
-    let known = TYPES.iter().find(|names| names.contains(&base)).and_then(|names| names.first().copied());
+    let known = FIRST.get(base).copied();
     match (known, options) {
         (Some(known), None) => Cow::Borrowed(known),
         (known, options) => {

@@ -128,11 +128,13 @@ proptest! {
     fn udm_list(data in pieced(LIST)) { targets::udm_list(&data); }
 }
 
+type Target = fn(&[u8]);
+
 /// Each file of the corpus, and each of its beginnings.
 #[test]
 fn the_corpus() {
     let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus");
-    let targets: [(&str, fn(&[u8])); 6] = [
+    let targets: [(&str, Target); 6] = [
         ("filter", targets::filter),
         ("dn", targets::dn),
         ("timestamp", targets::timestamp),

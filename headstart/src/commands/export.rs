@@ -63,11 +63,13 @@ fn write(
 ) -> Result<(DumpWriter, Counts), prefill_job::source::dump::WriteError> {
     let bar = bar();
     let mut counts = Counts::default();
+    let mut before = 0;
     while let Some(event) = events.blocking_recv() {
         match event {
             SourceEvent::TopicStarted { topic, total } => {
                 bar.set_length(bar.length().unwrap_or(0) + total.unwrap_or(0));
                 tracing::debug!(topic, total, "reading");
+                before = counts.objects;
                 bar.set_message(topic);
             }
             SourceEvent::Object(object) => {
@@ -90,7 +92,7 @@ fn write(
             }
             SourceEvent::TopicFinished { topic } => {
                 if bar.is_hidden() {
-                    tracing::info!(topic, objects = counts.objects, "exported");
+                    tracing::info!(topic, objects = counts.objects - before, "exported");
                 }
             }
         }

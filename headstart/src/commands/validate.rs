@@ -150,7 +150,17 @@ async fn udm_found(source: &Source, topics: &[String]) -> Found {
     let mut types = json!({});
     for (topic, (objects, vanished)) in counts {
         _ = writeln!(text, "{topic}: {objects} objects, {vanished} vanished while they were read");
-        types[topic] = json!({"objects": objects, "vanished": vanished});
+        let lacking = match source {
+            Source::Udm(udm) => udm.without_identifier(&topic).await.unwrap_or(0),
+            Source::Dump(_) => 0,
+        };
+        if lacking > 0 {
+            _ = writeln!(
+                text,
+                "  {lacking} have no univentionObjectIdentifier in LDAP: UDM may invent another one at each answer"
+            );
+        }
+        types[topic] = json!({"objects": objects, "vanished": vanished, "without_identifier": lacking});
     }
     problems.extend(read.err().map(|error| chain(&error)));
     Found { text, json: json!({"format": "udm", "types": types}), problems }

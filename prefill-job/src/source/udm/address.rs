@@ -59,6 +59,13 @@ impl Base {
         url
     }
 
+    /// The list of a module's objects that lack an attribute in LDAP.
+    pub fn lacking(&self, module: &str, attribute: &str) -> Url {
+        let mut url = self.list(module);
+        url.query_pairs_mut().append_pair("filter", &format!("(!({attribute}=*))"));
+        url
+    }
+
     /// One object.
     pub fn object(&self, object_type: &str, dn: &str) -> Url {
         // Proxies make one slash of two, so UDM has a word of its own for two.
@@ -145,6 +152,11 @@ mod tests {
             let url = base.object("users/user", dn);
             assert_eq!(url.as_str(), format!("http://udm:9979/univention/udm/users/user/{path}"));
         }
+        let lacking = base.lacking("users/user", "a");
+        assert!(
+            lacking.query().unwrap().ends_with("&properties=dn&filter=%28%21%28a%3D*%29%29"),
+            "{lacking}"
+        );
         let list = base.list("users/user");
         assert_eq!(list.path(), "/univention/udm/users/user/");
         assert!(list.query().unwrap().contains("opened=0"));

@@ -15,6 +15,15 @@ pub(super) fn modules(body: &[u8]) -> Result<Vec<String>, Failure> {
     Ok(index.links.object_types.into_iter().map(|module| module.name).collect())
 }
 
+/// How many objects a list has; `None` of what is no list.
+pub(super) fn results(body: &[u8]) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct List {
+        results: u64,
+    }
+    serde_json::from_slice(body).ok().map(|List { results }| results)
+}
+
 /// What UDM says of an error, shortened; with `, ` before it. Empty if it says nothing.
 pub(super) fn words(body: &[u8]) -> String {
     let Ok(Problem { error }) = serde_json::from_slice(body) else { return String::new() };
@@ -66,6 +75,15 @@ mod tests {
         assert_eq!(words(body(&"ü".repeat(1000)).as_bytes()).chars().count(), WORDS_MAX + 4);
         for none in ["", "<html>", "\"a string\"", &body("")] {
             assert_eq!(words(none.as_bytes()), "");
+        }
+    }
+
+    #[test]
+    fn a_list_says_how_many_it_has() {
+        for (body, expected) in
+            [(r#"{"_links": {}, "results": 29}"#, Some(29)), ("{}", None), ("<html>", None)]
+        {
+            assert_eq!(results(body.as_bytes()), expected, "{body}");
         }
     }
 }

@@ -226,6 +226,15 @@ impl Client {
         }
     }
 
+    /// How many objects of a module lack an attribute in LDAP, asked once; `None` if there is no answer to that.
+    pub async fn lacking(&self, module: &str, attribute: &str) -> Option<u64> {
+        let what = format!("the list of {module} without {attribute}");
+        let asking = Asking { kind: Kind::List, url: self.base.lacking(module, attribute), what };
+        let body = async { small(self.once(&asking).await?).await.map_err(Stop::from) };
+        let body = timed(self.config.list_timeout, body).await.ok()?;
+        answer::results(&body)
+    }
+
     /// How long to wait before a request is sent again; an error if there is no use in that.
     fn before_next(
         &self,

@@ -66,6 +66,12 @@ impl Udm {
         self.client.exists(object_type, dn).await
     }
 
+    /// How many objects of a type have no `univentionObjectIdentifier` in LDAP: UDM may show another one of these at
+    /// each answer. `None` if UDM does not tell.
+    pub async fn without_identifier(&self, object_type: &str) -> Option<u64> {
+        self.client.lacking(object_type, "univentionObjectIdentifier").await
+    }
+
     /// See [`super::Source::is_current`].
     pub(super) fn is_current(&self) -> bool {
         self.client.config().reads_primary
