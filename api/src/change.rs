@@ -9,6 +9,7 @@ use model::{Lifecycle, PrefillState, Subscription};
 
 use crate::{
     access::Caller,
+    code::Code,
     error::ApiError,
     lookup::{check_queue, gone},
     state::App,
@@ -26,7 +27,7 @@ pub(crate) async fn apply(
     if *lifecycle != Lifecycle::Ready {
         let detail =
             format!("The subscription {name} is being registered; send its registration again first");
-        return Err(ApiError::Conflict(detail));
+        return Err(ApiError::Conflict(Code::NotReady, detail));
     }
     check_queue(app, &subscription).await?;
     let (status, entry) = match app.broker.registry().modify(name, *incarnation, change).await? {

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::{
     access::Caller,
+    code::Code,
     error::{ApiError, json, null},
     lookup::existing,
     request,
@@ -50,7 +51,7 @@ pub(crate) async fn redeliver(
 ) -> Result<Response, ApiError> {
     let (subscription, stored) = find(&app, &name, &id, &caller).await?;
     if subscription.lifecycle != Lifecycle::Ready {
-        return Err(ApiError::Conflict(format!("The subscription {name} is not ready")));
+        return Err(ApiError::Conflict(Code::NotReady, format!("The subscription {name} is not ready")));
     }
     let Some(message) = app.broker.dead_letters().message(&stored).await? else {
         let when = match stored.letter.reason {
@@ -59,16 +60,20 @@ pub(crate) async fn redeliver(
                 "when the directory can show the object; a change of it comes by itself"
             }
         };
-        return Err(ApiError::Conflict(format!(
-            "Only the record of dead letter {id} was kept: ask for the prefill again {when}"
-        )));
+        return Err(ApiError::Conflict(
+            Code::NotKept,
+            format!("Only the record of dead letter {id} was kept: ask for the prefill again {when}"),
+        ));
     };
     let limit = app.broker.largest_message();
     if message.len() > limit {
-        return Err(ApiError::Conflict(format!(
-            "Dead letter {id} has {} bytes, and NATS carries {limit}: raise max_payload first",
-            message.len()
-        )));
+        return Err(ApiError::Conflict(
+            Code::StillTooLarge,
+            format!(
+                "Dead letter {id} has {} bytes, and NATS carries {limit}: raise max_payload first",
+                message.len()
+            ),
+        ));
     }
     app.broker.redeliver(&subscription, &stored, message).await?;
     tracing::info!(subscription = %subscription.name, id = stored.id, "a dead letter was sent again");
@@ -97,6 +102,6 @@ async fn find(
     let stored = app.broker.dead_letters().get(&subscription.name, subscription.incarnation, number).await?;
     match stored {
         Some(stored) => Ok((subscription, stored)),
-        None => Err(ApiError::NotFound(format!("{name} has no dead letter {number}"))),
+        None => Err(ApiError::NotFound(Code::NoDeadLetter, format!("{name} has no dead letter {number}"))),
     }
 }

@@ -13,6 +13,8 @@ use broker::{PublishError, ReadError};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::code::Code;
+
 /// Why the server ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -70,11 +72,11 @@ pub(crate) enum ApiError {
     /// 401. The words are those of the former service; clients don't read them.
     Unauthorized(&'static str),
     /// 404.
-    NotFound(String),
+    NotFound(Code, String),
     /// 406: the client takes no form of answer that there is.
     NotAcceptable(&'static str),
     /// 409.
-    Conflict(String),
+    Conflict(Code, String),
     /// 408: the body did not come within this time.
     TooSlow(Duration),
     /// 413: the body has more bytes than this.
@@ -95,6 +97,10 @@ pub(crate) enum ApiError {
     Internal { cause: String },
     /// 503: something behind us is away.
     Unavailable { detail: &'static str, cause: String },
+    /// 503: the event log is full.
+    LogFull { cause: String },
+    /// 503: the event was not placed in time.
+    EventLate { cause: String },
 }
 
 pub(crate) const NOT_AUTHENTICATED: ApiError = ApiError::Unauthorized("Not authenticated");
@@ -134,7 +140,9 @@ impl From<broker::Error> for ApiError {
 impl From<ReadError> for ApiError {
     fn from(error: ReadError) -> Self {
         match error {
-            ReadError::Gone => Self::NotFound("The subscription does not exist any more".to_owned()),
+            ReadError::Gone => {
+                Self::NotFound(Code::NoSubscription, "The subscription does not exist any more".to_owned())
+            }
             // Not 404: to a consumer that has just registered that would say that nothing is there.
             ReadError::Replaced => Self::Unavailable {
                 detail: "The subscription was registered again; try again",
@@ -151,14 +159,8 @@ impl From<PublishError> for ApiError {
     fn from(error: PublishError) -> Self {
         match error {
             PublishError::TooLarge { limit, .. } => Self::TooLarge(limit),
-            PublishError::Full => Self::Unavailable {
-                detail: "The event log is full because a consumer does not read; try again later",
-                cause: error.to_string(),
-            },
-            PublishError::Late => Self::Unavailable {
-                detail: "The event could not be placed in time; send it again",
-                cause: error.to_string(),
-            },
+            PublishError::Full => Self::LogFull { cause: error.to_string() },
+            PublishError::Late => Self::EventLate { cause: error.to_string() },
             PublishError::Other(error) => error.into(),
         }
     }
@@ -175,70 +177,106 @@ pub(crate) fn null(status: StatusCode) -> Response {
     json(status, &())
 }
 
+/// The body of a failure: the detail, as the former service has it, and the members of RFC 9457.
+fn failure(status: StatusCode, code: Code, detail: &str) -> Value {
+    let kind = format!("urn:headstart:error:{}", code.as_str());
+    json!({"detail": detail, "code": code.as_str(), "type": kind, "title": code.title(), "status": status.as_u16()})
+}
+
+/// The answer to a method that a path does not know.
+pub(crate) fn method_not_allowed() -> Response {
+    let status = StatusCode::METHOD_NOT_ALLOWED;
+    json(status, &failure(status, Code::MethodNotAllowed, "Method Not Allowed"))
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let detail = |status, text: &str| json(status, &json!({"detail": text}));
+        let answer = |status, code, detail: &str| json(status, &failure(status, code, detail));
+        let with = |mut answer: Response, name, value| {
+            answer.headers_mut().insert(name, value);
+            answer
+        };
         match self {
             Self::Unauthorized(text) => {
-                let mut answer = detail(StatusCode::UNAUTHORIZED, text);
-                answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic"));
-                answer
+                let code = match text {
+                    "Not authenticated" => Code::NotAuthenticated,
+                    "You do not have access to this data" => Code::NotYours,
+                    _ => Code::WrongCredentials,
+                };
+                let basic = HeaderValue::from_static("Basic");
+                with(answer(StatusCode::UNAUTHORIZED, code, text), WWW_AUTHENTICATE, basic)
             }
-            Self::NotFound(text) => detail(StatusCode::NOT_FOUND, &text),
-            Self::NotAcceptable(text) => detail(StatusCode::NOT_ACCEPTABLE, text),
-            Self::Conflict(text) => detail(StatusCode::CONFLICT, &text),
-            Self::TooSlow(within) => detail(
-                StatusCode::REQUEST_TIMEOUT,
-                &format!("The body did not arrive within {} seconds", within.as_secs()),
-            ),
+            Self::NotFound(code, text) => answer(StatusCode::NOT_FOUND, code, &text),
+            Self::NotAcceptable(text) => answer(StatusCode::NOT_ACCEPTABLE, Code::NotAcceptable, text),
+            Self::Conflict(code, text) => answer(StatusCode::CONFLICT, code, &text),
+            Self::TooSlow(within) => {
+                let text = format!("The body did not arrive within {} seconds", within.as_secs());
+                answer(StatusCode::REQUEST_TIMEOUT, Code::BodyTooSlow, &text)
+            }
             Self::TooLarge(limit) => {
-                detail(StatusCode::PAYLOAD_TOO_LARGE, &format!("The body is larger than {limit} bytes"))
+                let text = format!("The body is larger than {limit} bytes");
+                answer(StatusCode::PAYLOAD_TOO_LARGE, Code::BodyTooLarge, &text)
             }
             Self::UnknownCoding => {
                 let text = "The body is compressed: send it as it is, without Content-Encoding";
-                let mut answer = detail(StatusCode::UNSUPPORTED_MEDIA_TYPE, text);
-                answer.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-                answer
+                let identity = HeaderValue::from_static("identity");
+                let answer = answer(StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::UnknownCoding, text);
+                with(answer, ACCEPT_ENCODING, identity)
             }
             Self::Invalid(mut problems) => {
                 let all = problems.len();
                 problems.truncate(MOST_PROBLEMS);
                 let lines: Vec<String> = problems.iter().map(describe).collect();
                 let message = format!("{all} validation error(s): {}", lines.join("; "));
-                json(
-                    StatusCode::UNPROCESSABLE_ENTITY,
-                    &json!({"status_code": 422, "message": message, "data": null, "errors": problems}),
-                )
+                let status = StatusCode::UNPROCESSABLE_ENTITY;
+                let mut body = failure(status, Code::Invalid, &message);
+                // The keys of the former service.
+                body["status_code"] = json!(422);
+                body["message"] = message.into();
+                body["data"] = Value::Null;
+                body["errors"] = json!(problems);
+                json(status, &body)
             }
-            Self::TooMany { detail: text, wait } => {
-                let mut answer = detail(StatusCode::TOO_MANY_REQUESTS, &text);
-                let seconds = wait.as_secs_f64().ceil().max(1.0);
-                answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds as u64));
-                answer
+            Self::TooMany { detail, wait } => {
+                let seconds = HeaderValue::from(wait.as_secs_f64().ceil().max(1.0) as u64);
+                with(answer(StatusCode::TOO_MANY_REQUESTS, Code::TooMany, &detail), RETRY_AFTER, seconds)
             }
-            Self::Unreadable(text) => detail(StatusCode::INTERNAL_SERVER_ERROR, &text),
+            Self::Unreadable(text) => answer(StatusCode::INTERNAL_SERVER_ERROR, Code::Unreadable, &text),
             Self::Broken => {
                 tracing::error!(
                     "the queue of a registered subscription does not exist: delete and register again"
                 );
-                detail(StatusCode::INTERNAL_SERVER_ERROR, "Inconsistent message queue state in NATS")
+                let text = "Inconsistent message queue state in NATS";
+                answer(StatusCode::INTERNAL_SERVER_ERROR, Code::QueueLost, text)
             }
-            Self::GivenUp => detail(
+            Self::GivenUp => answer(
                 StatusCode::INTERNAL_SERVER_ERROR,
+                Code::QueueGivenUp,
                 "The queue was full and was given up: its events are lost. Remove the subscription and register it again",
             ),
             Self::Internal { cause } => {
                 tracing::error!(error = cause, "a request is answered with 500");
-                detail(StatusCode::INTERNAL_SERVER_ERROR, "Internal server error")
+                answer(StatusCode::INTERNAL_SERVER_ERROR, Code::Internal, "Internal server error")
             }
-            Self::Unavailable { detail: text, cause } => {
-                tracing::warn!(error = cause, "a request is answered with 503");
-                let mut answer = detail(StatusCode::SERVICE_UNAVAILABLE, text);
-                answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("2"));
-                answer
+            Self::Unavailable { detail, cause } => later(Code::Unavailable, detail, &cause),
+            Self::LogFull { cause } => {
+                let text = "The event log is full because a consumer does not read; try again later";
+                later(Code::LogFull, text, &cause)
+            }
+            Self::EventLate { cause } => {
+                later(Code::EventLate, "The event could not be placed in time; send it again", &cause)
             }
         }
     }
+}
+
+/// 503: the client is to try again.
+fn later(code: Code, detail: &str, cause: &str) -> Response {
+    tracing::warn!(error = cause, "a request is answered with 503");
+    let status = StatusCode::SERVICE_UNAVAILABLE;
+    let mut answer = json(status, &failure(status, code, detail));
+    answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("2"));
+    answer
 }
 
 fn describe(problem: &Problem) -> String {

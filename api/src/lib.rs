@@ -23,6 +23,7 @@ mod auth;
 mod body;
 mod budget;
 mod change;
+mod code;
 mod config;
 mod dead_letters;
 mod docs;

@@ -5,6 +5,7 @@ use model::{Lifecycle, Subscription, Timestamp};
 
 use crate::{
     access::Caller,
+    code::Code,
     error::{ApiError, WRONG_CREDENTIALS},
     state::App,
 };
@@ -29,7 +30,7 @@ pub(crate) fn gone(name: &str, caller: &Caller) -> ApiError {
 }
 
 fn not_found(name: &str) -> ApiError {
-    ApiError::NotFound(format!("Subscription not found: '{name}'"))
+    ApiError::NotFound(Code::NoSubscription, format!("Subscription not found: '{name}'"))
 }
 
 /// A ready subscription must have its queue.
@@ -39,9 +40,12 @@ pub(crate) async fn check_queue(app: &App, subscription: &Subscription) -> Resul
         return Ok(());
     }
     // Its events are lost: only a person can decide that this does not matter.
-    Err(ApiError::Conflict(format!(
-        "The queue of the subscription {name} is lost (broken): remove the subscription and register it again"
-    )))
+    Err(ApiError::Conflict(
+        Code::QueueLost,
+        format!(
+            "The queue of the subscription {name} is lost (broken): remove the subscription and register it again"
+        ),
+    ))
 }
 
 /// The time, for people.

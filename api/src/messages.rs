@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::{
     access::LoggedIn,
     body::JsonBody,
+    code::Code,
     error::{ApiError, json as json_answer, null, too_many},
     query::{Pairs, Parameters},
     request,
@@ -127,5 +128,5 @@ pub(crate) async fn acknowledge_through(
 }
 
 fn no_message() -> ApiError {
-    ApiError::NotFound("no message found".to_owned())
+    ApiError::NotFound(Code::NoMessage, "no message found".to_owned())
 }

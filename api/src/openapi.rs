@@ -2,11 +2,96 @@
 
 use serde_json::{Value, json};
 
-use crate::selection;
+use broker::Readers;
+
+use crate::{
+    code::Code,
+    fields::LARGEST_NUMBER,
+    query::{DEFAULT_LIMIT, DEFAULT_POLL, DEFAULT_WINDOW},
+    request::{LONGEST_PASSWORD, LONGEST_WORD, MOST_TOPICS},
+    selection,
+};
+use model::LONGEST_TOPIC;
 
 /// The description of the API behind this root path, as `/openapi.json` serves it.
 #[must_use]
 pub fn document(root_path: &str) -> Value {
+    let mut document = described(root_path);
+    if let Some(paths) = document["paths"].as_object_mut() {
+        for (path, methods) in paths {
+            for (method, operation) in methods.as_object_mut().into_iter().flatten() {
+                finish(path, method, operation);
+            }
+        }
+    }
+    document["paths"]["/v1/subscriptions/{name}/prefill"]["post"]["requestBody"]["required"] = json!(false);
+    document
+}
+
+/// Adds to an operation what all have: a name for generated clients, the part of the API that it belongs to, and the
+/// headers of its answers.
+fn finish(path: &str, method: &str, operation: &mut Value) {
+    let (tag, id) = match (path, method) {
+        ("/v1/subscriptions", "get") => ("subscriptions", "listSubscriptions"),
+        ("/v1/subscriptions", _) => ("subscriptions", "registerSubscription"),
+        ("/v1/subscriptions/{name}", "get") => ("subscriptions", "getSubscription"),
+        ("/v1/subscriptions/{name}", "patch") => ("subscriptions", "changeSubscription"),
+        ("/v1/subscriptions/{name}", _) => ("subscriptions", "removeSubscription"),
+        ("/v1/subscriptions/{name}/prefill", "get") => ("prefill", "getPrefill"),
+        ("/v1/subscriptions/{name}/prefill", "post") => ("prefill", "requestPrefill"),
+        ("/v1/subscriptions/{name}/prefill", "patch") => ("prefill", "setPrefillState"),
+        ("/v1/subscriptions/{name}/prefill", _) => ("prefill", "cancelPrefill"),
+        ("/v1/subscriptions/{name}/prefill/pause", _) => ("prefill", "pausePrefill"),
+        ("/v1/subscriptions/{name}/prefill/resume", _) => ("prefill", "resumePrefill"),
+        ("/v1/subscriptions/{name}/messages", _) => ("messages", "readMessages"),
+        ("/v1/subscriptions/{name}/messages/stream", _) => ("messages", "streamMessages"),
+        ("/v1/subscriptions/{name}/messages/next", _) => ("messages", "readNextMessage"),
+        ("/v1/subscriptions/{name}/messages/acknowledgements", _) => ("messages", "acknowledgeMessages"),
+        ("/v1/subscriptions/{name}/messages/{seq_num}/status", _) => ("messages", "acknowledgeMessage"),
+        ("/v1/subscriptions/{name}/dead-letters", _) => ("dead letters", "listDeadLetters"),
+        ("/v1/subscriptions/{name}/dead-letters/{id}", _) => ("dead letters", "removeDeadLetter"),
+        ("/v1/subscriptions/{name}/dead-letters/{id}/redelivery", _) => {
+            ("dead letters", "redeliverDeadLetter")
+        }
+        ("/v1/messages", _) => ("events", "sendEvent"),
+        ("/healthz", "get") => ("operation", "isAlive"),
+        ("/healthz", _) => ("operation", "headAlive"),
+        ("/readyz", "get") => ("operation", "isReady"),
+        ("/readyz", _) => ("operation", "headReady"),
+        ("/metrics", "get") => ("operation", "getMetrics"),
+        ("/metrics", _) => ("operation", "headMetrics"),
+        ("/openapi.json", "get") => ("operation", "getDescription"),
+        ("/openapi.json", _) => ("operation", "headDescription"),
+        ("/docs", "get") => ("operation", "getDocs"),
+        ("/docs", _) => ("operation", "headDocs"),
+        _ => return,
+    };
+    operation["operationId"] = id.into();
+    operation["tags"] = json!([tag]);
+    for (status, answer) in operation["responses"].as_object_mut().into_iter().flatten() {
+        let mut headers = json!({"X-Request-ID": header("The request's id if it is a UUID, else a new one")});
+        match status.as_str() {
+            "401" => headers["WWW-Authenticate"] = header("Basic"),
+            "415" => headers["Accept-Encoding"] = header("identity: nothing is unpacked"),
+            "429" => headers["Retry-After"] = header("Seconds until it is worth another try"),
+            "503" if tag != "operation" => {
+                headers["Retry-After"] = header("Seconds until it is worth another try");
+            }
+            "200" if matches!(id, "readMessages" | "readNextMessage") => {
+                headers["Prefill-Status"] =
+                    header("failed, and the reason, if nothing comes because the prefill has failed");
+            }
+            _ => {}
+        }
+        answer["headers"] = headers;
+    }
+}
+
+fn header(meaning: &str) -> Value {
+    json!({"description": meaning, "schema": {"type": "string"}})
+}
+
+fn described(root_path: &str) -> Value {
     json!({
         "openapi": "3.1.0",
         "info": {"title": "Provisioning REST APIs", "version": env!("CARGO_PKG_VERSION"),
@@ -37,13 +122,7 @@ pub fn document(root_path: &str) -> Value {
                 "patch": operation("Change a subscription",
                     "Role: admin; the subscription itself may change its password and ask for a prefill. The queue is \
                      kept: events that are accepted after the answer come by the new topics.",
-                    &[NAME], Some(json!({"type": "object", "additionalProperties": false, "minProperties": 1,
-                        "properties": {
-                            "realms_topics": {"type": "array", "items": schema("RealmTopic")},
-                            "password": {"type": "string", "description": "At most 1024 bytes, no NUL. It counts \
-                                within a second; until then both may."},
-                            "prefill": {"type": "boolean", "description": "Ask for a prefill, as POST …/prefill does"},
-                        }})), &[
+                    &[NAME], Some(schema("Change")), &[
                     (200, "The subscription as it is now", Some(schema("Subscription"))),
                     UNAUTHORIZED, NOT_FOUND,
                     (409, "A prefill with the former topics is under way, the subscription is not ready, or its queue \
@@ -65,9 +144,9 @@ pub fn document(root_path: &str) -> Value {
                      mode resync it also tells the removal of what the consumer was told of and what does not exist any \
                      more: messages with an empty new, behind all objects. Their old has dn and objectType, and id and \
                      properties.univentionObjectIdentifier where they are known and the object has not only moved.",
-                    &[NAME], Some(json!({"type": "object", "additionalProperties": false, "properties": {
-                        "mode": {"enum": ["prefill", "resync"], "description": "Without it a failed one is tried again as \
-                            it was, and a new round is a prefill. resync needs track at the registration"}}})), &[
+                    &[NAME], Some(json!({"type": ["object", "null"], "additionalProperties": {"type": "null"}, "properties": {
+                        "mode": {"enum": ["prefill", "resync", null], "description": "Without it a failed one is tried \
+                            again as it was, and a new round is a prefill. resync needs track at the registration"}}})), &[
                     (200, "One is pending or running already", Some(schema("Prefill"))),
                     (202, "Asked for", Some(schema("Prefill"))),
                     UNAUTHORIZED, NOT_FOUND,
@@ -123,7 +202,7 @@ pub fn document(root_path: &str) -> Value {
                      delivered before it. `removed` is how many went.",
                     &[NAME],
                     Some(json!({"type": "object", "required": ["through"], "properties": {
-                        "through": {"type": "integer", "minimum": 1, "description": "A message's sequence_number"}}})),
+                        "through": {"type": "integer", "minimum": 1, "maximum": LARGEST_NUMBER, "description": "A message's sequence_number"}}})),
                     &[(200, "Removed", Some(object(&["removed"], json!({"removed": {"type": "integer", "minimum": 1}})))),
                       UNAUTHORIZED,
                       (404, "There is no such message: never was, acknowledged before, or not delivered yet", DETAIL),
@@ -197,13 +276,14 @@ pub fn document(root_path: &str) -> Value {
 type Answer = (u16, &'static str, Option<Value>);
 
 const NULL: Option<Value> = Some(Value::Null);
-/// Stands for `{"detail": string}`.
+/// Stands for the schema `Failure`.
 const DETAIL: Option<Value> = None;
 const UNAUTHORIZED: Answer = (401, "No or wrong credentials, or not one's own subscription", DETAIL);
 const NOT_FOUND: Answer = (404, "There is no such subscription", DETAIL);
 const NOT_PAUSABLE: Answer = (409, "It has ended, or prefills are no Jobs here", DETAIL);
 const TOO_SLOW: Answer = (408, "The body took too long to arrive", DETAIL);
 const TOO_LARGE: Answer = (413, "The body is too large; the detail names the limit", DETAIL);
+const UNKNOWN_CODING: Answer = (415, "The body is compressed: send it as it is", DETAIL);
 const TOO_MANY: Answer = (
     429,
     "Too many failed logins, or too many polls or streams of this subscription at once; again after Retry-After seconds",
@@ -220,28 +300,50 @@ const INTERNAL: Answer =
     (500, "Stored data can't be read, or an error of our own; the log says more", DETAIL);
 const UNAVAILABLE: Answer = (503, "NATS or Kubernetes is away; try again after Retry-After seconds", DETAIL);
 
-/// Where, name, JSON type, meaning.
-type Parameter = (&'static str, &'static str, &'static str, &'static str);
+/// Names of parameters.
+const NAME: &str = "name";
+const SEQUENCE: &str = "seq_num";
+const LETTER: &str = "id";
+const TIMEOUT: &str = "timeout";
+const LIMIT: &str = "limit";
+const WINDOW: &str = "window";
+const AFTER: &str = "after";
+const LAST_EVENT_ID: &str = "Last-Event-ID";
+const POP: &str = "pop";
 
-const NAME: Parameter = ("path", "name", "string", "Name of the subscription");
-const SEQUENCE: Parameter = ("path", "seq_num", "integer", "The message's sequence_number");
-const LETTER: Parameter = ("path", "id", "integer", "Number of the dead letter");
-const TIMEOUT: Parameter = ("query", "timeout", "number", "Seconds to wait: 0.1 to 280, 5 if not given");
-const LIMIT: Parameter = ("query", "limit", "integer", "Most messages: 1 to 1000, 100 if not given");
-const WINDOW: Parameter = (
-    "query",
-    "window",
-    "integer",
-    "Most messages that are out and not acknowledged: 1 to 1000, 100 if not given",
-);
-const AFTER: Parameter = ("query", "after", "string", "As Last-Event-ID, which counts if both are given");
-const LAST_EVENT_ID: Parameter = (
-    "header",
-    "Last-Event-ID",
-    "string",
-    "The id of the last message that was received: go on behind it. Without it all that is not acknowledged comes again",
-);
-const POP: Parameter = ("query", "pop", "boolean", "Remove the message on delivery, for good");
+fn parameter(name: &str) -> Value {
+    let number = json!({"type": "integer", "minimum": 1, "maximum": LARGEST_NUMBER});
+    let count = |most: usize, default: usize| json!({"type": "integer", "minimum": 1, "maximum": most, "default": default});
+    let (place, schema, meaning) = match name {
+        NAME => ("path", json!({"type": "string", "minLength": 1}), "Name of the subscription"),
+        SEQUENCE => ("path", number, "The message's sequence_number"),
+        LETTER => ("path", number, "Number of the dead letter"),
+        TIMEOUT => (
+            "query",
+            json!({"type": "number", "default": DEFAULT_POLL.as_secs()}),
+            "Seconds to wait: less than 0.1 means 0.1, more than 280 means 280",
+        ),
+        LIMIT => ("query", count(Readers::LARGEST_BATCH, DEFAULT_LIMIT), "Most messages"),
+        WINDOW => (
+            "query",
+            count(Readers::LARGEST_WINDOW, DEFAULT_WINDOW),
+            "Most messages that are out and not acknowledged",
+        ),
+        AFTER => ("query", event_id(), "As Last-Event-ID, which counts if both are given"),
+        LAST_EVENT_ID => (
+            "header",
+            event_id(),
+            "The id of the last message that was received: go on behind it. Without it all that is not acknowledged \
+             comes again",
+        ),
+        _ => ("query", schema("LaxBoolean"), "Remove the message on delivery, for good"),
+    };
+    json!({"in": place, "name": name, "required": place == "path", "description": meaning, "schema": schema})
+}
+
+fn event_id() -> Value {
+    json!({"type": "string", "pattern": "^[pl][1-9][0-9]{0,18}$"})
+}
 
 /// Messages as they come.
 fn stream() -> Value {
@@ -279,24 +381,19 @@ fn stream() -> Value {
 fn operation(
     summary: &str,
     description: &str,
-    parameters: &[Parameter],
+    parameters: &[&str],
     body: Option<Value>,
     answers: &[Answer],
 ) -> Value {
-    let parameters: Vec<Value> = parameters
-        .iter()
-        .map(|(place, name, kind, meaning)| {
-            json!({"in": place, "name": name, "required": *place == "path", "description": meaning,
-                   "schema": {"type": kind}})
-        })
-        .collect();
+    let parameters: Vec<Value> = parameters.iter().map(|name| parameter(name)).collect();
     // Whoever has to log in can fail too often.
     let responses: serde_json::Map<String, Value> = answers
         .iter()
         .chain([&TOO_MANY])
+        .chain(body.as_ref().map(|_| &UNKNOWN_CODING))
         .map(|(status, meaning, body)| {
             let schema = match body {
-                None => schema("Detail"),
+                None => schema("Failure"),
                 Some(Value::Null) => json!({"type": "null"}),
                 Some(Value::Bool(true)) => schema("Invalid"),
                 Some(schema) => schema.clone(),
@@ -322,7 +419,14 @@ fn public(summary: &str, answers: &[(u16, &str, &str)]) -> Value {
             (status.to_string(), json!({"description": meaning, "content": {*media_type: {}}}))
         })
         .collect();
-    json!({"get": {"summary": summary, "security": [], "responses": responses}})
+    let head: serde_json::Map<String, Value> = answers
+        .iter()
+        .map(|(status, meaning, _)| (status.to_string(), json!({"description": meaning})))
+        .collect();
+    json!({
+        "get": {"summary": summary, "security": [], "responses": responses},
+        "head": {"summary": format!("{summary} Without the content"), "security": [], "responses": head},
+    })
 }
 
 fn schema(name: &str) -> Value {
@@ -331,6 +435,16 @@ fn schema(name: &str) -> Value {
 
 fn states() -> Value {
     json!({"enum": ["pending", "running", "failed", "done"]})
+}
+
+/// The shape of all failures, that of RFC 9457 among them, and more members.
+fn failure(required: &[&str], mut members: Value) -> Value {
+    members["detail"] = json!({"type": "string", "description": "What is wrong in this case, for people"});
+    members["code"] = json!({"enum": Code::words(), "description": "What is wrong, for programs"});
+    members["type"] = json!({"type": "string", "description": "urn:headstart:error: and the code"});
+    members["title"] = json!({"type": "string", "description": "What the code means"});
+    members["status"] = json!({"type": "integer"});
+    object(&[&["detail", "code", "type", "title", "status"], required].concat(), members)
 }
 
 fn object(required: &[&str], properties: Value) -> Value {
@@ -343,8 +457,19 @@ fn schemas() -> Value {
     let topics = json!({"type": "array", "items": schema("RealmTopic"),
                         "description": "The prefill comes in this order"});
     let publishers = json!({"enum": ["udm-listener", "ldif-producer", "udm-pre-fill", "consumer-registration", "consumer_client_test"]});
+    // One of these is set.
+    let set = ["realms_topics", "password", "prefill"]
+        .map(|field| json!({"required": [field], "properties": {field: {"not": {"type": "null"}}}}));
+    let mut asked_topics = topics.clone();
+    asked_topics["maxItems"] = json!(MOST_TOPICS);
+    let password = json!({"type": "string", "pattern": "^[^\\u0000]*$", "maxLength": LONGEST_PASSWORD,
+                          "description": "At most 1024 bytes, no NUL"});
+    // Not `date-time`: the messages of a prefill, and those of many producers, have no offset.
+    let ts = json!({"type": "string", "examples": ["2026-11-23T21:42:57.228964", "2026-01-31T12:00:00+00:00"],
+        "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?([+-]\d\d:\d\d)?$",
+        "description": "As Python's isoformat() writes it: without an offset if the producer gave none"});
     let message = json!({
-        "publisher_name": publishers, "ts": {"type": "string", "format": "date-time"}, "realm": text, "topic": text,
+        "publisher_name": publishers, "ts": ts, "realm": text, "topic": text,
         "body": object(&["old", "new"], json!({"old": {"type": "object"}, "new": {"type": "object"}})),
     });
     let mut placed = message.clone();
@@ -353,28 +478,56 @@ fn schemas() -> Value {
     let mut streamed = placed.clone();
     streamed["event_id"] = json!({"type": "string", "pattern": "^[pl][1-9][0-9]*$",
                                   "description": "For after and Last-Event-ID; nothing else is to be read from it"});
+    let mut sent = message.clone();
+    sent["ts"] = json!({
+        "description": "RFC 3339, also without offset, seconds or time of day; or seconds or milliseconds since 1970. Years 1 \
+            to 9999",
+        "examples": ["2026-01-31T12:00:00+00:00", 1_700_000_000],
+        "anyOf": [{"type": "string", "pattern": r"^[0-9+.-]"}, {"type": "number"}],
+    });
+    for word in ["realm", "topic"] {
+        sent[word]["maxLength"] = json!(LONGEST_WORD);
+    }
     let message_fields = ["publisher_name", "ts", "realm", "topic", "body"];
     json!({
-        "Detail": object(&["detail"], json!({"detail": text})),
-        "Invalid": object(&["status_code", "message", "data", "errors"], json!({
+        "Failure": failure(&[], json!({})),
+        "Invalid": failure(&["status_code", "message", "data", "errors"], json!({
             "status_code": {"const": 422}, "message": text, "data": {"type": "null"},
             "errors": {"type": "array", "items": object(&["loc", "msg", "type"], json!({
                 "loc": {"type": "array", "items": {"type": ["string", "integer"]}}, "msg": text, "type": text,
             }))},
         })),
         "RealmTopic": object(&["realm", "topic"], json!({
-            "realm": {"type": "string", "minLength": 1},
-            "topic": {"type": "string", "minLength": 1,
+            "realm": {"type": "string", "minLength": 1, "maxLength": LONGEST_WORD},
+            "topic": {"type": "string", "minLength": 1, "maxLength": LONGEST_TOPIC, "examples": ["users/user", "groups/.*"],
                       "description": "A UDM module, or a regular expression that matches whole names"},
         })),
         "NewSubscription": object(&["name", "realms_topics", "request_prefill", "password"], json!({
             "name": {"type": "string", "pattern": "^[A-Za-z0-9_=-]{1,128}$"},
-            "realms_topics": topics, "request_prefill": {"type": "boolean"},
-            "password": {"type": "string", "description": "At most 1024 bytes, no NUL"},
+            "realms_topics": asked_topics, "request_prefill": schema("LaxBoolean"), "password": password,
             "selection": {"anyOf": [{"type": "null"}, schema("Selection")]},
-            "track": {"type": "boolean", "default": false, "description": "Record what the consumer is told of, so that \
+            "track": {"anyOf": [{"type": "null"}, schema("LaxBoolean")], "default": false, "description": "Record what the consumer is told of, so that \
                 a resync can tell what it must remove. It can't be changed later"},
         })),
+        "Change": {
+            "type": "object", "additionalProperties": {"type": "null"},
+            "properties": {
+                "realms_topics": {"anyOf": [{"type": "null"}, asked_topics]},
+                "password": {"anyOf": [{"type": "null"}, password], "description": "It counts within a second; until \
+                    then both may"},
+                "prefill": {"anyOf": [{"type": "null"}, schema("LaxBoolean")], "description": "Ask for a prefill, as \
+                    POST …/prefill does"},
+            },
+            "anyOf": set,
+        },
+        "LaxBoolean": {
+            "description": "A boolean, or what the former service takes for one",
+            "anyOf": [
+                {"type": "boolean"}, {"enum": [0, 1]},
+                {"type": "string", "pattern": "^([Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee]|[Yy]([Ee][Ss])?|[Nn][Oo]?|\
+                    [Oo][Nn]|[Oo][Ff][Ff]|[TtFf01])$"},
+            ],
+        },
         "Selection": selection::description(),
         "Subscription": object(&["name", "realms_topics", "request_prefill", "prefill_queue_status"], json!({
             "name": text, "realms_topics": topics, "request_prefill": {"type": "boolean"},
@@ -443,7 +596,7 @@ fn schemas() -> Value {
             "limit": {"type": "integer", "description": "Bytes that NATS carried then"},
             "at": {"type": "string", "format": "date-time"}, "incarnation": text,
         })),
-        "Message": object(&message_fields, message),
+        "Message": object(&message_fields, sent),
         "ProvisioningMessage":
             object(&[&message_fields[..], &["sequence_number", "num_delivered"]].concat(), placed),
         "StreamedMessage":

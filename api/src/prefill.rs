@@ -12,6 +12,7 @@ use crate::{
     access::Caller,
     body::JsonBody,
     change,
+    code::Code,
     error::{ApiError, json, null},
     lookup::{check_queue, existing, gone, now},
     request,
@@ -38,20 +39,26 @@ pub(crate) async fn ask(
     let mode = request::prefill_mode(&body)?;
     let entry = existing(&app, &name, &caller).await?.value;
     if mode == Some(PrefillMode::Resync) && !entry.track {
-        return Err(ApiError::Conflict(format!(
-            "What {name} was told of is not recorded, so a resync (mode) can't tell what to remove: only a subscription \
+        return Err(ApiError::Conflict(
+            Code::NotTracked,
+            format!(
+                "What {name} was told of is not recorded, so a resync (mode) can't tell what to remove: only a subscription \
              that was registered with track: true can be resynced"
-        )));
+            ),
+        ));
     }
     let change = |s: &Subscription| s.with_prefill_of(mode, now());
     let (status, entry) = change::apply(&app, entry, &caller, change).await?;
     let pending = entry.value.prefill.mode;
     if mode.is_some_and(|mode| mode != pending) {
-        return Err(ApiError::Conflict(format!(
-            "A prefill of {name} with the mode {} is under way: wait until it has ended, or cancel it (DELETE \
+        return Err(ApiError::Conflict(
+            Code::PrefillUnderWay,
+            format!(
+                "A prefill of {name} with the mode {} is under way: wait until it has ended, or cancel it (DELETE \
              /v1/subscriptions/{name}/prefill)",
-            pending.as_str()
-        )));
+                pending.as_str()
+            ),
+        ));
     }
     shown(&app, status, &entry, &caller).await
 }
@@ -67,8 +74,12 @@ pub(crate) async fn cancel(
     if prefill.reason == Some(Reason::Cancelled) {
         return shown(&app, StatusCode::OK, &entry, &caller).await;
     }
-    let too_late =
-        || ApiError::Conflict(format!("The prefill of {known} has ended: there is nothing to cancel"));
+    let too_late = || {
+        ApiError::Conflict(
+            Code::PrefillEnded,
+            format!("The prefill of {known} has ended: there is nothing to cancel"),
+        )
+    };
     if !entry.value.awaits_prefill() {
         return Err(too_late());
     }
@@ -116,7 +127,7 @@ async fn set_paused(app: &App, name: &str, caller: &Caller, paused: bool) -> Res
     let Subscription { name: known, incarnation, .. } = &entry.value;
     if !app.launcher.can_pause() {
         let detail = "Prefills are tasks of a worker here, which can't be paused: cancel it, and ask for it again later";
-        return Err(ApiError::Conflict(detail.to_owned()));
+        return Err(ApiError::Conflict(Code::NoJobs, detail.to_owned()));
     }
     let change = |s: &Subscription| s.with_paused(paused);
     let (status, entry) = match app.broker.registry().modify(known, *incarnation, change).await? {
@@ -127,7 +138,7 @@ async fn set_paused(app: &App, name: &str, caller: &Caller, paused: bool) -> Res
     if !entry.value.awaits_prefill() {
         let word = if paused { "pause" } else { "resume" };
         let detail = format!("The prefill of {known} has ended: there is nothing to {word}");
-        return Err(ApiError::Conflict(detail));
+        return Err(ApiError::Conflict(Code::PrefillEnded, detail));
     }
     tracing::info!(subscription = %known, %incarnation, paused, "the prefill is paused or resumed");
     shown(app, status, &entry, caller).await

@@ -14,11 +14,11 @@ use crate::{
 /// Longest time a poll is held: below the 300 s after which existing clients give up.
 const LONGEST_POLL: Duration = Duration::from_secs(280);
 const SHORTEST_POLL: Duration = Duration::from_millis(100);
-const DEFAULT_POLL: Duration = Duration::from_secs(5);
+pub(crate) const DEFAULT_POLL: Duration = Duration::from_secs(5);
 /// Messages of a batch if the client does not say.
-const DEFAULT_LIMIT: usize = 100;
+pub(crate) const DEFAULT_LIMIT: usize = 100;
 /// Unacknowledged messages of a stream if the client does not say.
-const DEFAULT_WINDOW: usize = 100;
+pub(crate) const DEFAULT_WINDOW: usize = 100;
 
 /// The parameters as axum gives them.
 pub(crate) type Pairs = Result<Query<Vec<(String, String)>>, QueryRejection>;

@@ -15,6 +15,7 @@ use model::{
 use uuid::Uuid;
 
 use crate::{
+    code::Code,
     config::Step,
     error::ApiError,
     lookup::{check_queue, now},
@@ -93,11 +94,15 @@ async fn compare(
 ) -> Result<bool, ApiError> {
     match compare_registration(existing, asked) {
         RegistrationOutcome::TopicsDiffer => {
-            return Err(differs(existing, "realms_topics (their order counts)"));
+            return Err(differs(existing, Code::TopicsDiffer, "realms_topics (their order counts)"));
         }
-        RegistrationOutcome::PrefillDiffers => return Err(differs(existing, "request_prefill")),
-        RegistrationOutcome::SelectionDiffers => return Err(differs(existing, "selection")),
-        RegistrationOutcome::TrackDiffers => return Err(differs(existing, "track")),
+        RegistrationOutcome::PrefillDiffers => {
+            return Err(differs(existing, Code::PrefillDiffers, "request_prefill"));
+        }
+        RegistrationOutcome::SelectionDiffers => {
+            return Err(differs(existing, Code::SelectionDiffers, "selection"));
+        }
+        RegistrationOutcome::TrackDiffers => return Err(differs(existing, Code::TrackDiffers, "track")),
         RegistrationOutcome::Same => {}
     }
     // Missing: a former request died before it was written; it will be.
@@ -105,11 +110,14 @@ async fn compare(
     verified(app, existing, hash, password).await.map(|()| true)
 }
 
-fn differs(existing: &Subscription, field: &str) -> ApiError {
-    ApiError::Conflict(format!(
-        "A subscription named {} is registered with another value of {field}; remove it first to change it",
-        existing.name
-    ))
+fn differs(existing: &Subscription, code: Code, field: &str) -> ApiError {
+    ApiError::Conflict(
+        code,
+        format!(
+            "A subscription named {} is registered with another value of {field}; remove it first to change it",
+            existing.name
+        ),
+    )
 }
 
 /// The hash that counts for this incarnation. A bare one of the former software belongs to a subscription that is
@@ -187,7 +195,11 @@ async fn verified(
     hash: String,
     password: &str,
 ) -> Result<(), ApiError> {
-    if app.auth.verify(hash, password).await? { Ok(()) } else { Err(differs(subscription, "password")) }
+    if app.auth.verify(hash, password).await? {
+        Ok(())
+    } else {
+        Err(differs(subscription, Code::PasswordDiffers, "password"))
+    }
 }
 
 /// False: a request beside this one did it.

@@ -12,7 +12,7 @@ use axum::{
         header::{
             ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
             ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
-            ACCESS_CONTROL_REQUEST_METHOD, ALLOW, CONTENT_TYPE, HOST, LOCATION, ORIGIN, VARY,
+            ACCESS_CONTROL_REQUEST_METHOD, ALLOW, CONTENT_TYPE, LOCATION, ORIGIN, VARY,
         },
         uri::PathAndQuery,
     },
@@ -21,7 +21,6 @@ use axum::{
     routing::{MethodFilter, MethodRouter, on},
 };
 use percent_encoding::percent_decode_str;
-use serde_json::json;
 use tokio::time::Instant;
 use tower::ServiceExt;
 use tracing::Instrument;
@@ -29,8 +28,9 @@ use tracing::Instrument;
 use crate::{
     access::Access::{self, AdminOrSubscriber, Public, Subscriber},
     admission::let_in,
+    code::Code,
     dead_letters, docs,
-    error::{ApiError, json as json_answer},
+    error::{ApiError, method_not_allowed},
     health, messages,
     metrics::{Request as RequestLabels, Route as RouteLabel},
     prefill,
@@ -94,13 +94,16 @@ fn routes() -> Vec<Route> {
 
 /// The whole server, without a socket.
 pub(crate) fn router(app: Arc<App>) -> Router {
-    let routes = routes()
+    let routes = routes();
+    let public = routes.iter().filter(|route| route.access == Public).map(|route| route.path);
+    let public: Arc<[&'static str]> = public.collect();
+    let routes = routes
         .into_iter()
         .fold(Router::new(), |router, Route { path, access, method }| {
             router.route(path, method.route_layer(from_fn_with_state((app.clone(), access), let_in)))
         })
         .route_layer(from_fn_with_state(app.clone(), count))
-        .fallback(async || ApiError::NotFound("Not Found".to_owned()))
+        .fallback(async || ApiError::NotFound(Code::NotFound, "Not Found".to_owned()))
         .with_state(app.clone());
     // The root path is cut off before a route is looked for, so this can't be a layer of the routes.
     Router::new()
@@ -112,25 +115,26 @@ pub(crate) fn router(app: Arc<App>) -> Router {
                 method = %request.method(),
                 path = request.uri().path(),
             );
-            let mut answer = serve(&app, routes, request).instrument(span).await;
+            let mut answer = serve(&app, routes, &public, request).instrument(span).await;
             answer.headers_mut().insert(REQUEST_ID, id);
             answer
         })
         .with_state(app)
 }
 
-async fn serve(app: &App, routes: Router, mut request: Request) -> Response {
+async fn serve(app: &App, routes: Router, public: &[&str], mut request: Request) -> Response {
+    if app.config.root_path.trim_end_matches('/').is_empty() {
+        fold_leading_slashes(&mut request);
+    }
     let origin = request.headers().get(ORIGIN).cloned().filter(|_| app.config.cors_all);
     let mut answer = match (&origin, preflight(request.method(), request.headers())) {
         (Some(_), Some(asked)) => allow(asked),
         _ => {
-            if let Some(target) =
-                without_trailing_slash(app.config.tls.is_some(), request.uri(), request.headers())
-            {
+            if let Some(target) = without_trailing_slash(request.uri()) {
                 (StatusCode::TEMPORARY_REDIRECT, [(LOCATION, target)]).into_response()
             } else {
                 strip_root_path(&mut request, &app.config.root_path);
-                dispatch(routes, request).await
+                dispatch(routes, public, request).await
             }
         }
     };
@@ -143,14 +147,16 @@ async fn serve(app: &App, routes: Router, mut request: Request) -> Response {
     answer
 }
 
-async fn dispatch(routes: Router, mut request: Request) -> Response {
+async fn dispatch(routes: Router, public: &[&str], mut request: Request) -> Response {
     // A name is one segment of text: an encoded slash is not part of it.
     let path = request.uri().path();
     if path.to_ascii_lowercase().contains("%2f") || percent_decode_str(path).decode_utf8().is_err() {
-        return ApiError::NotFound("Not Found".to_owned()).into_response();
+        return ApiError::NotFound(Code::NotFound, "Not Found".to_owned()).into_response();
     }
-    // The former service answers HEAD and OPTIONS with 405; a GET's handler would run otherwise.
-    if matches!(*request.method(), Method::HEAD | Method::OPTIONS) {
+    // The former service answers HEAD and OPTIONS with 405; a GET's handler would run otherwise. Pages that ask for no
+    // credentials are its GET without content, as load balancers ask for them.
+    let is_public = public.contains(&path);
+    if *request.method() == Method::OPTIONS || (*request.method() == Method::HEAD && !is_public) {
         *request.method_mut() = Method::TRACE;
     }
     let answer = match routes.oneshot(request).await {
@@ -160,9 +166,10 @@ async fn dispatch(routes: Router, mut request: Request) -> Response {
     if answer.status() != StatusCode::METHOD_NOT_ALLOWED {
         return answer;
     }
-    let mut told = json_answer(StatusCode::METHOD_NOT_ALLOWED, &json!({"detail": "Method Not Allowed"}));
+    let mut told = method_not_allowed();
     let allowed = answer.headers().get(ALLOW).and_then(|methods| methods.to_str().ok()).unwrap_or_default();
-    let allowed: Vec<&str> = allowed.split(',').map(str::trim).filter(|method| *method != "HEAD").collect();
+    let allowed: Vec<&str> =
+        allowed.split(',').map(str::trim).filter(|method| *method != "HEAD" || is_public).collect();
     if let Ok(allowed) = HeaderValue::from_str(&allowed.join(", ")) {
         told.headers_mut().insert(ALLOW, allowed);
     }
@@ -173,6 +180,7 @@ async fn dispatch(routes: Router, mut request: Request) -> Response {
 async fn count(State(app): Shared, route: MatchedPath, request: Request, next: Next) -> Response {
     let method = match *request.method() {
         Method::GET => "GET",
+        Method::HEAD => "HEAD",
         Method::POST => "POST",
         Method::PATCH => "PATCH",
         Method::DELETE => "DELETE",
@@ -187,13 +195,23 @@ async fn count(State(app): Shared, route: MatchedPath, request: Request, next: N
     answer
 }
 
-/// `/v1/subscriptions/` is answered with the address without the slash, before anything else.
-fn without_trailing_slash(https: bool, uri: &Uri, headers: &HeaderMap) -> Option<HeaderValue> {
+/// `/v1/subscriptions/` is answered with the address without the slash, before anything else. It is relative: behind a
+/// proxy we do not know which scheme the client uses, and a password must not be sent over another one.
+fn without_trailing_slash(uri: &Uri) -> Option<HeaderValue> {
     let path = uri.path().strip_suffix('/').filter(|path| !path.is_empty() && !path.ends_with('/'))?;
-    let host = headers.get(HOST)?.to_str().ok()?;
+    // `//name/path` would be an address at another host.
+    let path = path.trim_start_matches('/');
     let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-    let scheme = if https { "https" } else { "http" };
-    HeaderValue::from_str(&format!("{scheme}://{host}{path}{query}")).ok()
+    HeaderValue::from_str(&format!("/{path}{query}")).ok()
+}
+
+/// `//v1/…` is what a client asks for whose base address ends in a slash.
+fn fold_leading_slashes(request: &mut Request) {
+    let path = request.uri().path();
+    let folded = path.trim_start_matches('/');
+    if folded.len() + 1 < path.len() {
+        set_path(request, &format!("/{folded}"));
+    }
 }
 
 /// Requests are served with and without the root path.
@@ -205,8 +223,14 @@ fn strip_root_path(request: &mut Request, root_path: &str) {
     else {
         return;
     };
-    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-    let mut parts = uri.clone().into_parts();
+    let path = path.to_owned();
+    set_path(request, &path);
+}
+
+/// Another path; the query stays.
+fn set_path(request: &mut Request, path: &str) {
+    let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+    let mut parts = request.uri().clone().into_parts();
     if let Ok(path) = format!("{path}{query}").parse::<PathAndQuery>() {
         parts.path_and_query = Some(path);
         if let Ok(uri) = Uri::from_parts(parts) {
@@ -249,6 +273,34 @@ mod tests {
         served.sort_unstable();
         served.dedup();
         assert_eq!(described, served);
+    }
+
+    #[test]
+    fn slashes_at_the_end_and_at_the_beginning() {
+        for (asked, target) in [
+            ("/v1/subscriptions/", Some("/v1/subscriptions")),
+            ("/a/b/v1/subscriptions/?x=1", Some("/a/b/v1/subscriptions?x=1")),
+            ("//elsewhere.example/", Some("/elsewhere.example")),
+            ("http://elsewhere.example/v1/", Some("/v1")),
+            ("/v1/subscriptions", None),
+            ("/", None),
+            ("//", None),
+        ] {
+            let target = target.map(HeaderValue::from_static);
+            assert_eq!(without_trailing_slash(&asked.parse().unwrap()), target, "{asked}");
+        }
+        for (asked, served) in [
+            ("//v1/messages?x=//y", "/v1/messages?x=//y"),
+            ("///v1//messages", "/v1//messages"),
+            ("/v1//messages", "/v1//messages"),
+            ("/", "/"),
+            ("//", "/"),
+        ] {
+            let mut request = Request::new(Body::empty());
+            *request.uri_mut() = asked.parse().unwrap();
+            fold_leading_slashes(&mut request);
+            assert_eq!(request.uri(), served, "{asked}");
+        }
     }
 
     #[test]

@@ -80,20 +80,22 @@ fn properties(value: &Value) -> Option<Option<Properties>> {
 /// What the description of the API says of it.
 pub(crate) fn description() -> Value {
     let list_of = |word: &str| {
-        let names = json!({"type": "array", "items": {"type": "string", "minLength": 1}, "maxItems": 1000});
-        json!({"type": "object", "additionalProperties": false, "required": [word], "properties": {word: names}})
+        // A list of nothing to keep has a meaning: that there is an object.
+        let least = usize::from(word == "strip");
+        let names = json!({"type": "array", "items": {"type": "string", "pattern": "\\S"}, "minItems": least, "maxItems": 1000});
+        json!({"type": "object", "additionalProperties": {"type": "null"}, "required": [word], "properties": {word: names}})
     };
     json!({
-        "type": "object", "additionalProperties": false,
+        "type": "object", "additionalProperties": {"type": "null"},
         "description": "Which objects of its topics a subscription gets, and which of their properties: of the prefill \
             and live alike. An object that comes to be selected by a change comes as a new one (old is {}), one that is \
             no longer selected as a deletion (new is {}). It never changes. Events of other realms than udm are not \
             looked at.",
         "properties": {
-            "filter": {"type": ["string", "null"], "description": "LDAP filter (RFC 4515) over names of UDM properties, \
+            "filter": {"type": ["string", "null"], "pattern": "\\(", "examples": ["(mailPrimaryAddress=*)"], "description": "LDAP filter (RFC 4515) over names of UDM properties, \
                 such as (&(mailPrimaryAddress=*)(!(disabled=TRUE))). Values are compared without regard to case, and \
                 >= and <= as numbers where both are. No extensible matches, no attributes of LDAP"},
-            "position": {"type": ["string", "null"], "description": "DN: this object and all below it"},
+            "position": {"type": ["string", "null"], "pattern": "=", "examples": ["ou=berlin,dc=example,dc=org"], "description": "DN: this object and all below it"},
             "properties": {
                 "description": "Properties that come (keep), or all but these (strip). What else an object holds \
                     always comes, and the filter sees all",

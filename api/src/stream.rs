@@ -36,6 +36,16 @@ enum Format {
     Lines,
 }
 
+/// How much a client wants a form of answer.
+#[derive(Clone, Copy)]
+struct Wanted {
+    /// The place of the range among those of the form.
+    specific: usize,
+    weight: f32,
+    /// The place of the range in what the client accepts.
+    place: usize,
+}
+
 impl Format {
     /// What the client prefers of what it accepts; of equals the first.
     fn accepted(headers: &HeaderMap) -> Option<Self> {
@@ -44,21 +54,41 @@ impl Format {
         if accept.trim().is_empty() {
             return Some(Self::Events);
         }
-        let mut best: Option<(f32, Self)> = None;
-        for range in accept.split(',') {
+        // The most specific range that names a form says how much it is wanted (RFC 9110, 12.5.1).
+        let mut wanted = [None::<Wanted>; 2];
+        for (place, range) in accept.split(',').enumerate() {
             let mut parts = range.split(';').map(str::trim);
-            let format = match parts.next().unwrap_or_default().to_ascii_lowercase().as_str() {
-                "text/event-stream" | "text/*" | "*/*" => Self::Events,
-                "application/x-ndjson" | "application/*" => Self::Lines,
-                _ => continue,
-            };
-            let weight = parts.find_map(|p| p.strip_prefix("q=")).map_or(Some(1.0), |q| q.parse().ok());
-            let weight = weight.unwrap_or(0.0);
-            if weight > best.map_or(0.0, |(weight, _)| weight) {
-                best = Some((weight, format));
+            let media_type = parts.next().unwrap_or_default().to_ascii_lowercase();
+            let weight = parts.find_map(|p| p.strip_prefix(['q', 'Q'])?.trim_start().strip_prefix('='));
+            let weight = weight.map_or(Some(1.0), |q| q.trim().parse().ok());
+            let weight = weight.filter(|q| (0.0..=1.0).contains(q)).unwrap_or(0.0);
+            for (format, known) in [Self::Events, Self::Lines].into_iter().zip(&mut wanted) {
+                let Some(specific) = format.ranges().iter().position(|range| *range == media_type) else {
+                    continue;
+                };
+                if known.is_none_or(|known| specific < known.specific) {
+                    *known = Some(Wanted { specific, weight, place });
+                }
             }
         }
-        best.map(|(_, format)| format)
+        let [events, lines] = wanted.map(|wanted| wanted.filter(|wanted| wanted.weight > 0.0));
+        match (events, lines) {
+            (None, None) => None,
+            (Some(events), Some(lines)) => {
+                let first = (events.weight, lines.place) >= (lines.weight, events.place);
+                Some(if first { Self::Events } else { Self::Lines })
+            }
+            (Some(_), None) => Some(Self::Events),
+            (None, Some(_)) => Some(Self::Lines),
+        }
+    }
+
+    /// The ranges that name it, the most specific first.
+    fn ranges(self) -> [&'static str; 3] {
+        match self {
+            Self::Events => ["text/event-stream", "text/*", "*/*"],
+            Self::Lines => ["application/x-ndjson", "application/*", "*/*"],
+        }
     }
 
     fn content_type(self) -> HeaderValue {
@@ -103,16 +133,23 @@ impl Format {
     }
 }
 
-/// Writes JSON in one line. Line ends in it can only stand between its parts, where a blank means the same: within
-/// strings they are escaped.
+/// Writes JSON in one line. Line ends can only stand between its parts, where a blank means the same: within strings
+/// they are escaped. But other characters may be in strings that some readers, as Python's, take for line ends.
 fn one_line(json: &[u8], text: &mut Vec<u8>) {
-    let begin = text.len();
-    text.extend_from_slice(json);
-    for byte in &mut text[begin..] {
-        if matches!(byte, b'\n' | b'\r') {
-            *byte = b' ';
-        }
+    let mut rest = json;
+    while let Some(at) = rest.iter().position(|byte| matches!(byte, b'\n' | b'\r' | 0xc2 | 0xe2)) {
+        text.extend_from_slice(&rest[..at]);
+        let (written, taken): (&[u8], usize) = match &rest[at..] {
+            [b'\n' | b'\r', ..] => (b" ", 1),
+            [0xc2, 0x85, ..] => (b"\\u0085", 2),
+            [0xe2, 0x80, 0xa8, ..] => (b"\\u2028", 3),
+            [0xe2, 0x80, 0xa9, ..] => (b"\\u2029", 3),
+            other => (&other[..1], 1),
+        };
+        text.extend_from_slice(written);
+        rest = &rest[at + taken..];
     }
+    text.extend_from_slice(rest);
 }
 
 pub(crate) async fn open(
@@ -206,6 +243,15 @@ mod tests {
             (&["application/x-ndjson;q=0.5, text/event-stream"], Some(Events)),
             (&["application/x-ndjson", "text/html"], Some(Lines)),
             (&["application/x-ndjson;q=0"], None),
+            (&["text/event-stream;q=0, */*"], Some(Lines)),
+            (&["text/event-stream; Q=0.0, application/x-ndjson"], Some(Lines)),
+            (&["application/x-ndjson;q=0, */*"], Some(Events)),
+            (&["text/*;q=0.2, */*;q=0.1"], Some(Events)),
+            (&["*/*;q=0.9, text/event-stream;q=0.1"], Some(Lines)),
+            (&["application/x-ndjson, */*"], Some(Lines)),
+            (&["*/*;q=0"], None),
+            (&["text/event-stream;q=x"], None),
+            (&["text/event-stream;q=2"], None),
             (&["application/json"], None),
             (&["text/html, image/*"], None),
         ] {
@@ -216,16 +262,21 @@ mod tests {
 
     #[test]
     fn what_is_written() {
-        let payload = Bytes::from_static(b"{\"a\":\r\n1}");
+        let payload = Bytes::from("{\"a\":\r\n\"\u{85}\u{2028}\u{2029} \u{e9}\u{20ac}\"}");
         let messages = [Delivered { payload, id: "p300".parse().unwrap(), num_delivered: 1 }];
         for (format, written, heartbeat, end) in [
             (
                 Format::Events,
-                "id: p300\nevent: message\ndata: {\"a\":  1}\n\n",
+                "id: p300\nevent: message\ndata: {\"a\":  \"\\u0085\\u2028\\u2029 é€\"}\n\n",
                 ":\n\n",
                 "event: end\ndata: {\"reason\":\"removed\"}\n\n",
             ),
-            (Format::Lines, "{\"a\":  1,\"event_id\":\"p300\"}\n", "\n", "{\"end\":\"removed\"}\n"),
+            (
+                Format::Lines,
+                "{\"a\":  \"\\u0085\\u2028\\u2029 é€\",\"event_id\":\"p300\"}\n",
+                "\n",
+                "{\"end\":\"removed\"}\n",
+            ),
         ] {
             assert_eq!(format.messages(&messages), written);
             assert_eq!(format.heartbeat(), heartbeat);

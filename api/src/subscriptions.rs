@@ -12,6 +12,7 @@ use crate::{
     access::Caller,
     body::JsonBody,
     change,
+    code::Code,
     error::{ApiError, NO_ACCESS, json, null},
     lookup::{existing, gone, now},
     registration,
@@ -71,10 +72,13 @@ pub(crate) async fn change(
     let Change { realms_topics, password, prefill } = request::change(&body)?;
     let mut entry = existing(&app, &name, &caller).await?;
     if realms_topics.is_some() && entry.value.awaits_prefill() {
-        return Err(ApiError::Conflict(format!(
-            "A prefill of {name} is under way with the former topics: wait until it has ended, or cancel it \
+        return Err(ApiError::Conflict(
+            Code::PrefillUnderWay,
+            format!(
+                "A prefill of {name} is under way with the former topics: wait until it has ended, or cancel it \
              (DELETE /v1/subscriptions/{name}/prefill)"
-        )));
+            ),
+        ));
     }
     if realms_topics.is_some() || prefill {
         let changed = |s: &Subscription| {
@@ -87,9 +91,10 @@ pub(crate) async fn change(
         };
         (_, entry) = change::apply(&app, entry.value, &caller, changed).await?;
         if realms_topics.as_ref().is_some_and(|topics| *topics != entry.value.realms_topics) {
-            return Err(ApiError::Conflict(format!(
-                "The topics of {name} are being changed by others; try again"
-            )));
+            return Err(ApiError::Conflict(
+                Code::ChangedByOthers,
+                format!("The topics of {name} are being changed by others; try again"),
+            ));
         }
     }
     if let Some(password) = password {

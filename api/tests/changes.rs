@@ -191,7 +191,7 @@ async fn a_request_that_died_half_way_is_completed_by_sending_it_again() {
     fill(&server, &["old"]).await;
     // The entry was written, then the replica died: no task, no marker.
     let s = entry(&server).await;
-    let again = |s: &Subscription| s.with_prefill_again("2026-01-01T00:00:00".parse().unwrap());
+    let again = |s: &Subscription| s.with_prefill_again("2026-01-01T00:00:00Z".parse().unwrap());
     server.broker.registry().modify(&s.name, s.incarnation, again).await.unwrap();
     assert_eq!(ask(&server, MAIL).await.status, StatusCode::OK);
     assert!(server.broker.tasks().contains(&PrefillTask::of(&entry(&server).await)).await.unwrap());

@@ -23,7 +23,7 @@ async fn set_aside(server: &Server, name: &str, origin: Origin, message: &[u8]) 
         dn: Some("uid=a".into()),
         size: message.len() as u64,
         limit: 10,
-        at: "2026-01-01T00:00:00".parse().unwrap(),
+        at: "2026-01-01T00:00:00Z".parse().unwrap(),
     };
     server.broker.dead_letters().set_aside(&name, &letter, message).await.unwrap();
 }
@@ -104,7 +104,7 @@ async fn what_the_directory_can_not_show_is_told_and_can_not_be_sent_again() {
         dn: Some("uid=a".into()),
         size: 0,
         limit: 0,
-        at: "2026-01-01T00:00:00".parse().unwrap(),
+        at: "2026-01-01T00:00:00Z".parse().unwrap(),
     };
     server.broker.dead_letters().set_aside(&name, &letter, &[]).await.unwrap();
     let shown = list(&server).await;

@@ -43,7 +43,7 @@ async fn a_subscription_lives_by_the_contract() {
     let gone = server.send(Method::DELETE, "/v1/subscriptions/mail", mail, None).await;
     assert_eq!(gone.status, StatusCode::UNAUTHORIZED);
     let gone = server.send(Method::DELETE, "/v1/subscriptions/mail", ADMIN, None).await;
-    assert_eq!(gone.json(), json!({"detail": "Subscription not found: 'mail'"}));
+    assert_eq!(gone.json()["detail"], json!("Subscription not found: 'mail'"));
     assert_eq!(server.send(Method::GET, "/v1/subscriptions", ADMIN, None).await.text, "[]");
 }
 
@@ -69,7 +69,7 @@ async fn events_go_in_and_come_out_with_their_bytes() {
     let acked = server.send(Method::PATCH, &ack, mail, Some(&json!({"status": "ok"}))).await;
     assert_eq!((acked.status, acked.text.as_str()), (StatusCode::OK, "null"));
     let twice = server.send(Method::PATCH, &ack, mail, Some(&json!({"status": "ok"}))).await;
-    assert_eq!((twice.status, twice.json()), (StatusCode::NOT_FOUND, json!({"detail": "no message found"})));
+    assert_eq!((twice.status, &twice.json()["code"]), (StatusCode::NOT_FOUND, &json!("no_message")));
     let empty = server.send(Method::GET, "/v1/subscriptions/mail/messages/next?timeout=0", mail, None).await;
     assert_eq!((empty.status, empty.text.as_str()), (StatusCode::OK, "null"));
 }
@@ -149,12 +149,12 @@ async fn who_may_not_gets_401() {
         let answer = server.send(method.clone(), path, login, None).await;
         assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{method} {path}");
         assert_eq!(answer.header("www-authenticate"), "Basic");
-        assert_eq!(answer.json(), json!({"detail": detail}), "{method} {path}");
+        assert_eq!(answer.json()["detail"], json!(detail), "{method} {path}");
     }
     // What the installers' script waits for.
     let empty = server.client.post(server.url("/v1/subscriptions")).send().await.unwrap();
     assert_eq!(empty.status(), StatusCode::UNAUTHORIZED);
-    assert_eq!(empty.json::<Value>().await.unwrap(), json!({"detail": "Not authenticated"}));
+    assert_eq!(empty.json::<Value>().await.unwrap()["detail"], "Not authenticated");
     // Read is not reserved: an admin may look at any subscription.
     assert_eq!(server.send(Method::GET, "/v1/subscriptions/mail", ADMIN, None).await.status, StatusCode::OK);
 }
@@ -270,7 +270,7 @@ async fn paths_methods_and_headers() {
     let server = Server::start().await;
     let redirected = server.raw(Method::GET, "/v1/subscriptions/?x=1", ("a", "b"), "", "").await;
     assert_eq!(redirected.status, StatusCode::TEMPORARY_REDIRECT);
-    assert_eq!(redirected.header("location"), server.url("/v1/subscriptions?x=1"));
+    assert_eq!(redirected.header("location"), "/v1/subscriptions?x=1");
     for (method, path, status, detail) in [
         (Method::GET, "/nothing", 404, "Not Found"),
         (Method::GET, "/v1/subscriptions/a%2Fb", 404, "Not Found"),
@@ -282,13 +282,19 @@ async fn paths_methods_and_headers() {
     ] {
         let answer = server.raw(method.clone(), path, ("a", "b"), "", "").await;
         assert_eq!(
-            (answer.status.as_u16(), answer.json()),
-            (status, json!({"detail": detail})),
+            (answer.status.as_u16(), &answer.json()["detail"]),
+            (status, &json!(detail)),
             "{method} {path}"
         );
     }
     for method in [Method::HEAD, Method::OPTIONS] {
         assert_eq!(server.raw(method, "/v1/subscriptions", ADMIN, "", "").await.status.as_u16(), 405);
+    }
+    for path in ["/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"] {
+        let head = server.raw(Method::HEAD, path, ("", ""), "", "").await;
+        assert_eq!((head.status.as_u16(), head.text.as_str()), (200, ""), "{path}");
+        let refused = server.raw(Method::POST, path, ("", ""), "", "").await;
+        assert_eq!((refused.status.as_u16(), refused.header("allow")), (405, "GET, HEAD"), "{path}");
     }
     // Under the root path, too.
     let shown = server.send(Method::GET, "/univention/provisioning/v1/subscriptions", ADMIN, None).await;
@@ -322,7 +328,7 @@ async fn the_description_is_true() {
                 assert_eq!(answer.status, StatusCode::OK, "{method} {path}");
             } else {
                 assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{method} {path}");
-                assert_eq!(answer.json(), json!({"detail": "Not authenticated"}));
+                assert_eq!(answer.json()["detail"], json!("Not authenticated"));
             }
         }
         // The router knows these methods and no other.
@@ -376,7 +382,7 @@ async fn a_lost_queue_is_told_and_never_repaired_in_silence() {
         .send(Method::GET, "/v1/subscriptions/mail/messages/next?timeout=0", ("mail", "pw"), None)
         .await;
     assert_eq!(next.status, StatusCode::INTERNAL_SERVER_ERROR);
-    assert_eq!(next.json(), json!({"detail": "Inconsistent message queue state in NATS"}));
+    assert_eq!(next.json()["detail"], json!("Inconsistent message queue state in NATS"));
     let shown = server.send(Method::GET, "/v1/subscriptions/mail", ("mail", "pw"), None).await.json();
     assert_eq!(
         (&shown["prefill_queue_status"], &shown["prefill"]["state"], &shown["prefill"]["reason"]),

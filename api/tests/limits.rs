@@ -25,14 +25,14 @@ async fn a_queue_that_was_given_up_is_told_until_the_subscription_is_removed() {
     assert_eq!((&queue["swept"], &queue["given_up"]), (&json!(0), &json!(null)));
 
     let entry = server.broker.registry().subscription(&"mail".parse().unwrap()).await.unwrap().unwrap().value;
-    let at = "2026-01-01T00:00:00".parse().unwrap();
+    let at = "2026-01-01T00:00:00Z".parse().unwrap();
     let given_up = GivenUp { at, limit: Limit::Messages, live: 7, prefill: 2 };
     assert!(server.broker.give_up(&entry.name, entry.incarnation, &given_up).await.unwrap());
 
     let shown = server.send(Method::GET, "/v1/subscriptions/mail", MAIL, None).await.json();
     assert_eq!(
         shown["queue"]["given_up"],
-        json!({"at": "2026-01-01T00:00:00", "limit": "messages", "live": 7, "prefill": 2})
+        json!({"at": "2026-01-01T00:00:00+00:00", "limit": "messages", "live": 7, "prefill": 2})
     );
     assert_eq!(
         (&shown["prefill_queue_status"], &shown["prefill"]["reason"]),

@@ -82,7 +82,6 @@ async fn modes_that_are_none_are_named() {
     register(&server, &json!({"track": true})).await;
     for (bad, place) in [
         (json!({"mode": "all"}), json!(["body", "mode"])),
-        (json!({"mode": null}), json!(["body", "mode"])),
         (json!({"mode": "resync", "force": true}), json!(["body", "force"])),
         (json!([]), json!(["body"])),
     ] {

@@ -6,13 +6,13 @@ use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberI
 
 use crate::settings::{LogFormat, Logging};
 
-/// Sets up the logging of the process.
-pub fn init(settings: &Logging) {
-    let filter = EnvFilter::builder().parse_lossy(directives(&settings.log_level));
+/// Sets up the logging of the process. What it says to people is text, wherever it goes.
+pub fn init(settings: &Logging, to_people: bool) {
+    let filter = EnvFilter::builder().parse_lossy(&settings.log_level);
     let json = match settings.log_format {
         LogFormat::Json => true,
         LogFormat::Text => false,
-        LogFormat::Auto => !std::io::stderr().is_terminal(),
+        LogFormat::Auto => !to_people && !std::io::stderr().is_terminal(),
     };
     let registry = tracing_subscriber::registry().with(filter);
     if json {
@@ -24,14 +24,36 @@ pub fn init(settings: &Logging) {
     }
 }
 
-/// Python's level names are accepted, as installations have them. The libraries' own chatter needs to be asked for.
-fn directives(level: &str) -> String {
-    let level = match level.to_ascii_lowercase().as_str() {
-        "critical" => "error".to_owned(),
-        "warning" => "warn".to_owned(),
-        other => other.to_owned(),
-    };
-    if level.contains(['=', ',']) { level } else { format!("{level},async_nats=warn,hyper=warn,tower=warn") }
+/// The directives for a level, or an error: what is misspelt would silence everything. Python's level names are
+/// accepted, as installations have them. The libraries' own chatter needs to be asked for.
+pub fn directives(level: &str) -> Result<String, String> {
+    const EXPECTED: &str = "give error, warn, info, debug or trace, or directives such as info,broker=debug \
+        (--log-level, LOG_LEVEL)";
+    let mut directives = Vec::new();
+    for directive in level.split(',') {
+        let (target, level) = match directive.rsplit_once('=') {
+            Some((target, level)) => (Some(target), level),
+            None => (None, directive),
+        };
+        let level = match level.trim().to_ascii_lowercase().as_str() {
+            "critical" | "fatal" => "error".to_owned(),
+            "warning" => "warn".to_owned(),
+            known @ ("off" | "error" | "warn" | "info" | "debug" | "trace") => known.to_owned(),
+            _ => return Err(EXPECTED.to_owned()),
+        };
+        directives.push(match target {
+            Some(target) => format!("{}={level}", target.trim()),
+            None => level,
+        });
+    }
+    if directives.len() == 1 && !level.contains('=') {
+        directives.extend(["async_nats=warn", "hyper=warn", "tower=warn"].map(str::to_owned));
+    }
+    let directives = directives.join(",");
+    match EnvFilter::builder().parse(&directives) {
+        Ok(_) => Ok(directives),
+        Err(_) => Err(EXPECTED.to_owned()),
+    }
 }
 
 #[cfg(test)]
@@ -39,9 +61,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn levels_of_python_are_understood() {
-        assert!(directives("WARNING").starts_with("warn,"));
-        assert!(directives("CRITICAL").starts_with("error,"));
-        assert_eq!(directives("info,broker=trace"), "info,broker=trace");
+    fn levels() {
+        for (given, expected) in [
+            ("WARNING", "warn,async_nats=warn,hyper=warn,tower=warn"),
+            ("CRITICAL", "error,async_nats=warn,hyper=warn,tower=warn"),
+            ("Info", "info,async_nats=warn,hyper=warn,tower=warn"),
+            ("info,broker=trace", "info,broker=trace"),
+            ("info, broker = Warning", "info,broker=warn"),
+            ("api=debug", "api=debug"),
+        ] {
+            assert_eq!(directives(given).as_deref(), Ok(expected), "{given}");
+        }
+        for bad in
+            ["verbose", "", "inof", "info,broker", "info,,", "info,broker=verbose", "broker", "=", "20"]
+        {
+            assert!(directives(bad).unwrap_err().contains("LOG_LEVEL"), "{bad}");
+        }
     }
 }

@@ -12,7 +12,7 @@ mod settings;
 mod shutdown;
 mod standalone;
 
-use std::process::ExitCode;
+use std::{io::Write, process::ExitCode};
 
 use clap::Parser;
 
@@ -20,15 +20,18 @@ use settings::{Cli, Command};
 
 fn main() -> ExitCode {
     // In a pod a wrong setting is wrong the next time, too: `headstart prefill` says so by its exit code.
-    let in_job = std::env::args().nth(1).as_deref() == Some("prefill");
+    let arguments: Vec<String> =
+        std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
+    let subcommand = settings::subcommand(arguments.iter().map(String::as_str)).unwrap_or_default();
+    let in_job = subcommand == "prefill";
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
             let code = if error.use_stderr() { if in_job { 3 } else { 2 } } else { 0 };
             // Nothing is left to do when even this can't be printed.
             error.print().ok();
-            if let Some(variables) = settings::missing_variables(&error) {
-                eprintln!("Or in the environment: {variables}");
+            if let Some(variables) = settings::missing_variables(&error, subcommand) {
+                writeln!(std::io::stderr(), "Or in the environment: {variables}").ok();
             }
             return ExitCode::from(code);
         }
@@ -36,7 +39,7 @@ fn main() -> ExitCode {
     if let Command::GuardedNatsServer(arguments) = &cli.command {
         return standalone::nats_server::become_nats_server(arguments);
     }
-    logging::init(&cli.logging);
+    logging::init(&cli.logging, cli.command.is_for_people());
     open_files::raise();
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         tracing::debug!("a crypto provider was installed already");
@@ -55,11 +58,4 @@ fn main() -> ExitCode {
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    #[test]
-    fn the_arguments_are_consistent() {
-        super::Cli::command().debug_assert();
-    }
-}
+mod tests;

@@ -74,6 +74,15 @@ async fn consumers_are_registered_left_alone_and_changed() {
     let seen = server.request(Method::GET, "/v1/subscriptions/mail", ("mail", "pw"), None).await.unwrap();
     let seen: Value = seen.json().await.unwrap();
     assert_eq!(seen["realms_topics"].as_array().unwrap().len(), 2, "{seen}");
+    // What can't be changed is reported, also beside what is changed.
+    let mut narrower = registration("mail", &["users/user"]);
+    narrower["selection"] = json!({"properties": {"strip": ["jpegPhoto"]}});
+    for _ in 0..2 {
+        write(folder.path(), "mail.json", &narrower.to_string());
+        let (code, log) =
+            told(&command(&server, folder.path()).env("IF_DIFFERENT", "update").output().unwrap());
+        assert!(code == Some(1) && log.contains("selection") && !log.contains("has been changed"), "{log}");
+    }
     // What was in its queue is still there.
     let message = server.next("mail", 10.0).await.unwrap();
     assert_eq!(message["body"]["new"]["id"], "live0");

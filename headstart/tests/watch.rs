@@ -60,8 +60,8 @@ async fn it_ends_with_the_prefill_and_waits_for_an_api_that_is_away() {
         command
     })
     .await;
-    assert_eq!(code, Some(1), "{text}");
-    assert!(text.contains("SUBSCRIPTION_PASSWORD"), "{text}");
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("error: ") && text.contains("SUBSCRIPTION_PASSWORD"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -77,4 +77,5 @@ async fn a_prefill_that_fails_ends_it_with_one() {
     let mut unknown = headstart(&["watch", "nobody", "--api", "no-url", "--password", "x"]);
     let output = unknown.output().unwrap();
     assert!(String::from_utf8_lossy(&output.stderr).contains("--api"), "{output:?}");
+    assert_eq!(output.status.code(), Some(2));
 }

@@ -67,5 +67,5 @@ pub use shorten::shorten;
 pub use subscription::{Entry, Lifecycle, Subscription, Tombstone};
 pub use task::PrefillTask;
 pub use timestamp::{Timestamp, TimestampError};
-pub use topic::{RealmTopic, Route, TopicError, TopicPattern, UDM_REALM};
+pub use topic::{LONGEST as LONGEST_TOPIC, RealmTopic, Route, TopicError, TopicPattern, UDM_REALM};
 pub use window::Window;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub const UDM_REALM: &str = "udm";
 
 /// Longest topic in bytes. The longest module name of UDM has about forty.
-const LONGEST: usize = 200;
+pub const LONGEST: usize = 200;
 /// Most bytes of a compiled topic: a hundred of them fit a subscription. `\w+/\w+` takes less, `\w{100}` 5 MB.
 const LARGEST: usize = 128 * 1024;
 

@@ -209,6 +209,13 @@ fn assert_fits(document: &Value, schema: &Value, value: &Value, place: &str) {
         let target = document.pointer(reference.trim_start_matches('#')).expect(reference);
         return assert_fits(document, target, value, place);
     }
+    if let (Some(pattern), Some(text)) = (schema["pattern"].as_str(), value.as_str()) {
+        assert!(regex::Regex::new(pattern).unwrap().is_match(text), "{place}: {text:?} is not {pattern}");
+    }
+    if schema["format"] == "date-time" {
+        let text = value.as_str().unwrap_or_default();
+        assert!(text.parse::<jiff::Timestamp>().is_ok(), "{place}: {text:?} is no date-time");
+    }
     if let Some(choices) = schema["anyOf"].as_array() {
         let null = choices.iter().any(|choice| choice["type"] == "null");
         let other = choices.iter().find(|choice| choice["type"] != "null").expect(place);

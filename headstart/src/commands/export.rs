@@ -9,6 +9,7 @@ use prefill_job::source::{SourceEvent, dump::DumpWriter};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::display::say;
 use crate::settings;
 
 /// Objects that wait between source and disk.
@@ -42,7 +43,7 @@ pub async fn export(settings: settings::Export, shutdown: CancellationToken) -> 
     }?;
     let path = settings.output.display();
     let left_out = if broken > 0 { format!(", {broken} could not be read") } else { String::new() };
-    println!("{path}: {objects} objects; {vanished} vanished while they were read{left_out}");
+    say(&format!("{path}: {objects} objects; {vanished} vanished while they were read{left_out}\n"));
     Ok(())
 }
 

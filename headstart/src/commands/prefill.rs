@@ -7,8 +7,8 @@ use prefill_job::{Failure, Outcome, attempt, job, source::Source};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    display::{Counts, Display},
     start::{NATS_WITHIN, connect},
-    watch::Display,
 };
 use crate::settings;
 
@@ -61,7 +61,13 @@ fn told_to_a_person(config: job::Config) -> job::Config {
     tokio::spawn(async move {
         while hears.changed().await.is_ok() {
             if let Some(progress) = hears.borrow_and_update().as_ref() {
-                display.set(progress.done + progress.skipped, progress.total, progress.to_string());
+                let counts = Counts {
+                    done: progress.done,
+                    skipped: progress.skipped,
+                    not_selected: progress.not_selected,
+                    set_aside: progress.set_aside,
+                };
+                display.set(counts, progress.total, progress.to_string());
             }
         }
         display.finish();

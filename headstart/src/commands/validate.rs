@@ -10,6 +10,7 @@ use prefill_job::source::{
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use super::display::say;
 use crate::settings;
 
 /// What was found, for people and for programs.
@@ -43,9 +44,9 @@ pub async fn validate(settings: settings::Validate, shutdown: CancellationToken)
         json["source"] = settings.source.source.as_str().into();
         json["ok"] = ok.into();
         json["errors"] = found.problems.iter().map(String::as_str).collect();
-        println!("{json:#}");
+        say(&format!("{json:#}\n"));
     } else {
-        print!("{}", found.text);
+        say(&found.text);
     }
     anyhow::ensure!(ok, "{} can't be used: {}", settings.source.source, found.problems.join("; "));
     Ok(())

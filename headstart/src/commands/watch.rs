@@ -1,14 +1,16 @@
 //! `headstart watch`: how a prefill goes, until it is done or has failed. It knows the HTTP API only.
 
-use std::{io::IsTerminal, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::Context;
-use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::{StatusCode, Url};
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
-use super::may_pass;
+use super::{
+    display::{Counts, Display, say},
+    failed, may_pass,
+};
 use crate::settings;
 
 /// How often it is asked, and the longest pause after a failure.
@@ -33,7 +35,18 @@ struct Progress {
     done: u64,
     total: Option<u64>,
     skipped: u64,
+    #[serde(default)]
+    not_selected: u64,
+    #[serde(default)]
+    set_aside: u64,
     text: String,
+}
+
+impl Progress {
+    fn counts(&self) -> Counts {
+        let Self { done, skipped, not_selected, set_aside, .. } = *self;
+        Counts { done, skipped, not_selected, set_aside }
+    }
 }
 
 /// What a look means.
@@ -87,7 +100,50 @@ fn trouble(status: StatusCode, name: &str) -> Option<Trouble> {
     }
 }
 
-pub async fn watch(settings: settings::Watch, shutdown: CancellationToken) -> anyhow::Result<()> {
+/// How it ended, and its exit code: what a script does next differs.
+enum Ended {
+    /// 0.
+    Done(String),
+    /// 1: the prefill has failed.
+    Failed(String),
+    /// 2: it can't be watched, as after a wrong flag.
+    Refused(anyhow::Error),
+    /// 3.
+    Late,
+    /// 130, as after SIGINT everywhere.
+    Stopped,
+}
+
+pub async fn watch(settings: settings::Watch, shutdown: CancellationToken) -> ExitCode {
+    let display = Display::new(&settings.name);
+    let late = async {
+        match settings.timeout {
+            Some(timeout) => tokio::time::sleep(timeout).await,
+            None => std::future::pending().await,
+        }
+    };
+    let ended = tokio::select! {
+        ended = look_until_over(&settings, &display) => ended.unwrap_or_else(Ended::Refused),
+        () = late => Ended::Late,
+        () = shutdown.cancelled() => Ended::Stopped,
+    };
+    display.finish();
+    let name = &settings.name;
+    match ended {
+        Ended::Done(line) => {
+            say(&format!("{name}: {line}\n"));
+            ExitCode::SUCCESS
+        }
+        Ended::Failed(line) => failed(&anyhow::anyhow!("the prefill of {name}: {line}"), 1),
+        Ended::Refused(error) => failed(&error, 2),
+        Ended::Late => {
+            failed(&anyhow::anyhow!("{name}: it is not done yet, and no longer waited for (--timeout)"), 3)
+        }
+        Ended::Stopped => failed(&anyhow::anyhow!("stopped"), 130),
+    }
+}
+
+fn url(settings: &settings::Watch) -> anyhow::Result<Url> {
     let mut url = Url::parse(&settings.api)
         .with_context(|| format!("the address {:?} (--api, API_URL) is no URL", settings.api))?;
     let path = ["v1", "subscriptions", &settings.name, "prefill"];
@@ -95,47 +151,30 @@ pub async fn watch(settings: settings::Watch, shutdown: CancellationToken) -> an
         Ok(mut segments) => _ = segments.pop_if_empty().extend(path),
         Err(()) => anyhow::bail!("the address {:?} (--api, API_URL) is no http(s) URL", settings.api),
     }
-    let client = reqwest::Client::builder().timeout(REQUEST_WITHIN).build().context("preparing requests")?;
-    let display = Display::new(&settings.name);
-    let looking = look_until_over(&client, &url, &settings, &display);
-    let never = std::future::pending();
-    let late = async {
-        match settings.timeout {
-            Some(timeout) => tokio::time::sleep(timeout).await,
-            None => never.await,
-        }
-    };
-    let ended = tokio::select! {
-        ended = looking => ended,
-        () = late => Err(anyhow::anyhow!("it is not done yet, and no longer waited for (--timeout)")),
-        () = shutdown.cancelled() => Err(anyhow::anyhow!("stopped")),
-    };
-    display.finish();
-    println!("{}: {}", settings.name, ended?);
-    Ok(())
+    Ok(url)
 }
 
-/// Answers the last line.
-async fn look_until_over(
-    client: &reqwest::Client,
-    url: &Url,
-    settings: &settings::Watch,
-    display: &Display,
-) -> anyhow::Result<String> {
+async fn look_until_over(settings: &settings::Watch, display: &Display) -> anyhow::Result<Ended> {
+    let url = url(settings)?;
+    let client = super::client(settings.api_ca_file.as_deref(), REQUEST_WITHIN)?;
     let mut pause = EVERY;
     loop {
-        match look(client, url, settings).await {
+        match look(&client, &url, settings).await {
             Ok(view) => {
                 pause = EVERY;
                 match view.seen() {
-                    Seen::Goes(line) => display.show(&view, line),
-                    Seen::Done(line) => return Ok(line),
-                    Seen::Failed(line) => anyhow::bail!("the prefill of {}: {line}", settings.name),
+                    Seen::Goes(line) => {
+                        let progress = view.progress.as_ref();
+                        let counts = progress.map(Progress::counts).unwrap_or_default();
+                        display.set(counts, progress.and_then(|p| p.total), line);
+                    }
+                    Seen::Done(line) => return Ok(Ended::Done(line)),
+                    Seen::Failed(line) => return Ok(Ended::Failed(line)),
                 }
             }
             Err(Trouble::Final(error)) => return Err(error),
             Err(Trouble::Passing(text)) => {
-                display.trouble(&text);
+                display.line("trouble", format!("waiting for the API: {text}"));
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }
@@ -160,67 +199,6 @@ async fn look(client: &reqwest::Client, url: &Url, settings: &settings::Watch) -
         let error = anyhow::Error::from(error);
         Trouble::Final(error.context("what answers is not this API: look at the address (--api, API_URL)"))
     })
-}
-
-/// A bar on a terminal, lines elsewhere.
-pub struct Display {
-    bar: ProgressBar,
-    /// The last line, where there is no terminal.
-    last: std::sync::Mutex<String>,
-}
-
-impl Display {
-    pub fn new(name: &str) -> Self {
-        let bar = if std::io::stderr().is_terminal() {
-            ProgressBar::no_length().with_prefix(name.to_owned())
-        } else {
-            ProgressBar::hidden()
-        };
-        // The template is ours and right; without it the bar is only plainer.
-        if let Ok(style) = ProgressStyle::with_template("{prefix} {bar:30} {wide_msg}") {
-            bar.set_style(style);
-        }
-        Self { bar, last: std::sync::Mutex::default() }
-    }
-
-    pub fn is_hidden(&self) -> bool {
-        self.bar.is_hidden()
-    }
-
-    fn show(&self, view: &View, line: String) {
-        let progress = view.progress.as_ref();
-        self.set(progress.map_or(0, |p| p.done + p.skipped), progress.and_then(|p| p.total), line);
-    }
-
-    pub fn set(&self, position: u64, length: Option<u64>, line: String) {
-        match length {
-            Some(length) => self.bar.set_length(length),
-            None => self.bar.unset_length(),
-        }
-        self.bar.set_position(position);
-        self.say(line);
-    }
-
-    fn trouble(&self, text: &str) {
-        self.say(format!("waiting for the API: {text}"));
-    }
-
-    /// Each line once.
-    fn say(&self, line: String) {
-        if self.bar.is_hidden() {
-            let mut last = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            if *last != line {
-                println!("{line}");
-                *last = line;
-            }
-        } else {
-            self.bar.set_message(line);
-        }
-    }
-
-    pub fn finish(&self) {
-        self.bar.finish_and_clear();
-    }
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ mod watch;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{
-    Args, Parser, Subcommand, ValueEnum,
+    Args, CommandFactory, Parser, Subcommand, ValueEnum,
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
@@ -35,8 +35,11 @@ pub use watch::Watch;
 /// then each change, in order, losing nothing.
 #[derive(Debug, Parser)]
 #[command(name = "headstart", version, max_term_width = 100, propagate_version = true)]
-#[command(after_help = "Every flag is also an environment variable: --nats-url is NATS_URL.\n\
-    Try it on a laptop: headstart standalone --source dump.jsonl")]
+#[command(
+    after_help = "Most flags are also environment variables, which the help of a command names beside them: --nats-url is \
+    NATS_URL.\n\
+    Try it on a laptop: headstart standalone --source dump.jsonl"
+)]
 pub struct Cli {
     #[command(flatten)]
     pub logging: Logging,
@@ -47,7 +50,8 @@ pub struct Cli {
 #[derive(Debug, Args)]
 pub struct Logging {
     /// error, warn, info, debug or trace; or directives such as info,broker=debug.
-    #[arg(long, env, value_name = "LEVEL", default_value = "info", global = true)]
+    #[arg(long, env, value_name = "LEVEL", default_value = "info", global = true,
+          value_parser = crate::logging::directives)]
     pub log_level: String,
     /// JSON lines, or text for people. auto: text on a terminal.
     #[arg(long, env, value_name = "FORMAT", default_value = "auto", global = true)]
@@ -73,7 +77,8 @@ pub enum Command {
     Prefill(Prefill),
     /// Run prefills from the NATS task queue, without Kubernetes.
     Worker(Worker),
-    /// Run everything in one process, with a nats-server of its own.
+    /// Run everything in one process, with a nats-server of its own. Passwords that are not given are made, kept in the
+    /// data directory and printed once.
     Standalone(Standalone),
     /// Check a directory dump, or the reach of a UDM, without writing anything.
     Validate(Validate),
@@ -81,7 +86,8 @@ pub enum Command {
     Register(Register),
     /// Write a dump of the directory, in JSON lines, that can be a source.
     Export(Export),
-    /// Show how a prefill goes until it is done (ends with 0) or has failed (ends with 1).
+    /// Show how a prefill goes until it is done (ends with 0) or has failed (1). It ends with 2 if it is refused, with 3
+    /// after --timeout.
     Watch(Watch),
     /// Become nats-server, and end with the parent (used by `standalone` only).
     #[command(hide = true)]
@@ -287,8 +293,27 @@ pub struct GuardedNatsServer {
     pub arguments: Vec<String>,
 }
 
+impl Command {
+    /// Is it somebody at a terminal who runs this, or a script of theirs, and no installation?
+    pub fn is_for_people(&self) -> bool {
+        matches!(self, Self::Validate(_) | Self::Export(_) | Self::Watch(_))
+    }
+}
+
+/// The subcommand among arguments that are wrong, whatever flags stand before it.
+pub fn subcommand<'a>(mut arguments: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    while let Some(argument) = arguments.next() {
+        match argument {
+            "--log-level" | "--log-format" => _ = arguments.next(),
+            flag if flag.starts_with('-') => {}
+            name => return Some(name),
+        }
+    }
+    None
+}
+
 /// The environment variables of the required flags that are missing.
-pub fn missing_variables(error: &clap::Error) -> Option<String> {
+pub fn missing_variables(error: &clap::Error, subcommand: &str) -> Option<String> {
     if error.kind() != ErrorKind::MissingRequiredArgument {
         return None;
     }
@@ -296,9 +321,17 @@ pub fn missing_variables(error: &clap::Error) -> Option<String> {
     let variables: Vec<String> = flags
         .iter()
         .filter_map(|flag| flag.strip_prefix("--")?.split(' ').next())
-        .map(|flag| flag.to_ascii_uppercase().replace('-', "_"))
+        .filter_map(|flag| variable(subcommand, flag))
         .collect();
     (!variables.is_empty()).then(|| variables.join(", "))
+}
+
+/// The environment variable of a flag.
+fn variable(subcommand: &str, flag: &str) -> Option<String> {
+    let cli = Cli::command();
+    let argument =
+        cli.find_subcommand(subcommand)?.get_arguments().find(|arg| arg.get_long() == Some(flag))?;
+    Some(argument.get_env()?.to_string_lossy().into_owned())
 }
 
 /// Seconds, with fractions.

@@ -21,7 +21,7 @@ pub struct Register {
     #[command(flatten)]
     pub admin: Admin,
     /// With a consumer that is registered with other topics or another password: report it, or change it, which keeps
-    /// its queue.
+    /// its queue. What can't be changed (selection, track, request_prefill) is reported in both cases.
     #[arg(long, env, value_name = "WHAT", default_value = "fail")]
     pub if_different: IfDifferent,
     /// Seconds to wait for the API, and for the object of UDM.

@@ -14,10 +14,10 @@ pub struct Admin {
     /// Who registers and removes subscriptions.
     #[arg(long, env, value_name = "USER", default_value = "admin")]
     pub admin_username: String,
-    /// Its password. (`standalone` makes one, keeps it in the data directory and prints it once.)
+    /// Its password.
     #[arg(long, env, value_name = "PASSWORD", hide_env_values = true)]
     pub admin_password: Option<Secret>,
-    /// File with its password, instead; when it changes, the new one counts within 5 seconds.
+    /// File with its password, instead; it is read again when it changes.
     #[arg(long, env, value_name = "FILE")]
     pub admin_password_file: Option<PathBuf>,
 }

@@ -1,6 +1,6 @@
 //! Looking at a prefill from outside.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use broker::Secret;
 use clap::Args;
@@ -15,6 +15,9 @@ pub struct Watch {
     /// Address of the API, with the prefix under which a reverse proxy shows it, if there is one.
     #[arg(long = "api", env = "API_URL", value_name = "URL", default_value = "http://127.0.0.1:7777")]
     pub api: String,
+    /// Certificates (PEM) of the authorities that are trusted for the API; default: those of the system.
+    #[arg(long, env, value_name = "FILE")]
+    pub api_ca_file: Option<PathBuf>,
     /// The subscription's own password; without it the administrator looks.
     #[arg(long, env = "SUBSCRIPTION_PASSWORD", value_name = "PASSWORD", hide_env_values = true)]
     pub password: Option<Secret>,

@@ -120,7 +120,8 @@ fn roles(given: &settings::Roles, data_dir: &Path) -> anyhow::Result<api::Roles>
         Ok(Secret::new(kept.value))
     })?;
     if !news.is_empty() {
-        println!("Passwords were generated; they are shown only now:\n{}", news.join("\n"));
+        // Whoever does not read them finds them in the files.
+        commands::say(&format!("Passwords were generated; they are shown only now:\n{}\n", news.join("\n")));
     }
     Ok(roles)
 }

@@ -5,7 +5,7 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{ExitCode, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail, ensure};
@@ -18,6 +18,11 @@ use crate::settings::GuardedNatsServer;
 /// First server with atomic batches (ADR-50).
 const OLDEST: (u32, u32) = (2, 12);
 const USER: &str = "standalone";
+/// Pauses before a nats-server that has ended is started again.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// A server that has run this long had started well.
+const RAN_WELL: Duration = Duration::from_secs(10);
 
 /// A nats-server of our own.
 pub struct NatsServer {
@@ -50,18 +55,26 @@ impl NatsServer {
         }
     }
 
-    /// Keeps it running: a server that dies is started again at once, on the same port and data.
+    /// Keeps it running: a server that dies is started again at once, on the same port and data; one that does not even
+    /// start, with growing pauses.
     pub async fn supervise(self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let mut pause = SHORTEST_PAUSE;
         loop {
+            let started = Instant::now();
             let mut child = self.spawn()?;
             if let Some(pid) = child.id() {
                 std::fs::write(self.pid_file(), pid.to_string()).ok();
             }
             tokio::select! {
                 ended = child.wait() => {
-                    tracing::error!(status = ?ended.ok(), log = %self.log_file().display(),
-                        "nats-server has ended by itself; it is being started again");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    pause = next_pause(pause, started.elapsed());
+                    let said = last_words(&std::fs::read(self.log_file()).unwrap_or_default());
+                    tracing::error!(status = ?ended.ok(), said, log = %self.log_file().display(),
+                        "nats-server has ended by itself; it is being started again in {pause:?}");
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        () = shutdown.cancelled() => return Ok(()),
+                    }
                 }
                 () = shutdown.cancelled() => {
                     self.stop(&mut child).await;
@@ -216,6 +229,19 @@ fn bytes_in(folder: &Path) -> u64 {
     entries.map(size).sum()
 }
 
+/// Doubles while it does not start.
+fn next_pause(former: Duration, ran: Duration) -> Duration {
+    if ran >= RAN_WELL { SHORTEST_PAUSE } else { (former * 2).min(LONGEST_PAUSE) }
+}
+
+/// The end of a log: what the server said before it ended.
+fn last_words(log: &[u8]) -> String {
+    let end = &log[log.len().saturating_sub(2000)..];
+    let text = String::from_utf8_lossy(end);
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines[lines.len().saturating_sub(3)..].join("; ")
+}
+
 fn free_port() -> anyhow::Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port on 127.0.0.1")?;
     Ok(listener.local_addr()?.port())
@@ -263,6 +289,26 @@ mod tests {
         std::fs::write(folder.path().join("stream/1.blk"), [0; 1000]).unwrap();
         std::fs::write(folder.path().join("meta.inf"), [0; 24]).unwrap();
         assert_eq!((bytes_in(folder.path()), bytes_in(&folder.path().join("none"))), (1024, 0));
+    }
+
+    #[test]
+    fn a_server_that_does_not_start_is_tried_ever_less_often() {
+        let quick = Duration::from_millis(50);
+        let mut pause = SHORTEST_PAUSE;
+        let pauses: Vec<u128> = std::iter::repeat_with(|| {
+            pause = next_pause(pause, quick);
+            pause.as_millis()
+        })
+        .take(10)
+        .collect();
+        assert_eq!(pauses, [200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 30_000, 30_000]);
+        assert_eq!(next_pause(pause, RAN_WELL), SHORTEST_PAUSE);
+        assert_eq!(
+            last_words(b"one\ntwo\n\nthree\nlast: address in use\n"),
+            "two; three; last: address in use"
+        );
+        assert_eq!(last_words(b""), "");
+        assert!(last_words("ä".repeat(5000).as_bytes()).len() <= 2003);
     }
 
     #[test]

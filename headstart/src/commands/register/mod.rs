@@ -10,6 +10,7 @@ use anyhow::{Context, bail, ensure};
 use broker::Secret;
 use prefill_job::source::Source;
 use reqwest::{Client, Method, StatusCode, header::CONTENT_TYPE};
+use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -34,10 +35,37 @@ enum Verdict {
     Refused,
 }
 
-fn verdict(status: StatusCode) -> Verdict {
+/// What the API says of a refusal.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Refusal {
+    detail: String,
+    code: String,
+}
+
+impl Refusal {
+    fn of(body: &str) -> Self {
+        serde_json::from_str(body)
+            .unwrap_or_else(|_| Self { detail: body.trim().to_owned(), ..Self::default() })
+    }
+
+    /// Does it say what a PATCH can change?
+    fn can_be_changed(&self) -> bool {
+        // An API of before says nothing; whether it was enough is seen afterwards.
+        matches!(self.code.as_str(), "" | "topics_differ" | "password_differs")
+    }
+}
+
+fn verdict(status: StatusCode, refusal: &Refusal) -> Verdict {
     match status {
         StatusCode::CREATED => Verdict::Registered,
         StatusCode::OK => Verdict::AsBefore,
+        // Others have to end first.
+        StatusCode::CONFLICT
+            if matches!(refusal.code.as_str(), "prefill_under_way" | "not_ready" | "changed_by_others") =>
+        {
+            Verdict::Later
+        }
         StatusCode::CONFLICT => Verdict::Different,
         status if may_pass(status) => Verdict::Later,
         _ => Verdict::Refused,
@@ -131,15 +159,8 @@ impl Api {
             url.starts_with("http://") || url.starts_with("https://"),
             "{url:?} (--api, API_URL) does not begin with http:// or https://"
         );
-        let mut builder = Client::builder().timeout(ANSWER_WITHIN).no_proxy();
-        if let Some(path) = &settings.api_ca_file {
-            let named = || format!("the certificates {} (--api-ca-file, API_CA_FILE)", path.display());
-            let pem = std::fs::read(path).with_context(named)?;
-            let certificates = reqwest::Certificate::from_pem_bundle(&pem).with_context(named)?;
-            builder = builder.tls_certs_only(certificates);
-        }
         Ok(Self {
-            http: builder.build().context("preparing HTTPS")?,
+            http: super::client(settings.api_ca_file.as_deref(), ANSWER_WITHIN)?,
             url,
             username: settings.admin.admin_username.clone(),
             password: settings.admin.password()?,
@@ -153,22 +174,34 @@ impl Api {
         deadline: Instant,
     ) -> anyhow::Result<()> {
         let name = &consumer.name;
-        let (status, detail) =
-            self.send(Method::POST, "/v1/subscriptions", consumer.registration(), deadline).await?;
-        match verdict(status) {
+        let post =
+            || self.send(Method::POST, "/v1/subscriptions".to_owned(), consumer.registration(), deadline);
+        let (verdict, refusal) = post().await?;
+        match verdict {
             Verdict::Registered => tracing::info!(subscription = name, "registered"),
             Verdict::AsBefore => tracing::info!(subscription = name, "is registered already"),
-            Verdict::Different if if_different == IfDifferent::Update => {
+            Verdict::Different if if_different == IfDifferent::Update && refusal.can_be_changed() => {
                 let path = format!("/v1/subscriptions/{name}");
-                let (status, detail) = self.send(Method::PATCH, &path, consumer.change(), deadline).await?;
-                ensure!(status.is_success(), "{name} could not be changed: {status} {detail}");
+                let (verdict, refusal) = self.send(Method::PATCH, path, consumer.change(), deadline).await?;
+                ensure!(verdict == Verdict::AsBefore, "{name} could not be changed: {}", refusal.detail);
+                // Is it as it is asked for now? A PATCH changes topics and password only.
+                let (verdict, refusal) = post().await?;
+                ensure!(
+                    verdict == Verdict::AsBefore,
+                    "{name} was changed, but is not yet as it is asked for: {}",
+                    refusal.detail
+                );
                 tracing::info!(subscription = name, "was registered otherwise, and has been changed");
             }
+            Verdict::Different if if_different == IfDifferent::Update => {
+                bail!("{name} can't be changed to what is asked for: {}", refusal.detail)
+            }
             Verdict::Different => bail!(
-                "{name} is registered with other parameters ({detail}); change it with PATCH /v1/subscriptions/{name}, \
-                 or with --if-different update (IF_DIFFERENT)"
+                "{name} is registered with other parameters ({}); change it with PATCH /v1/subscriptions/{name}, \
+                 or with --if-different update (IF_DIFFERENT)",
+                refusal.detail
             ),
-            Verdict::Later | Verdict::Refused => bail!("{name} was refused: {status} {detail}"),
+            Verdict::Later | Verdict::Refused => bail!("{name} was refused: {}", refusal.detail),
         }
         Ok(())
     }
@@ -177,10 +210,10 @@ impl Api {
     async fn send(
         &self,
         method: Method,
-        path: &str,
+        path: String,
         body: String,
         deadline: Instant,
-    ) -> anyhow::Result<(StatusCode, String)> {
+    ) -> anyhow::Result<(Verdict, Refusal)> {
         let mut told = false;
         loop {
             let request = self
@@ -192,10 +225,13 @@ impl Api {
             let last = match request.send().await {
                 Ok(response) => {
                     let status = response.status();
-                    if verdict(status) != Verdict::Later {
-                        return Ok((status, response.text().await.unwrap_or_default()));
+                    let mut refusal = Refusal::of(&response.text().await.unwrap_or_default());
+                    let verdict = verdict(status, &refusal);
+                    refusal.detail = format!("{status} {}", refusal.detail);
+                    if verdict != Verdict::Later {
+                        return Ok((verdict, refusal));
                     }
-                    anyhow::anyhow!("it answers {status}")
+                    anyhow::anyhow!("it answers {}", refusal.detail)
                 }
                 Err(error) => error.into(),
             };
@@ -229,17 +265,21 @@ mod tests {
 
     #[test]
     fn answers_that_may_change_are_waited_for() {
-        for (status, expected) in [
-            (201, Verdict::Registered),
-            (200, Verdict::AsBefore),
-            (409, Verdict::Different),
-            (401, Verdict::Refused),
-            (422, Verdict::Refused),
-            (429, Verdict::Later),
-            (500, Verdict::Later),
-            (503, Verdict::Later),
+        for (status, body, expected) in [
+            (201, "null", Verdict::Registered),
+            (200, "null", Verdict::AsBefore),
+            (409, r#"{"detail": "…", "code": "topics_differ"}"#, Verdict::Different),
+            (409, r#"{"detail": "…"}"#, Verdict::Different),
+            (409, r#"{"detail": "…", "code": "prefill_under_way"}"#, Verdict::Later),
+            (409, r#"{"detail": "…", "code": "queue_lost"}"#, Verdict::Different),
+            (401, "", Verdict::Refused),
+            (422, "<html>", Verdict::Refused),
+            (429, "", Verdict::Later),
+            (500, "", Verdict::Later),
+            (503, "", Verdict::Later),
         ] {
-            assert_eq!(verdict(StatusCode::from_u16(status).unwrap()), expected, "{status}");
+            let refusal = Refusal::of(body);
+            assert_eq!(verdict(StatusCode::from_u16(status).unwrap(), &refusal), expected, "{status} {body}");
         }
     }
 }
