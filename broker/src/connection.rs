@@ -10,11 +10,7 @@ use std::{
 
 use async_nats::{
     Auth, AuthError, ConnectError, ConnectErrorKind, ConnectOptions, Event,
-    jetstream::{
-        context::DeleteStreamErrorKind,
-        kv,
-        stream::{Config, DiscardPolicy, RetentionPolicy, StorageType},
-    },
+    jetstream::context::DeleteStreamErrorKind,
 };
 use model::{Incarnation, SubscriptionName};
 use serde::Deserialize;
@@ -22,14 +18,12 @@ use tokio::sync::watch;
 
 use crate::{
     Credentials, DeadLetters, Error, EventLog, EventPublisher, NatsTls, Position, ProgressBoard, Queue,
-    Registry, Secret, SecretError, StreamLimits, Tasks, names,
+    Registry, Secret, SecretError, StreamLimits, Tasks,
     wire::{TIMEOUT, Wire, code},
 };
 
 /// First server with atomic batches.
 const OLDEST_SERVER: (i64, i64, i64) = (2, 12, 0);
-/// Most dead letters of all subscriptions together, their parts counted: beyond it the oldest go.
-const MOST_DEAD_LETTERS: i64 = 100_000;
 
 /// How to reach NATS.
 #[derive(Clone, Debug)]
@@ -147,77 +141,6 @@ impl Broker {
         Ok((options.connect(servers).await?, connections))
     }
 
-    /// Makes the streams and buckets that all share, if they are not there. Safe to call at once from several
-    /// replicas.
-    ///
-    /// # Errors
-    /// [`Error::Refused`] when a stream of that name exists with other settings: it is somebody else's.
-    pub async fn create_layout(&self) -> Result<(), Error> {
-        let log = Config {
-            name: names::INCOMING.to_owned(),
-            subjects: vec![names::EVENT_SUBJECT.to_owned(), names::MARKER_SUBJECT.to_owned()],
-            // Full is answered with 503; nothing is ever dropped.
-            discard: DiscardPolicy::New,
-            max_bytes: self.limits.log_bytes_config(),
-            allow_atomic_publish: true,
-            ..self.stream_config()
-        };
-        self.create_stream(log).await?;
-        self.follow_log_limit().await?;
-        let tasks = Config {
-            name: names::TASKS.to_owned(),
-            subjects: vec![names::TASK_SUBJECTS.to_owned()],
-            retention: RetentionPolicy::WorkQueue,
-            // One task a subscription: the second of a repeated registration is refused.
-            max_messages_per_subject: 1,
-            discard: DiscardPolicy::New,
-            discard_new_per_subject: true,
-            ..self.stream_config()
-        };
-        self.create_stream(tasks).await?;
-        let dead_letters = Config {
-            name: names::DEAD_LETTERS.to_owned(),
-            subjects: vec![names::DEAD_LETTER_SUBJECTS.to_owned()],
-            max_messages: MOST_DEAD_LETTERS,
-            allow_atomic_publish: true,
-            ..self.stream_config()
-        };
-        self.create_stream(dead_letters).await?;
-        for bucket in names::BUCKETS {
-            let config = kv::Config {
-                bucket: bucket.to_owned(),
-                history: 1,
-                storage: StorageType::File,
-                num_replicas: self.replicas,
-                ..kv::Config::default()
-            };
-            self.wire
-                .js
-                .create_or_update_key_value(config)
-                .await
-                .map_err(|e| Error::unavailable(format!("making the bucket {bucket}"), e))?;
-        }
-        Ok(())
-    }
-
-    /// Looks whether [`create_layout`](Self::create_layout) has been done.
-    ///
-    /// # Errors
-    /// [`Error::LayoutMissing`] names what is not there.
-    pub async fn await_layout(&self) -> Result<(), Error> {
-        let buckets = names::BUCKETS.iter().map(|bucket| names::bucket_stream(bucket));
-        let streams = [names::INCOMING, names::TASKS, names::DEAD_LETTERS]
-            .map(str::to_owned)
-            .into_iter()
-            .chain(buckets);
-        for stream in streams {
-            if self.stream_state(&stream).await?.is_none() {
-                return Err(Error::LayoutMissing { what: format!("the stream {stream}") });
-            }
-        }
-        Ok(())
-    }
-
     /// Is the connection up at this moment?
     #[must_use]
     pub fn is_connected(&self) -> bool {
@@ -288,47 +211,6 @@ impl Broker {
     pub async fn close(&self) {
         if let Err(error) = self.wire.client.drain().await {
             tracing::debug!(%error, "the connection to NATS was closed already");
-        }
-    }
-
-    pub(crate) fn stream_config(&self) -> Config {
-        Config {
-            retention: RetentionPolicy::Limits,
-            storage: StorageType::File,
-            num_replicas: self.replicas,
-            max_messages: -1,
-            max_bytes: -1,
-            max_messages_per_subject: -1,
-            ..Config::default()
-        }
-    }
-
-    pub(crate) fn queue_config(&self, name: String, subjects: Vec<String>, first_sequence: u64) -> Config {
-        Config {
-            name,
-            subjects,
-            first_sequence: Some(first_sequence),
-            max_messages_per_subject: self.limits.queue_messages.cast_signed(),
-            discard: DiscardPolicy::New,
-            discard_new_per_subject: true,
-            allow_rollup: true,
-            allow_atomic_publish: true,
-            // Any replica answers a direct get, and one that lags behind would show what was removed: only where
-            // there is one replica, which is the leader.
-            allow_direct: self.replicas == 1,
-            ..self.stream_config()
-        }
-    }
-
-    /// Creates a stream; one with the same name is left as it is.
-    pub(crate) async fn create_stream(&self, config: Config) -> Result<(), Error> {
-        #[derive(Deserialize)]
-        struct Made {}
-        let action = format!("making the stream {}", config.name);
-        let subject = format!("STREAM.CREATE.{}", config.name);
-        match self.wire.api::<Made>(&action, &subject, &config).await {
-            Ok(Made {}) | Err(Error::Refused { code: code::STREAM_NAME_EXISTS, .. }) => Ok(()),
-            Err(error) => Err(error),
         }
     }
 

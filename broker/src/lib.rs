@@ -30,6 +30,7 @@ mod error;
 mod events;
 mod fence;
 mod known;
+mod layout;
 mod limits;
 mod many;
 mod names;

@@ -1,11 +1,10 @@
 //! Limits that streams have: set when they are made, and followed when the operator changes them.
 
-use futures::{StreamExt, TryStreamExt};
-use model::{Lifecycle, QueueLimits};
-use serde::Deserialize;
-use serde_json::{Map, Value};
+use futures::StreamExt;
+use model::{Lifecycle, QueueLimits, Subscription};
+use serde_json::Value;
 
-use crate::{Broker, Error, names, wire::code};
+use crate::{Broker, Error, layout};
 
 /// Streams that are looked at at once.
 const AT_ONCE: usize = 16;
@@ -33,11 +32,8 @@ impl StreamLimits {
     }
 }
 
-/// What `STREAM.INFO` tells of a stream's settings, with whatever a newer server adds.
-#[derive(Deserialize)]
-struct Info {
-    config: Map<String, Value>,
-}
+/// The limit of a queue's messages, in the words of NATS.
+const LIMIT: &str = "max_msgs_per_subject";
 
 impl Broker {
     /// The same connection, which makes streams with these limits.
@@ -46,53 +42,34 @@ impl Broker {
         Self { limits, ..self }
     }
 
-    /// Raises the limit of queues that were made with a lower one. It is never lowered: NATS may then remove what is
-    /// in the queue. A lower limit is kept by those who write.
+    /// Raises the limit and the copies of queues that were made with fewer. They are never lowered: NATS may then
+    /// remove what is in a queue. A lower limit is kept by those who write. A queue that can't be changed keeps no other
+    /// from it.
     ///
     /// # Errors
-    /// NATS away; calling it again is safe.
+    /// NATS away, for one of them at least; calling it again is safe.
     pub async fn raise_queue_limits(&self) -> Result<(), Error> {
-        let wanted = self.limits.queue_messages.cast_signed();
         let entries =
             self.registry().list().await?.subscriptions().filter(|s| s.lifecycle == Lifecycle::Ready);
-        let lower = |found: &Value| found.as_i64().is_some_and(|found| 0 < found && found < wanted);
-        futures::stream::iter(entries)
-            .map(|s| async move {
-                let stream = self.queue(&s.name, s.incarnation).stream;
-                self.change_limit(&stream, "max_msgs_per_subject", wanted, lower).await
-            })
+        let failed: Vec<Error> = futures::stream::iter(entries)
+            .map(|s| async move { self.follow_queue(&s).await.err() })
             .buffer_unordered(AT_ONCE)
-            .try_collect()
-            .await
+            .filter_map(std::future::ready)
+            .collect()
+            .await;
+        failed.into_iter().next().map_or(Ok(()), Err)
     }
 
-    /// Gives the event log the limit that is set now. Lowering it below what is in it is safe: it refuses what is new.
-    pub(crate) async fn follow_log_limit(&self) -> Result<(), Error> {
-        let wanted = self.limits.log_bytes_config();
-        self.change_limit(names::INCOMING, "max_bytes", wanted, |found| found.as_i64() != Some(wanted)).await
-    }
-
-    /// Changes one number of a stream's settings, if it is there and the number has to change.
-    async fn change_limit(
-        &self,
-        stream: &str,
-        field: &str,
-        wanted: i64,
-        has_to: impl Fn(&Value) -> bool,
-    ) -> Result<(), Error> {
-        let action = format!("looking at the limits of {stream}");
-        let Info { mut config } =
-            match self.wire.api::<Info>(&action, &format!("STREAM.INFO.{stream}"), &()).await {
-                Err(Error::Refused { code: code::STREAM_NOT_FOUND, .. }) => return Ok(()),
-                info => info?,
-            };
-        if !has_to(config.get(field).unwrap_or(&Value::Null)) {
-            return Ok(());
+    async fn follow_queue(&self, subscription: &Subscription) -> Result<(), Error> {
+        let stream = self.queue(&subscription.name, subscription.incarnation).stream;
+        let Some(found) = self.stream_settings(&stream).await? else { return Ok(()) };
+        let mut wanted =
+            layout::settings(&self.queue_config(stream, Vec::new(), subscription.first_sequence))?;
+        wanted.insert("subjects".to_owned(), found.get("subjects").cloned().unwrap_or_default());
+        let limit = found.get(LIMIT).and_then(Value::as_i64).unwrap_or(-1);
+        if limit <= 0 || limit >= self.limits.queue_messages.cast_signed() {
+            wanted.insert(LIMIT.to_owned(), limit.into());
         }
-        config.insert(field.to_owned(), wanted.into());
-        let action = format!("changing the limits of {stream}");
-        self.wire.api::<Value>(&action, &format!("STREAM.UPDATE.{stream}"), &config).await?;
-        tracing::info!(stream, field, limit = wanted, "a limit was changed");
-        Ok(())
+        self.follow(&found, &wanted, &[LIMIT]).await
     }
 }

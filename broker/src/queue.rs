@@ -77,10 +77,10 @@ impl Queue {
         let known = subscription.track.then(|| names::known_subjects(&self.name));
         let subjects = Part::ALL.map(|part| self.subject(part)).into_iter().chain(known).collect();
         let config = self.broker.queue_config(self.stream.clone(), subjects, subscription.first_sequence);
-        match self.broker.create_stream(config.clone()).await {
+        match self.broker.create_stream(&config).await {
             Err(Error::Refused { code: code::SUBJECT_OVERLAP, .. }) => {
                 self.remove_left_over().await?;
-                self.broker.create_stream(config).await?;
+                self.broker.create_stream(&config).await?;
             }
             other => other?,
         }

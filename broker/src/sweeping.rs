@@ -32,6 +32,19 @@ impl Search {
 }
 
 impl Queue {
+    /// When the oldest message that waits for the consumer was written, by the clock of NATS; `None`: none waits.
+    ///
+    /// # Errors
+    /// NATS away.
+    pub async fn oldest(&self) -> Result<Option<SystemTime>, Error> {
+        let first = async |part| {
+            let found = self.wire().next(&self.stream, &self.subject(part), 1).await?.message();
+            Ok::<_, Error>(found.map(|message| SystemTime::from(message.time)))
+        };
+        let (main, prefill) = futures::try_join!(first(Part::Main), first(Part::Prefill))?;
+        Ok(main.into_iter().chain(prefill).min())
+    }
+
     /// Removes live messages that have been in the queue for longer than `age`; answers how many.
     ///
     /// # Errors

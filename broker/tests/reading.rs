@@ -409,3 +409,27 @@ async fn a_replica_that_lags_does_not_deliver_the_rest_of_a_former_prefill_after
         assert_eq!(next.unwrap().iter().map(text).collect::<Vec<_>>(), ["deleted"]);
     }
 }
+
+#[tokio::test]
+async fn a_prefill_that_is_done_by_request_while_an_attempt_goes_on_is_not_drained() {
+    let server = NatsServer::start().await;
+    let case = Case::new(&server, true).await;
+    case.fill(1, &[], false).await;
+    case.state(PrefillState::Done).await;
+    case.live(2, "live").await;
+    assert_eq!(case.text_then_ack().await, "live");
+    case.fill(1, &["late"], true).await;
+    assert_eq!(case.text_then_ack().await, "late");
+}
+
+#[tokio::test]
+async fn nobody_listens_for_a_queue_that_nobody_waits_for() {
+    let server = NatsServer::start().await;
+    let case = Case::new(&server, false).await;
+    assert_eq!(case.next(50).await, None);
+    let look = async || {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        case.listeners(&server).await
+    };
+    eventually("the listener to be gone", LONG, look, |listeners| *listeners == 0).await;
+}

@@ -42,7 +42,7 @@ async fn keep_ringing(queue: Queue, memory: Arc<Memory>) {
     let mut deaf = Deaf::default();
     loop {
         match tokio::time::timeout(MADE_WITHIN, arrivals(&queue)).await {
-            Ok(Ok(mut arrivals)) => {
+            Ok(Ok((mut arrivals, consumer))) => {
                 deaf = Deaf::default();
                 // What came before the consumer was there.
                 memory.ring();
@@ -58,7 +58,11 @@ async fn keep_ringing(queue: Queue, memory: Arc<Memory>) {
                             }
                             None => break,
                         },
-                        _ = look.tick() => if memory.end_listening() { return },
+                        _ = look.tick() => if memory.end_listening() {
+                            // NATS would keep it for a while, and has only so many.
+                            forget(&queue, &consumer).await;
+                            return;
+                        },
                     }
                 }
             }
@@ -116,7 +120,15 @@ enum Unheard {
     Away(String),
 }
 
-async fn arrivals(queue: &Queue) -> Result<pull::Stream, Unheard> {
+async fn forget(queue: &Queue, consumer: &str) {
+    let Ok(stream) = queue.wire().js.get_stream_no_info(&queue.stream).await else { return };
+    if let Err(error) = stream.delete_consumer(consumer).await {
+        tracing::debug!(subscription = %queue.name, %error, "a consumer is left for NATS to forget");
+    }
+}
+
+/// What arrives, and the name of the consumer that tells of it.
+async fn arrivals(queue: &Queue) -> Result<(pull::Stream, String), Unheard> {
     // New: only what comes later rings; without bodies, since it only rings.
     let config = pull::Config {
         deliver_policy: DeliverPolicy::New,
@@ -134,14 +146,15 @@ async fn arrivals(queue: &Queue) -> Result<pull::Stream, Unheard> {
         ConsumerErrorKind::JetStream(e) if e.error_code().0 == code::STREAM_NOT_FOUND => Unheard::NoStream,
         _ => Unheard::Away(error.to_string()),
     })?;
-    consumer
+    let arrivals = consumer
         .stream()
         .max_messages_per_batch(ARRIVALS_AT_ONCE)
         .expires(PULL_FOR)
         .heartbeat(HEARTBEAT)
         .messages()
         .await
-        .map_err(|e| Unheard::Away(e.to_string()))
+        .map_err(|e| Unheard::Away(e.to_string()))?;
+    Ok((arrivals, consumer.cached_info().name.clone()))
 }
 
 #[cfg(test)]

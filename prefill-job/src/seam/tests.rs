@@ -81,3 +81,38 @@ async fn events_of_another_round_are_nobodys_business() {
     watch.wrote(watch.as_of().now(), &object("uid=a"));
     assert_eq!(watch.contained().len(), 1);
 }
+
+#[tokio::test]
+async fn a_dead_letter_that_was_sent_again_is_never_left_out() {
+    let server = NatsServer::start().await;
+    let broker = server.broker().await;
+    let (s, mut copier) = registered(&broker).await;
+    let task = PrefillTask::of(&s);
+    let queue = broker.queue(&task.subscription, task.incarnation);
+    copier.mark(4, &s.marker()).await.unwrap();
+    copier.copy(&[changed(5, "uid=a")]).await.unwrap();
+    let letter = model::DeadLetter {
+        incarnation: s.incarnation,
+        origin: model::Origin::Live { incoming_seq: 3 },
+        reason: model::DeadLetterReason::TooLarge,
+        problem: None,
+        topic: "users/user".to_owned(),
+        dn: Some("uid=a".to_owned()),
+        size: 1,
+        limit: 1,
+        at: s.created.clone(),
+    };
+    let message = changed(3, "uid=a").payload;
+    broker.dead_letters().set_aside(&s.name, &letter, &message).await.unwrap();
+    let stored = broker.dead_letters().list(&s, 0, 1).await.unwrap().remove(0);
+    broker.redeliver(&s, &stored, message).await.unwrap();
+    copier.copy(&[changed(7, "uid=b")]).await.unwrap();
+    let watch = SeamWatch::start(&queue, &task).await;
+    assert_eq!(watch.as_of().now(), Some(7));
+    watch.wrote(Some(7), &object("uid=a"));
+    let mut contained = Vec::new();
+    for sequence in watch.contained() {
+        contained.push(queue.live_from(sequence).await.unwrap().unwrap().tag.unwrap().incoming_seq);
+    }
+    assert_eq!(contained, [5]);
+}
