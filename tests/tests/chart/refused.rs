@@ -189,7 +189,8 @@ fn for_role(role: &str, queue: &str) -> Vec<String> {
         for stream in SHARED {
             add(&[&format!("$JS.API.STREAM.DELETE.{stream}")]);
             // The dispatcher purges what it has copied of `incoming`, the controller the letters of who is gone.
-            let needs = [("dispatcher", "incoming"), ("controller", "dead-letters")];
+            let needs =
+                [("dispatcher", "incoming"), ("controller", "dead-letters"), ("worker", "dead-letters")];
             if !needs.contains(&(role, stream)) {
                 add(&[&format!("$JS.API.STREAM.PURGE.{stream}")]);
             }

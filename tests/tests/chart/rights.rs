@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use broker::{
-    Broker, Claimed, NatsConfig, ReaderConfig, Readers, Removal, Secret, TasksConfig,
+    Broker, Claimed, NatsConfig, ReaderConfig, Readers, Removal, Secret, StreamLimits, TasksConfig,
     testing::{NatsServer, eventually},
 };
 use bytes::Bytes;
@@ -279,7 +279,9 @@ async fn nobody_does_the_work_of_others() {
     api.create_layout().await.unwrap();
     let mail = register(&api, "mail").await;
     let (prefill, dispatcher) = (connect(&server, "prefill").await, connect(&server, "dispatcher").await);
-    let controller = connect(&server, "controller").await;
+    // What is there already would have to be changed.
+    let limits = StreamLimits { log_bytes: Some(1 << 20), ..StreamLimits::default() };
+    let controller = connect(&server, "controller").await.with_limits(limits);
     let (pn, pc, dc) = (prefill.registry(), prefill.credentials(), dispatcher.credentials());
     let (ps, es, de) = (prefill.queue(&mail.name, mail.incarnation), prefill.events(), dispatcher.events());
     let change = |s: &Subscription| Some(Subscription { lifecycle: Lifecycle::Deleting, ..s.clone() });
