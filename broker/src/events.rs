@@ -292,15 +292,16 @@ impl Position {
     /// NATS away.
     pub async fn get(&self) -> Result<crate::Revised<u64>, Error> {
         let item = bucket::get(&self.wire, names::DISPATCHER, names::POSITION_KEY).await?;
-        let revision = item.as_ref().map_or(0, |item| item.revision);
-        match item.map(|item| serde_json::from_slice(&item.value)) {
-            Some(Ok(PositionValue { incoming_seq })) => {
+        // Nothing was ever dispatched: what the log has lost by now was lost.
+        let Some(item) = item else { return Ok(crate::Revised { value: 0, revision: 0 }) };
+        let revision = item.revision;
+        match serde_json::from_slice(&item.value) {
+            Ok(PositionValue { incoming_seq }) => {
                 return Ok(crate::Revised { value: incoming_seq, revision });
             }
-            Some(Err(error)) => {
+            Err(error) => {
                 tracing::warn!(%error, "the dispatcher's position can't be read: it begins where the log begins");
             }
-            None => {}
         }
         let value = EventLog::new(self.wire.clone()).state().await?.first_seq.saturating_sub(1);
         Ok(crate::Revised { value, revision })

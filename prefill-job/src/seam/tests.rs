@@ -108,11 +108,7 @@ async fn a_dead_letter_that_was_sent_again_is_never_left_out() {
     broker.redeliver(&s, &stored, message).await.unwrap();
     copier.copy(&[changed(7, "uid=b")]).await.unwrap();
     let watch = SeamWatch::start(&queue, &task).await;
-    assert_eq!(watch.as_of().now(), Some(7));
-    watch.wrote(Some(7), &object("uid=a"));
-    let mut contained = Vec::new();
-    for sequence in watch.contained() {
-        contained.push(queue.live_from(sequence).await.unwrap().unwrap().tag.unwrap().incoming_seq);
-    }
-    assert_eq!(contained, [5]);
+    // It has no place among the events, so nothing is known to be superfluous.
+    watch.wrote(watch.as_of().now(), &object("uid=a"));
+    assert_eq!(watch.contained(), []);
 }
