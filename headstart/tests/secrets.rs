@@ -298,6 +298,7 @@ async fn a_prefill_shows_no_password() {
     let prefill = |level: &str, nats: &NatsServer| {
         let mut command = headstart(&["prefill", "--source", &udm.base_url()]);
         command.env("PREFILL_TASK", &task_file).env("TERMINATION_LOG", &termination);
+        command.env("UDM_REFUSED_SECONDS", "1");
         Process::start(with_secrets(command, level, nats))
     };
     let told = |reason: &str| {

@@ -32,6 +32,11 @@ const ENVELOPE: usize = 256;
 /// Objects that wait between source and queue: back-pressure both ways. The source bounds their bytes.
 const CHANNEL: usize = 2 * BATCH_MESSAGES;
 
+/// So many per cent of a type that are gone when they are read are worth a warning.
+const VANISHED_PERCENT: u64 = 3;
+/// If they are so many at least.
+const VANISHED_MIN: u64 = 3;
+
 /// Runs one attempt to its end. `holder` names the pod or worker, for people. Cancelling `shutdown` ends it cleanly
 /// between two batches.
 pub async fn run(
@@ -92,7 +97,8 @@ pub async fn run_with(
     let mut fence = match queue.claim_fence(task.round, task.attempt, holder).await {
         Ok(Claimed::Holder(fence)) => fence,
         Ok(Claimed::Sealed) => return Outcome::Done(sealed_counts(&queue).await),
-        Ok(Claimed::Overtaken | Claimed::Cancelled) => return Outcome::Obsolete,
+        Ok(Claimed::Overtaken) => return Outcome::Obsolete,
+        Ok(Claimed::Cancelled) => return Outcome::Cancelled,
         Ok(Claimed::Gone) => return Outcome::Failed(gone()),
         Err(error) => return Outcome::Failed(error.into()),
     };
@@ -248,6 +254,7 @@ async fn write_all(
 ) -> Result<Counts, Outcome> {
     let How { shaper, teller, seam } = how;
     let mut counts = Counts::default();
+    let mut vanished = Vanished::default();
     let mut received = Vec::with_capacity(BATCH_MESSAGES);
     let mut batch = Batch::new();
     let mut coverage = shaper.coverage();
@@ -283,8 +290,11 @@ async fn write_all(
                         batch.push(payload);
                     }
                 }
-                SourceEvent::Skipped { .. } => counts.skipped += 1,
-                SourceEvent::Broken { topic, dn, problem } => {
+                SourceEvent::Skipped { .. } => {
+                    counts.skipped += 1;
+                    vanished.skipped += 1;
+                }
+                SourceEvent::Broken { topic, dn, problem, .. } => {
                     if let Some(known) = known {
                         let (topic, dn) = (topic.clone(), dn.clone());
                         known.exists(KnownObject { topic, dn, id: None, identifier: None });
@@ -299,11 +309,20 @@ async fn write_all(
                     );
                     counts.missing.push(topic);
                 }
-                SourceEvent::TopicStarted { topic, total } => teller.update(|tally| {
-                    tally.topic = Some(topic.into());
-                    tally.total = total.map(|n| tally.total.unwrap_or(0) + n).or(tally.total);
-                }),
-                SourceEvent::TopicFinished { .. } => teller.update(|tally| tally.topic = None),
+                SourceEvent::TopicStarted { topic, total } => {
+                    vanished = Vanished { listed: total.unwrap_or(0), skipped: 0 };
+                    teller.update(|tally| {
+                        tally.topic = Some(topic.into());
+                        tally.total = total.map(|n| tally.total.unwrap_or(0) + n).or(tally.total);
+                    });
+                }
+                SourceEvent::TopicFinished { topic } => {
+                    if let Some(warning) = vanished.warning(&topic) {
+                        tracing::warn!(subscription = %task.subscription, "{warning}");
+                        counts.warnings.push(warning);
+                    }
+                    teller.update(|tally| tally.topic = None);
+                }
                 SourceEvent::Retrying { error } => teller.update(|tally| tally.error = Some(error.into())),
             }
         }
@@ -332,6 +351,25 @@ async fn write_all(
         if ended {
             return Ok(counts);
         }
+    }
+}
+
+/// Objects of one type that were listed, and those of them that were gone when they were read.
+#[derive(Clone, Copy, Debug, Default)]
+struct Vanished {
+    listed: u64,
+    skipped: u64,
+}
+
+impl Vanished {
+    /// A few objects are deleted while many are read. More than that is rather an account that may not read them, or a
+    /// directory that is being changed by a machine: somebody should know.
+    fn warning(self, topic: &str) -> Option<String> {
+        let Self { listed, skipped } = self;
+        let many = skipped >= VANISHED_MIN && skipped * 100 > listed * VANISHED_PERCENT;
+        many.then(|| {
+            format!("{skipped} of {listed} objects of {topic} were listed and gone (404) when they were read")
+        })
     }
 }
 
@@ -407,4 +445,24 @@ fn envelope(topic: String, body: Body, length: usize) -> serde_json::Result<(Str
 fn unwritable(what: &str, error: &serde_json::Error) -> Outcome {
     let text = format!("{what} can't be written: {error}");
     Outcome::Failed(Failure::permanent(ExitCode::BadData, Reason::BadData, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_objects_that_are_gone_when_they_are_read_are_told() {
+        for (listed, skipped, told) in [
+            (5, 5, true),
+            (5, 2, false),
+            (1000, 30, false),
+            (1000, 31, true),
+            (0, 0, false),
+            (100_000, 9, false),
+        ] {
+            let warning = Vanished { listed, skipped }.warning("a/b");
+            assert_eq!(warning.is_some(), told, "{skipped} of {listed}: {warning:?}");
+        }
+    }
 }

@@ -55,7 +55,8 @@ pub fn report(config: &Config, outcome: &Outcome) {
             let (messages, skipped) = counts.as_ref().map_or((0, 0), |c| (c.messages, c.skipped));
             tracing::info!(messages, skipped, "the prefill is complete");
         }
-        Outcome::Obsolete => tracing::info!("a later attempt has taken over, or this one was cancelled"),
+        Outcome::Obsolete => tracing::info!("a later attempt has taken over"),
+        Outcome::Cancelled => tracing::info!("this attempt was cancelled"),
         Outcome::Failed(Failure { code, reason, message, .. }) => {
             tracing::error!(reason = reason.as_str(), exit_code = *code as u8, "{message}");
         }

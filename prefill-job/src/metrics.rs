@@ -64,6 +64,7 @@ impl Metrics {
         let outcome = match outcome {
             Outcome::Done(_) => "done",
             Outcome::Obsolete => "obsolete",
+            Outcome::Cancelled => "cancelled",
             Outcome::Failed(failure) if failure.code.is_permanent() => "failed",
             Outcome::Failed(_) => "broken-off",
         };

@@ -11,8 +11,10 @@ use crate::source::SourceError;
 pub enum Outcome {
     /// Sealed, by this run or an earlier one of the same attempt.
     Done(Option<Counts>),
-    /// A later attempt has taken over, or this one was cancelled: nothing is left to do.
+    /// A later attempt has taken over: nothing is left to do.
     Obsolete,
+    /// Somebody has cancelled this attempt: nothing is left to do.
+    Cancelled,
     /// Not complete.
     Failed(Failure),
 }
@@ -67,7 +69,7 @@ impl Outcome {
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Done(_) | Self::Obsolete => ExitCode::Done,
+            Self::Done(_) | Self::Obsolete | Self::Cancelled => ExitCode::Done,
             Self::Failed(failure) => failure.code,
         }
     }
@@ -77,12 +79,13 @@ impl Outcome {
     pub fn termination_message(&self) -> TerminationMessage {
         let class = match self {
             Self::Done(_) => "done",
-            Self::Obsolete => "obsolete",
+            Self::Obsolete | Self::Cancelled => "obsolete",
             Self::Failed(failure) => class(failure.code),
         };
         let (message, counts) = match self {
             Self::Done(counts) => (complete(counts.as_ref()), counts.as_ref()),
-            Self::Obsolete => ("a later attempt has taken over, or this one was cancelled".to_owned(), None),
+            Self::Obsolete => ("a later attempt has taken over".to_owned(), None),
+            Self::Cancelled => ("this attempt was cancelled".to_owned(), None),
             Self::Failed(failure) => (failure.message.clone(), None),
         };
         TerminationMessage {
@@ -226,6 +229,7 @@ mod tests {
         for (outcome, code, class) in [
             (Outcome::Done(None), ExitCode::Done, "done"),
             (Outcome::Obsolete, ExitCode::Done, "obsolete"),
+            (Outcome::Cancelled, ExitCode::Done, "obsolete"),
             (Outcome::Failed(permanent), ExitCode::CredentialsRefused, "credentials_refused"),
             (FillError::Overtaken.into(), ExitCode::Done, "obsolete"),
             (FillError::LostToTwin.into(), ExitCode::Transient, "transient"),

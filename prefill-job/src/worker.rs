@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use broker::{Broker, Modified, Task, TasksConfig};
-use model::{Lifecycle, PrefillState, PrefillTask, Reason, Timestamp, chain};
+use model::{Lifecycle, Prefill, PrefillState, PrefillTask, Reason, Timestamp, chain};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -196,9 +196,10 @@ impl Worker {
             .broker
             .registry()
             .modify(&request.subscription, request.incarnation, |s| {
-                wanted = s.lifecycle != Lifecycle::Deleting && s.prefill.attempt == request.attempt;
-                // What is done stays done: a task may come again after its end was recorded.
-                if !wanted || (s.prefill.state == PrefillState::Done && state != PrefillState::Done) {
+                wanted = s.lifecycle != Lifecycle::Deleting
+                    && s.prefill.attempt == request.attempt
+                    && may_become(&s.prefill, state);
+                if !wanted {
                     return None;
                 }
                 s.with_prefill_state(state, reason, message.clone(), now.clone())
@@ -212,6 +213,16 @@ impl Worker {
             );
         }
         Ok(wanted && !matches!(modified, Modified::Gone))
+    }
+}
+
+/// May a prefill get this state from a worker? A task may come again after its end was recorded, or after somebody has
+/// cancelled it: what has ended stays so. An attempt that was sealed is done, whatever was recorded before.
+fn may_become(now: &Prefill, state: PrefillState) -> bool {
+    match now.state {
+        PrefillState::Done => state == PrefillState::Done,
+        PrefillState::Failed => state == PrefillState::Done && now.reason != Some(Reason::Cancelled),
+        PrefillState::Pending | PrefillState::Running => true,
     }
 }
 
@@ -231,6 +242,13 @@ fn decide(
     match outcome {
         Outcome::Done(_) => (Some(PrefillState::Done), None, None, Fate::Finish),
         Outcome::Obsolete => (None, None, None, Fate::Finish),
+        // Whoever cancels writes the fence first, and may have ended before the state was recorded.
+        Outcome::Cancelled => (
+            Some(PrefillState::Failed),
+            Some(Reason::Cancelled),
+            Some("cancelled by a request".to_owned()),
+            Fate::Finish,
+        ),
         Outcome::Failed(failure) if failure.lost_to_twin => (None, None, None, Fate::Leave),
         Outcome::Failed(Failure { code, reason, message, .. }) => {
             let message = Some(message.clone());
@@ -268,6 +286,7 @@ mod tests {
         for (outcome, last, state, reason, fate) in [
             (Outcome::Done(None), false, Some(Done), None, Fate::Finish),
             (Outcome::Obsolete, false, None, None, Fate::Finish),
+            (Outcome::Cancelled, false, Some(Failed), Some(Reason::Cancelled), Fate::Finish),
             (Outcome::Failed(twin), true, None, None, Fate::Leave),
             (Outcome::Failed(permanent), false, Some(Failed), Some(Reason::CredentialsRefused), Fate::Finish),
             (

@@ -31,7 +31,12 @@ async fn stand_in() -> StandIn {
 fn source(udm: &StandIn, change: impl FnOnce(&mut Config)) -> Source {
     let credentials = Credentials::Basic { username: "cn=admin".into(), password: "univention".into() };
     let mut config = Config::new(udm.base_url(), credentials);
-    config.retries = Retries { tries: 200, first_wait: Duration::from_millis(5), ..Retries::default() };
+    config.retries = Retries {
+        first_wait: Duration::from_millis(5),
+        usual_wait_max: Duration::from_millis(100),
+        ..Retries::default()
+    };
+    config.missing_wait = Duration::from_millis(50);
     change(&mut config);
     Source::Udm(Udm::new(config).unwrap())
 }
@@ -148,18 +153,13 @@ async fn what_is_broken_or_missing_is_in_dead_letters_progress_and_result() {
     udm.faults().update(|faults| faults.get_delay_ms = 0);
     udm.faults().add(Rule::new(Effect::Status { code: 500 }).dn(&all[7]));
     udm.faults().add(Rule::new(Effect::Vanish).dn(&all[8]));
-    let as_they_are = run(&broker, &source(&udm, |_| {}), &s).await;
+    let strict = source(&udm, |config| {
+        (config.missing_types, config.broken_objects) = (MissingTypes::Fail, BrokenObjects::Fail);
+    });
+    let as_they_are = run(&broker, &strict, &s).await;
     let Outcome::Failed(failure) = &as_they_are else { panic!("{as_they_are:?}") };
     assert!(failure.code == ExitCode::Transient && failure.message.contains("no/.*"), "{}", failure.message);
-    let outcome = run(
-        &broker,
-        &source(&udm, |config| {
-            config.missing_types = MissingTypes::Skip;
-            config.broken_objects = BrokenObjects::SetAside;
-        }),
-        &s,
-    )
-    .await;
+    let outcome = run(&broker, &source(&udm, |_| {}), &s).await;
     let missing = vec!["no/.*".to_owned()];
     let counts =
         Counts { messages: u64::from(USERS) - 2, skipped: 1, set_aside: 1, missing, ..Counts::default() };

@@ -323,7 +323,7 @@ async fn tries_are_limited_and_the_reason_is_recorded() {
     broker.tasks().submit(&PrefillTask::of(&s)).await.unwrap();
     // Nobody listens there.
     let credentials = Credentials::Basic { username: "cn=admin".into(), password: "secret".into() };
-    let once = Retries { tries: 1, ..Retries::default() };
+    let once = Retries { away: Duration::ZERO, ..Retries::default() };
     let config =
         udm::Config { retries: once, ..udm::Config::new("http://127.0.0.1:9/univention/udm/", credentials) };
     let _worker = start_worker(&broker, Source::Udm(Udm::new(config).unwrap()), 2);

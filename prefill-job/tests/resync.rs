@@ -67,7 +67,7 @@ impl World {
     fn config(&self) -> Config {
         let credentials = Credentials::Basic { username: "cn=admin".into(), password: "univention".into() };
         let mut config = Config::new(self.udm.base_url(), credentials);
-        config.retries = Retries { tries: 3, first_wait: Duration::from_millis(5), ..Retries::default() };
+        config.retries = Retries { first_wait: Duration::from_millis(5), ..Retries::default() };
         config.reads_primary = true;
         config
     }

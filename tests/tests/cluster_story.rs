@@ -122,7 +122,7 @@ async fn any_component_may_be_killed_at_any_time() -> Result<()> {
 
 #[tokio::test]
 async fn a_source_that_refuses_is_shown_everywhere() -> Result<()> {
-    let hs = Installation::install("refused", 10, 2, &[]).await?;
+    let hs = Installation::install("refused", 10, 2, &["prefill.config.udmRefusedSeconds=2"]).await?;
     hs.udm_password(Some("another")).await?;
     let mail = hs.register("mail", &["users/user"], true).await?;
     let failed = mail.await_prefill("failed").await?;

@@ -122,8 +122,14 @@ annotations:
   value: {{ $config.udmReadsPrimary | quote }}
 - name: UDM_MISSING_TYPES
   value: {{ $config.udmMissingTypes }}
+- name: UDM_MISSING_SECONDS
+  value: {{ $config.udmMissingSeconds | int64 | quote }}
 - name: UDM_BROKEN_OBJECTS
   value: {{ $config.udmBrokenObjects }}
+- name: UDM_AWAY_SECONDS
+  value: {{ $config.udmAwaySeconds | int64 | quote }}
+- name: UDM_REFUSED_SECONDS
+  value: {{ $config.udmRefusedSeconds | int64 | quote }}
 {{- end -}}
 
 {{- define "headstart.source" -}}

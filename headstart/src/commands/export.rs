@@ -83,7 +83,7 @@ fn write(
                 bar.inc(1);
             }
             SourceEvent::Retrying { error } => bar.suspend(|| tracing::warn!(error, "trying again")),
-            SourceEvent::Broken { topic, dn, problem } => {
+            SourceEvent::Broken { topic, dn, problem, .. } => {
                 bar.suspend(|| tracing::warn!(topic, dn, problem, "an object can't be read and is left out"));
                 counts.broken += 1;
                 bar.inc(1);

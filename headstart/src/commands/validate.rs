@@ -137,7 +137,7 @@ async fn udm_found(source: &Source, topics: &[String]) -> Found {
                 SourceEvent::TopicStarted { topic, .. } => _ = counts.entry(topic).or_default(),
                 SourceEvent::Retrying { error } => tracing::warn!(error, "trying again"),
                 // What a prefill sets aside or leaves out on request is a problem to whoever asks for problems.
-                SourceEvent::Broken { topic, dn, problem } => {
+                SourceEvent::Broken { topic, dn, problem, .. } => {
                     problems.push(format!("{topic} {dn}: {problem}"))
                 }
                 SourceEvent::NoModule { topic } => problems.push(format!("UDM knows no type {topic}")),

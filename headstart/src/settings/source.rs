@@ -1,6 +1,6 @@
 //! Where the objects of a prefill come from.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context;
 use broker::Secret;
@@ -42,12 +42,22 @@ pub struct Udm {
     /// take.
     #[arg(long, env, value_name = "N", default_value = "64", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub udm_concurrency: u16,
-    /// A requested topic that no module of UDM matches is an error (fail), or left out and named (skip).
-    #[arg(long, env, value_name = "fail|skip", default_value = "fail")]
+    /// A requested topic that no module of UDM matches, although it was waited for, is left out and named (skip), or an
+    /// error (fail).
+    #[arg(long, env, value_name = "skip|fail", default_value = "skip")]
     pub udm_missing_types: MissingTypes,
-    /// An object that UDM lists and can't show is an error (fail), or a dead letter (set-aside).
-    #[arg(long, env, value_name = "fail|set-aside", default_value = "fail")]
+    /// How long such topics are waited for, in seconds: extensions of UDM are loaded late.
+    #[arg(long, env, value_name = "SECONDS", default_value = "120")]
+    pub udm_missing_seconds: u32,
+    /// An object that UDM lists and can't show is a dead letter (set-aside), or an error (fail).
+    #[arg(long, env, value_name = "set-aside|fail", default_value = "set-aside")]
     pub udm_broken_objects: BrokenObjects,
+    /// How long UDM, or the directory behind it, is waited for when nothing answers, in seconds.
+    #[arg(long, env, value_name = "SECONDS", default_value = "600")]
+    pub udm_away_seconds: u32,
+    /// How long credentials that UDM refuses are tried again, in seconds: they may be being changed.
+    #[arg(long, env, value_name = "SECONDS", default_value = "180")]
+    pub udm_refused_seconds: u32,
     /// Does UDM read the LDAP primary, and no replica? Then live events that a prefill holds already are left out.
     #[arg(long, env, value_name = "BOOL", default_value = "false", action = clap::ArgAction::Set,
           value_parser = clap::builder::BoolishValueParser::new())]
@@ -101,6 +111,12 @@ impl Udm {
                 MissingTypes::Fail => udm::MissingTypes::Fail,
                 MissingTypes::Skip => udm::MissingTypes::Skip,
             },
+            missing_wait: seconds(self.udm_missing_seconds),
+            retries: udm::Retries {
+                away: seconds(self.udm_away_seconds),
+                refused: seconds(self.udm_refused_seconds),
+                ..udm::Retries::default()
+            },
             broken_objects: match self.udm_broken_objects {
                 BrokenObjects::Fail => udm::BrokenObjects::Fail,
                 BrokenObjects::SetAside => udm::BrokenObjects::SetAside,
@@ -110,6 +126,10 @@ impl Udm {
             ..udm::Config::new(address, self.credentials()?)
         })
     }
+}
+
+fn seconds(seconds: u32) -> Duration {
+    Duration::from_secs(seconds.into())
 }
 
 impl SourceAddress {

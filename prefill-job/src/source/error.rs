@@ -80,6 +80,16 @@ pub enum SourceError {
         /// Of the last one.
         problem: String,
     },
+    /// An object that UDM lists and can't show.
+    #[error("{what} can't be read (asked {tries} times)")]
+    BrokenObject {
+        /// Request.
+        what: String,
+        /// How often it was sent.
+        tries: u32,
+        /// How it failed the last time.
+        source: Failure,
+    },
     /// An answer that is not what UDM gives, repeatedly.
     #[error("the answer to {what} can't be read: {problem}")]
     Unreadable {
@@ -157,6 +167,7 @@ impl SourceError {
             },
             Self::NoModule { .. }
             | Self::Unavailable { .. }
+            | Self::BrokenObject { .. }
             | Self::TooManyBroken { .. }
             | Self::DumpChanged { .. }
             | Self::ReceiverGone => ExitCode::Transient,
@@ -165,11 +176,7 @@ impl SourceError {
 
     /// Does it come from one object rather than from UDM as a whole?
     pub(super) fn is_of_one_object(&self) -> bool {
-        match self {
-            Self::Unreadable { .. } => true,
-            Self::Unavailable { source, .. } => matches!(source, Failure::Fault { .. } | Failure::Timeout(_)),
-            _ => false,
-        }
+        matches!(self, Self::BrokenObject { .. })
     }
 
     /// May another attempt succeed?

@@ -84,13 +84,15 @@ pub enum SourceEvent {
         /// be asked, or where the object exists under another type.
         confirmed: bool,
     },
-    /// One object of the type that was started last is listed but can't be read, and is left out on request.
+    /// One object of the type that was started last is listed but can't be read, and is left out.
     Broken {
         /// The type.
         topic: String,
-        /// Its DN.
+        /// Its DN; or its UUID, in the form of one, if nobody can tell the DN.
         dn: String,
-        /// What is wrong, without names of people.
+        /// Its UUID.
+        uuid: Option<uuid::Uuid>,
+        /// What is wrong, in UDM's words, which may hold values of the object.
         problem: String,
     },
     /// The directory knows no type that a requested topic matches, and the topic is left out. Of a dump: it holds no

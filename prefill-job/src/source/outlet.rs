@@ -51,11 +51,6 @@ impl Outlet {
         Ok(())
     }
 
-    /// For what is told to people: to be sent only if there is room.
-    pub fn teller(&self) -> mpsc::Sender<SourceEvent> {
-        self.out.clone()
-    }
-
     /// Forgets all but the newest.
     fn forget(&mut self, newest: usize) {
         while self.waiting.len() > newest {
@@ -125,12 +120,13 @@ mod tests {
     async fn all_that_is_sent_arrives_in_order_whatever_the_sizes() {
         let sizes: Vec<usize> = (0..500).map(|n| 2 + n * 7919 % 130).collect();
         let (sender, mut receiver) = mpsc::channel(5);
+        let told = sender.clone();
         let mut outlet = Outlet { bytes_max: 100, ..Outlet::new(sender) };
         let to_send = sizes.clone();
         let sending = tokio::spawn(async move {
             for size in to_send {
                 outlet.send(object(size)).await.unwrap();
-                _ = outlet.teller().try_send(SourceEvent::Retrying { error: String::new() });
+                _ = told.try_send(SourceEvent::Retrying { error: String::new() });
             }
         });
         let mut came = Vec::new();

@@ -1,8 +1,11 @@
 //! Who asks, and credentials that change.
 
+use std::time::Duration;
+
 use model::ExitCode;
 use prefill_job::source::SourceEvent;
-use prefill_job::source::udm::{Credentials, Secret};
+use prefill_job::source::udm::{Config, Credentials, Secret};
+use stand_in_udm::Faults;
 
 use crate::source_support::read;
 use crate::{USERS, credentials, eventually, reading, source, source_with, stand_in};
@@ -10,7 +13,10 @@ use crate::{USERS, credentials, eventually, reading, source, source_with, stand_
 #[tokio::test]
 async fn a_wrong_password_ends_it_without_being_told() {
     let udm = stand_in().await;
-    let source = source_with(&udm, |config| config.credentials = credentials("hunter2"));
+    let source = source_with(&udm, |config| {
+        config.credentials = credentials("hunter2");
+        config.retries.refused = Duration::from_millis(200);
+    });
     let read = read(&source, &["users/user"]).await;
     assert_eq!(read.error().exit_code(), ExitCode::CredentialsRefused);
     assert!(read.error().to_string().contains("cn=admin"));
@@ -83,7 +89,8 @@ async fn credentials_that_were_good_may_be_refused_for_a_while() {
 async fn credentials_that_stay_refused_end_it_after_a_bounded_number_of_tries() {
     let udm = stand_in().await;
     udm.faults().update(|faults| faults.get_delay_ms = 10);
-    let (reading, mut events) = reading(source(&udm));
+    let (reading, mut events) =
+        reading(source_with(&udm, |config| config.retries.refused = Duration::from_millis(500)));
     while let Some(event) = events.recv().await {
         if matches!(event, SourceEvent::Object(_)) {
             let password = "rotated".to_owned();
@@ -92,7 +99,46 @@ async fn credentials_that_stay_refused_end_it_after_a_bounded_number_of_tries() 
     }
     let error = reading.await.unwrap().unwrap_err();
     assert_eq!(error.exit_code(), ExitCode::CredentialsRefused);
-    // The first object is tried eight times; fewer and fewer are asked for beside it.
+    // The first object is tried for half a second; fewer and fewer are asked for beside it.
     let refused = udm.counters().numbers().statuses[&401];
-    assert!((8..=24).contains(&refused), "{refused}");
+    assert!((4..=40).contains(&refused), "{refused}");
+}
+
+#[tokio::test]
+async fn a_directory_that_is_away_answers_as_to_a_wrong_password_and_is_waited_for() {
+    let udm = stand_in().await;
+    let patient = |config: &mut Config| {
+        config.retries.slow_refusal = Duration::from_millis(50);
+        // Refusals at once would end it long before.
+        config.retries.refused = Duration::from_millis(100);
+    };
+    // From the start, and in the middle.
+    for objects_before in [0, 20] {
+        udm.faults().set(Faults { get_delay_ms: 5, ..Faults::default() });
+        let before = udm.counters().numbers();
+        let away = async {
+            eventually("so many are read", || {
+                udm.counters().numbers().objects >= before.objects + objects_before
+            })
+            .await;
+            udm.faults().update(|faults| faults.directory_away_ms = Some(60));
+            let seen = before.statuses.get(&401).copied().unwrap_or(0);
+            eventually("it was refused for longer than refusals are borne", || {
+                udm.counters().numbers().statuses.get(&401).is_some_and(|refused| *refused >= seen + 6)
+            })
+            .await;
+            udm.faults().update(|faults| faults.directory_away_ms = None);
+        };
+        let source = source_with(&udm, patient);
+        let (read, ()) = tokio::join!(read(&source, &["users/user"]), away);
+        assert_eq!(read.well().objects().len(), USERS as usize);
+    }
+    udm.faults().update(|faults| faults.directory_away_ms = Some(60));
+    let gone = source_with(&udm, |config| {
+        patient(config);
+        config.retries.away = Duration::from_millis(300);
+    });
+    let gone = read(&gone, &["users/user"]).await;
+    assert!(gone.error().is_transient(), "{:?}", gone.error());
+    assert!(model::chain(gone.error()).contains("LDAP"), "{}", model::chain(gone.error()));
 }

@@ -9,6 +9,7 @@ mod broken_and_missing;
 mod credentials;
 mod how_it_asks;
 mod how_it_ends;
+mod turn;
 mod what_comes;
 mod what_goes_wrong;
 
@@ -34,7 +35,12 @@ fn credentials(password: impl Into<Secret>) -> Credentials {
 /// Quick waits, everything else as usual.
 fn config(base_url: &str) -> Config {
     let mut config = Config::new(base_url, credentials("univention"));
-    config.retries = Retries { first_wait: Duration::from_millis(5), ..Retries::default() };
+    config.retries = Retries {
+        first_wait: Duration::from_millis(5),
+        usual_wait_max: Duration::from_millis(100),
+        ..Retries::default()
+    };
+    config.missing_wait = Duration::from_millis(50);
     config
 }
 

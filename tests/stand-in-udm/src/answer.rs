@@ -22,32 +22,63 @@ pub fn json(status: StatusCode, body: String) -> Response<Body> {
 /// UDM's JSON for an error.
 pub fn error(code: u16, message: &str, address: &str) -> Response<Body> {
     let status = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let title = status.canonical_reason().unwrap_or("Unknown");
     let mut error = Members::default();
-    error.number("code", u64::from(code)).string("title", title).string("message", message);
     if code >= 500 {
         error.string(
             "traceback",
             "Traceback (most recent call last):\n  File \"module.py\", line 1, in get\n",
         );
     }
+    let title = if code == 422 { "Unprocessable Entity" } else { "" };
+    error.number("code", u64::from(code)).string("title", title).string("message", message);
+    error.raw("error", "{}");
     let mut body = Members::default();
     body.raw("error", &error.into_object());
-    body.raw("_links", &format!("{{\"self\": [{{\"href\": {}}}]}}", json::string(address)));
+    let mut own = Members::default();
+    own.string("title", &format!("HTTP-Error {code}: {title}")).string("href", address);
+    body.raw("_links", &format!("{{\"self\": [{}]}}", own.into_object()));
     json(status, body.into_object())
+}
+
+/// 422: a parameter of the query is wrong.
+pub fn unprocessable(parameter: &str, problem: &str, address: &str) -> Response<Body> {
+    let mut error = Members::default();
+    let message = format!("1 error(s) occurred:\nQuery string \"{parameter}\": {problem}\n");
+    error.number("code", 422).string("title", "Unprocessable Entity").string("message", &message);
+    let mut parameters = Members::default();
+    parameters.string(parameter, problem);
+    error.raw("error", &format!("{{\"query_string\": {}}}", parameters.into_object()));
+    let mut detail = Members::default();
+    detail.strings("location", ["query", parameter]).string("message", problem).string("type", "value_error");
+    let mut own = Members::default();
+    own.string("title", "HTTP-Error 422: Unprocessable Entity").string("href", address);
+    let mut body = Members::default();
+    body.raw("error", &error.into_object());
+    body.raw("_embedded", &format!("{{\"udm:error\": [{}]}}", detail.into_object()));
+    body.raw("_links", &format!("{{\"self\": [{}]}}", own.into_object()));
+    json(StatusCode::UNPROCESSABLE_ENTITY, body.into_object())
+}
+
+/// 406: only HTML was asked for. No body.
+pub fn not_acceptable() -> Response<Body> {
+    let headers = [(header::CONTENT_TYPE, "text/html; charset=UTF-8")];
+    with_headers(StatusCode::NOT_ACCEPTABLE, &headers, Body::empty())
 }
 
 /// 401: no body at all.
 pub fn unauthorized() -> Response<Body> {
     let challenge = "Basic realm=\"Univention Directory Manager\"";
-    with_headers(StatusCode::UNAUTHORIZED, &[(header::WWW_AUTHENTICATE, challenge)], Body::empty())
+    let headers = [(header::CONTENT_TYPE, "text/html; charset=UTF-8"), (header::WWW_AUTHENTICATE, challenge)];
+    with_headers(StatusCode::UNAUTHORIZED, &headers, Body::empty())
 }
 
-/// 503 of the gateway, whose backend is away.
+/// 503 of the gateway, whose backend is away: a JSON string, and two types of content.
 pub fn backend_down(retry_after: &str) -> Response<Body> {
-    let headers = [(header::CONTENT_TYPE, "application/json"), (header::RETRY_AFTER, retry_after)];
+    let headers = [(header::CONTENT_TYPE, "text/html; charset=UTF-8"), (header::RETRY_AFTER, retry_after)];
     let body = json::string("The Univention Directory Manager REST service is currently not available.");
-    with_headers(StatusCode::SERVICE_UNAVAILABLE, &headers, Body::from(body))
+    let mut answer = with_headers(StatusCode::SERVICE_UNAVAILABLE, &headers, Body::from(body));
+    answer.headers_mut().append(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer
 }
 
 /// 301.
@@ -79,6 +110,8 @@ pub fn instead(effect: &Effect, target: &str, address: &str) -> Option<Response<
         | Effect::Cut { .. }
         | Effect::Truncate { .. }
         | Effect::Vanish
+        | Effect::Move { .. }
+        | Effect::Unload { .. }
         | Effect::VanishAfter => None,
     }
 }

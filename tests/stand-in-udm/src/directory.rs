@@ -133,10 +133,16 @@ impl Directory {
         })
     }
 
-    /// The object of an entryUUID; only among those that were put (generated ones would need a search).
+    /// The object of an entryUUID.
     #[must_use]
     pub fn get_by_uuid(&self, uuid: &str) -> Option<Arc<Object>> {
-        self.read().put.values().find(|object| object.head.uuid == uuid).cloned()
+        if let Some(object) = self.read().put.values().find(|object| object.head.uuid == uuid) {
+            return Some(Arc::clone(object));
+        }
+        let found = GENERATED.iter().find_map(|module| {
+            self.list(module).heads().find(|head| head.uuid == uuid).map(|head| head.dn)
+        })?;
+        self.get(&found)
     }
 
     /// The modules of the index.

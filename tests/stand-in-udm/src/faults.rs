@@ -25,6 +25,10 @@ pub struct Faults {
     pub link_headers: usize,
     /// Modules that are installed but not loaded yet: not in the index, and 404.
     pub unloaded_modules: BTreeSet<String>,
+    /// DNs of entries whose values UDM can't map: each list that has one of them is 500 as a whole, and so is its GET.
+    pub broken_entries: BTreeSet<String>,
+    /// LDAP is away: everything is answered with 401 after so many milliseconds, one after the other (UDM: 10 s).
+    pub directory_away_ms: Option<u64>,
     /// Faults of single requests; the first that matches a request is taken.
     pub rules: Vec<Rule>,
 }
@@ -119,6 +123,16 @@ pub enum Effect {
     },
     /// The object is removed just before: 404.
     Vanish,
+    /// The object is given another DN just before: 404.
+    Move {
+        /// The new DN.
+        to: String,
+    },
+    /// The module is not loaded any more: 404, here and from now on.
+    Unload {
+        /// The module.
+        module: String,
+    },
     /// The object is removed just after it was listed or read.
     VanishAfter,
 }

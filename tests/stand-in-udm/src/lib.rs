@@ -24,6 +24,7 @@ mod counters;
 mod directory;
 pub mod dump;
 pub mod faults;
+mod filter;
 mod json;
 mod links;
 mod list;

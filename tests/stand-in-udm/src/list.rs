@@ -5,6 +5,8 @@ use std::sync::{Mutex, PoisonError};
 
 use percent_encoding::percent_decode_str;
 
+use crate::filter::Filter;
+
 /// A query, as far as the stand-in plays it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Query {
@@ -16,6 +18,8 @@ pub struct Query {
     pub hidden: bool,
     /// Whole objects.
     pub opened: bool,
+    /// Only what matches.
+    pub filter: Option<Filter>,
     /// `(page, limit)`.
     pub page: Option<(usize, usize)>,
     /// Everything but the page: the key of the server's cookie.
@@ -25,13 +29,14 @@ pub struct Query {
 /// Reads a query string.
 ///
 /// # Errors
-/// Name of the parameter that the stand-in does not play.
+/// Name of the parameter that the stand-in does not play, or `filter` if that can't be read.
 pub fn parse(query: &str) -> Result<Query, String> {
     let mut parsed = Query {
         position: None,
         one_level: false,
         hidden: true,
         opened: true,
+        filter: None,
         page: None,
         cookie_key: query.split('&').filter(|p| !p.starts_with("page=")).collect::<Vec<_>>().join("&"),
     };
@@ -50,6 +55,7 @@ pub fn parse(query: &str) -> Result<Query, String> {
             "properties" => properties.push(value),
             "page" => page = value.parse().ok(),
             "limit" => limit = value.parse().ok(),
+            "filter" => parsed.filter = Some(Filter::parse(&value).ok_or(name)?),
             "dir" | "by" => {}
             other => return Err(other.to_owned()),
         }
@@ -97,7 +103,8 @@ mod tests {
         assert!(parse("scope=sub").unwrap().opened);
         assert!(!parse("hidden=0").unwrap().hidden);
         assert_eq!(parse("position=cn%3Dusers%2Cdc%3Dx").unwrap().position.as_deref(), Some("cn=users,dc=x"));
-        assert_eq!(parse("filter=%28a=b%29").unwrap_err(), "filter");
+        assert!(parse("filter=%28a=b%29").unwrap().filter.is_some());
+        assert_eq!(parse("filter=%28%28").unwrap_err(), "filter");
     }
 
     #[test]

@@ -136,6 +136,9 @@ fn is_request_id(value: &HeaderValue) -> bool {
     (1..=36).contains(&bytes.len()) && bytes.iter().all(|b| b.is_ascii_hexdigit() || *b == b'-')
 }
 
+/// What UDM says of an entry whose values it can't map.
+const BROKEN: &str = "invalid literal for int() with base 16: b'zz'";
+
 /// One request.
 struct Asking<'a> {
     app: &'a App,
@@ -151,6 +154,16 @@ struct Asking<'a> {
 impl Asking<'_> {
     async fn answer(&self, method: &Method) -> Response<Body> {
         let header = |name| self.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        if method == Method::HEAD {
+            let headers = [(header::CONTENT_TYPE, "text/plain")];
+            return answer::with_headers(StatusCode::METHOD_NOT_ALLOWED, &headers, Body::empty());
+        }
+        if let Some(ms) = self.app.switches.read(|faults| faults.directory_away_ms) {
+            // Whom it asks for each request: the process does nothing else meanwhile.
+            let _alone = self.backend.event_loop.write().await;
+            tokio::time::sleep(Duration::from_millis(ms)).await;
+            return answer::unauthorized();
+        }
         let accepted = self.app.credentials.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match auth::check(self.headers, &accepted) {
             Verdict::Unknown => return answer::unauthorized(),
@@ -159,7 +172,7 @@ impl Asking<'_> {
         }
         let accept = header(header::ACCEPT).unwrap_or("*/*");
         if !accept.contains("application/json") && !accept.contains("application/hal+json") {
-            return error(406, "The HTML view is off: send Accept: application/json.", self.target);
+            return answer::not_acceptable();
         }
         if method != Method::GET {
             return error(405, "the stand-in only plays GET; see /control", self.target);
@@ -245,7 +258,7 @@ impl Asking<'_> {
         answer::wait(effect.as_ref(), &app.end).await;
         let modules = app.directory.modules();
         if !modules.contains(module) || !self.loaded(module) {
-            return error(404, &format!("'{module}'"), self.target);
+            return error(404, "HTTP 404: Not Found", self.target);
         }
         if module == "users/self" {
             return error(403, "Not in allowed groups.", self.target);
@@ -258,18 +271,29 @@ impl Asking<'_> {
         };
         let query = match list::parse(query) {
             Ok(query) => query,
+            Err(name) if name == "filter" => {
+                return answer::unprocessable("filter", "Not a valid LDAP search filter.", self.target);
+            }
             Err(name) => {
-                return error(422, &format!("the stand-in does not play the parameter {name}"), self.target);
+                return answer::unprocessable(
+                    &name,
+                    "the stand-in does not play this parameter",
+                    self.target,
+                );
             }
         };
         let position = query.position.as_deref().unwrap_or(app.directory.base());
         if position != app.directory.base() && app.directory.get(position).is_none() {
-            return error(422, "position: no such object", self.target);
+            let problem = format!("LDAP object {position} could not be found.");
+            return answer::unprocessable("position", &problem, self.target);
         }
         let (delay, size_limit) = app.switches.read(|faults| (faults.list_delay_ms, faults.size_limit));
         tokio::time::sleep(Duration::from_millis(delay)).await;
 
         let mut listing = app.directory.list(module);
+        if let Some(filter) = &query.filter {
+            listing.retain(|head| filter.is_match(head));
+        }
         if position != app.directory.base() || query.one_level || !query.hidden {
             listing.retain(|head| {
                 let below = match query.one_level {
@@ -285,6 +309,10 @@ impl Asking<'_> {
         // Virtual modules ignore the limit.
         if let Some((page, limit)) = query.page.filter(|_| !modules.is_virtual(module)) {
             listing.page(app.paging.range(&format!("{module}?{}", query.cookie_key), page, limit));
+        }
+        let broken = app.switches.read(|faults| faults.broken_entries.clone());
+        if !broken.is_empty() && listing.heads().any(|head| broken.contains(&head.dn)) {
+            return error(500, BROKEN, self.target);
         }
         if query.opened && self.block_everybody(listing.len()).await.is_err() {
             return answer::backend_down("3");
@@ -331,14 +359,29 @@ impl Asking<'_> {
             crowding_percent: faults.crowding_percent,
         });
         self.backend.work(work, answer::wait(effect.as_ref(), &app.end)).await;
-        if effect == Some(Effect::Vanish) {
-            app.directory.remove(dn);
+        match &effect {
+            Some(Effect::Vanish) => _ = app.directory.remove(dn),
+            Some(Effect::Move { to }) => _ = app.directory.rename(dn, to),
+            Some(Effect::Unload { module }) => {
+                app.switches.update(|faults| _ = faults.unloaded_modules.insert(module.clone()));
+            }
+            _ => {}
         }
         if module == "users/self" {
             return error(403, "Not in allowed groups.", self.target);
         }
-        let found = app.directory.get(dn).filter(|o| o.head.object_type == module && self.loaded(module));
-        let Some(object) = found else { return error(404, &format!("'{module}' '{dn}'"), self.target) };
+        if app.switches.read(|faults| faults.broken_entries.contains(dn)) {
+            return error(500, BROKEN, self.target);
+        }
+        let found =
+            app.directory.get(dn).filter(|_| app.directory.modules().contains(module) && self.loaded(module));
+        let Some(object) = found else { return error(404, "HTTP 404: Not Found", self.target) };
+        if object.head.object_type != module {
+            let message = format!(
+                "The object type of this object differs from the specified object type: {dn} is not recognized as {module}."
+            );
+            return error(400, &message, self.target);
+        }
         if effect == Some(Effect::VanishAfter) {
             app.directory.remove(dn);
         }

@@ -140,6 +140,7 @@ async fn a_list_needs_a_query_and_an_empty_one_has_no_list() {
     assert_eq!(get(&udm, &format!("no/such/{CHEAP}")).await.status, 404);
     assert_eq!(get(&udm, &format!("users/self/{CHEAP}")).await.status, 403);
     assert_eq!(get(&udm, "users/user/?filter=x").await.status, 422);
+    assert_eq!(get(&udm, "users/user/?nosuch=x").await.status, 422);
 }
 
 #[tokio::test]
@@ -204,7 +205,7 @@ async fn each_object_is_got_by_its_address_and_has_links() {
     assert_eq!(answer.json()["_links"]["udm:object/property/reference/users"].as_array().unwrap().len(), 12);
     assert_eq!(
         get(&udm, &format!("users/user/{}", quote_dn(&group))).await.status,
-        404,
+        400,
         "type and DN must fit"
     );
 

@@ -3,8 +3,9 @@
 //! UDM's own links name the host that some request came in by, which behind a proxy is another one than ours. So
 //! they are never followed: each address is made from base, type and DN.
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use reqwest::Url;
+use uuid::Uuid;
 
 use crate::source::SourceError;
 
@@ -61,9 +62,36 @@ impl Base {
 
     /// The list of a module's objects that lack an attribute in LDAP.
     pub fn lacking(&self, module: &str, attribute: &str) -> Url {
+        self.filtered(module, &format!("(!({attribute}=*))"))
+    }
+
+    /// The entries of a module's list whose UUID is within a range, both ends included.
+    pub fn part(&self, module: &str, from: Uuid, to: Uuid) -> Url {
+        self.filtered(module, &format!("(&(entryUUID>={from})(entryUUID<={to}))"))
+    }
+
+    /// The entry of a module's list that has this UUID.
+    pub fn find(&self, module: &str, uuid: Uuid) -> Url {
+        self.filtered(module, &format!("(entryUUID={uuid})"))
+    }
+
+    fn filtered(&self, module: &str, filter: &str) -> Url {
         let mut url = self.list(module);
-        url.query_pairs_mut().append_pair("filter", &format!("(!({attribute}=*))"));
+        url.query_pairs_mut().append_pair("filter", filter);
         url
+    }
+
+    /// Leads to the object of this UUID, whatever its type.
+    pub fn by_uuid(&self, uuid: Uuid) -> Url {
+        self.below(&format!("object/{uuid}"))
+    }
+
+    /// The DN in an object's address, whatever its host.
+    pub fn dn_of(url: &Url) -> Option<String> {
+        let (_, below) = url.path().split_once("/udm/")?;
+        let quoted = below.splitn(3, '/').nth(2)?;
+        let dn = percent_decode_str(quoted).decode_utf8().ok()?.replace(",/=/,", "//");
+        dn.contains('=').then_some(dn)
     }
 
     /// One object.

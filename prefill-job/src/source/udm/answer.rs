@@ -24,6 +24,16 @@ pub(super) fn results(body: &[u8]) -> Option<u64> {
     serde_json::from_slice(body).ok().map(|List { results }| results)
 }
 
+/// The DN of a list's first entry; `None` if it has none.
+pub(super) fn first_dn(body: &[u8]) -> Result<Option<String>, Failure> {
+    let List { results, embedded } = serde_json::from_slice(body).map_err(unreadable)?;
+    match embedded.objects.into_iter().next() {
+        Some(entry) => Ok(Some(entry.dn)),
+        None if results == 0 => Ok(None),
+        None => Err(Failure::Unreadable(format!("it announces {results} objects and has none"))),
+    }
+}
+
 /// What UDM says of an error, shortened; with `, ` before it. Empty if it says nothing.
 pub(super) fn words(body: &[u8]) -> String {
     let Ok(Problem { error }) = serde_json::from_slice(body) else { return String::new() };
@@ -51,6 +61,24 @@ struct IndexLinks {
 #[derive(Deserialize)]
 struct ModuleLink {
     name: String,
+}
+
+#[derive(Deserialize)]
+struct List {
+    results: u64,
+    #[serde(default, rename = "_embedded")]
+    embedded: Embedded,
+}
+
+#[derive(Default, Deserialize)]
+struct Embedded {
+    #[serde(default, rename = "udm:object")]
+    objects: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    dn: String,
 }
 
 #[derive(Deserialize)]

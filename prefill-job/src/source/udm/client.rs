@@ -1,11 +1,10 @@
-//! Requests: one at a time, tried again within bounds.
+//! Requests, each sent once: what to ask again, and when, is the [`Session`](super::session::Session)'s.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{ACCEPT, ACCEPT_LANGUAGE, AUTHORIZATION, HeaderValue, RETRY_AFTER};
+use reqwest::header::{ACCEPT, ACCEPT_LANGUAGE, AUTHORIZATION, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Response, Url, redirect};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
@@ -13,15 +12,13 @@ use uuid::Uuid;
 
 use super::address::Base;
 use super::answer;
-use super::entries::Entry;
-use super::gate::Gate;
 use super::list::{self, Listed, Wanted};
 use super::resolver::Turns;
 use super::retry::{self, Failure, Kind, Verdict};
 use super::room::Space;
-use super::{BrokenObjects, Config, tls};
+use super::{Config, tls};
+use crate::source::SourceError;
 use crate::source::cut::Cutter;
-use crate::source::{AsOf, SnapshotObject, SourceError, SourceEvent, object};
 
 /// Headers of one answer. UDM sends a `Link` header for each link, references included in some versions; hyper's
 /// own limit is 100, and 400 KB for all of them.
@@ -40,37 +37,24 @@ const SMALL_MAX: usize = 16 << 20;
 #[derive(Debug)]
 pub(super) struct Client {
     http: reqwest::Client,
-    base: Base,
+    pub base: Base,
     config: Config,
     authorization: RwLock<HeaderValue>,
-    /// Were our credentials accepted once?
-    accepted: AtomicBool,
 }
 
 /// A request.
-struct Asking {
-    kind: Kind,
-    url: Url,
+pub(super) struct Asking {
+    pub kind: Kind,
+    pub url: Url,
     /// For errors and logs.
-    what: String,
-}
-
-/// What came of asking for an object.
-#[derive(Debug)]
-pub(super) enum Got {
-    /// The object.
-    Object(SnapshotObject),
-    /// It is gone.
-    Gone,
-    /// It can't be read, and is to be left out; why.
-    Broken(String),
+    pub what: String,
 }
 
 /// How one try ended without what was asked for.
-enum Stop {
+pub(super) enum Stop {
     /// Again, within bounds.
     Again(Failure),
-    /// The object is gone.
+    /// There is nothing under this address.
     Gone,
     /// Not again.
     Never(SourceError),
@@ -104,126 +88,86 @@ impl Client {
             .build()
             .map_err(|e| SourceError::Setting { setting: "UDM connection", problem: e.to_string() })?;
         let authorization = RwLock::new(config.credentials.authorization()?);
-        Ok(Self { http, base, config, authorization, accepted: AtomicBool::new(false) })
+        Ok(Self { http, base, config, authorization })
     }
 
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// The names of all modules, as UDM has loaded them.
-    pub async fn index(&self, out: &mpsc::Sender<SourceEvent>) -> Result<Vec<String>, SourceError> {
-        let what = "the index of modules (GET /udm/)".to_owned();
-        let asking = Asking { kind: Kind::Index, url: self.base.index(), what };
-        let attempt = async || Ok(answer::modules(&small(self.once(&asking).await?).await?)?);
-        let mut tried = 0;
-        loop {
-            match timed(self.config.request_timeout, attempt()).await {
-                Ok(names) => return Ok(names),
-                Err(stop) => {
-                    let wait = self.before_next(&asking, &mut tried, stop, out)?;
-                    tokio::time::sleep(wait).await;
-                }
+    /// Reads the credentials again, which may be in a file that has changed.
+    pub fn renew_credentials(&self) -> Result<(), SourceError> {
+        let fresh = self.config.credentials.authorization()?;
+        *self.authorization.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        Ok(())
+    }
+
+    async fn send(&self, url: &Url) -> Result<(Response, Duration), Failure> {
+        let authorization = self.authorization.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let request = self
+            .http
+            .get(url.clone())
+            .header(AUTHORIZATION, authorization)
+            .header(ACCEPT, "application/json")
+            // UDM runs a process for each language: ask for one only.
+            .header(ACCEPT_LANGUAGE, "en-US")
+            .header("X-Request-Id", Uuid::new_v4().to_string());
+        let began = Instant::now();
+        let answered = request.send().await;
+        let took = began.elapsed();
+        // The address is left out, because it has people's names in it.
+        let response = answered.map_err(|error| Failure::Connection { took, source: error.without_url() })?;
+        Ok((response, took))
+    }
+
+    /// Sends a request once, and looks at the head of its answer.
+    pub async fn once(&self, asking: &Asking) -> Result<Response, Stop> {
+        let (response, took) = self.send(&asking.url).await?;
+        let status = response.status().as_u16();
+        match retry::verdict(asking.kind, status) {
+            Verdict::Good => Ok(response),
+            Verdict::Gone => Err(Stop::Gone),
+            Verdict::Unauthorized if took >= self.config.retries.slow_refusal => {
+                Err(Failure::DirectoryAway(took).into())
+            }
+            Verdict::Unauthorized => Err(Failure::Unauthorized.into()),
+            Verdict::Fault => {
+                let words = self.words(response).await;
+                Err(Failure::Fault { status, words }.into())
+            }
+            Verdict::Busy => {
+                let header = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+                let retry_after =
+                    header.and_then(|header| retry::retry_after(header, jiff::Timestamp::now()));
+                Err(Failure::Busy { status, retry_after, took }.into())
+            }
+            Verdict::Refused(advice) => {
+                let message = self.words(response).await;
+                Err(Stop::Never(SourceError::Refused { what: asking.what.clone(), status, message, advice }))
             }
         }
     }
 
-    /// A module's list, parsed while it comes.
-    pub async fn list(
-        &self,
-        wanted: &Wanted,
-        out: &mpsc::Sender<SourceEvent>,
-    ) -> Result<Listed, SourceError> {
-        let what = format!("the list of {}", wanted.module);
-        let asking = Asking { kind: Kind::List, url: self.base.list(&wanted.module), what };
-        let attempt = async || {
-            let head = timed(self.config.list_timeout, self.once(&asking)).await?;
-            Ok(self.entries(head, wanted.clone()).await?)
-        };
-        let mut tried = 0;
-        loop {
-            match attempt().await {
-                Ok(listed) => return Ok(listed),
-                Err(stop) => {
-                    let wait = self.before_next(&asking, &mut tried, stop, out)?;
-                    tokio::time::sleep(wait).await;
-                }
-            }
-        }
+    /// UDM's own words on what is wrong.
+    async fn words(&self, response: Response) -> String {
+        let body = timeout(self.config.idle_timeout, small(response)).await;
+        body.ok().and_then(Result::ok).map_or_else(String::new, |body| answer::words(&body))
     }
 
-    /// One object. Each try waits at the gate; its bytes are held in `space`.
-    pub async fn object(
-        &self,
-        entry: &Entry,
-        gate: &Gate,
-        space: &mut Space,
-        as_of: &AsOf,
-        out: &mpsc::Sender<SourceEvent>,
-    ) -> Result<Got, SourceError> {
-        let what = match entry.uuid {
-            // Not the DN, which has people's names in it: `GET /udm/object/<uuid>` leads to the object.
-            Some(uuid) => format!("the object {uuid} of {}", entry.object_type),
-            None => format!("the object {} of {}", entry.dn, entry.object_type),
-        };
-        let url = self.base.object(&entry.object_type, &entry.dn);
-        let asking = Asking { kind: Kind::Object, url, what };
-        let mut tried = 0;
-        loop {
-            let pass = gate.enter(space.number()).await;
-            // Before the request: what is accepted later may be missing in the answer.
-            let as_of = as_of.now();
-            let mut left = self.config.request_timeout;
-            let answer = self.text(&asking, space, &mut left).await;
-            let stop = match answer.and_then(|text| Ok(object::take(text).map_err(answer::unreadable)?)) {
-                Ok((topic, object)) => {
-                    pass.answered(self.config.request_timeout - left);
-                    return Ok(Got::Object(SnapshotObject { topic, object, as_of }));
-                }
-                Err(Stop::Gone) => return Ok(Got::Gone),
-                Err(stop) => stop,
-            };
-            space.clear();
-            if matches!(&stop, Stop::Again(failure) if failure.is_push_back()) {
-                pass.pushed_back();
-            } else {
-                drop(pass);
-            }
-            let everybody = matches!(
-                &stop,
-                Stop::Again(Failure::Unauthorized | Failure::Busy { retry_after: Some(_), .. })
-            );
-            match self.before_next(&asking, &mut tried, stop, out) {
-                // What holds for one holds for all: nobody asks before.
-                Ok(wait) if everybody => gate.close_for(wait),
-                Ok(wait) => tokio::time::sleep(wait).await,
-                Err(error) => {
-                    return match (self.config.broken_objects, &error) {
-                        (BrokenObjects::SetAside, _) if error.is_of_one_object() => {
-                            Ok(Got::Broken(model::chain(&error)))
-                        }
-                        _ => Err(error),
-                    };
-                }
-            }
-        }
+    /// A whole body that is no object.
+    pub async fn body(&self, asking: &Asking) -> Result<Vec<u8>, Stop> {
+        timed(self.config.request_timeout, async { Ok(small(self.once(asking).await?).await?) }).await
     }
 
-    /// Is there such an object, and does UDM know its type?
-    pub async fn exists(&self, object_type: &str, dn: &str) -> Result<bool, SourceError> {
-        let what = format!("the object {dn} of {object_type}");
-        let asking = Asking { kind: Kind::Object, url: self.base.object(object_type, dn), what };
-        let (out, _nobody) = mpsc::channel(1);
-        let mut tried = 0;
-        loop {
-            match timed(self.config.request_timeout, self.once(&asking)).await {
-                Ok(_) => return Ok(true),
-                Err(Stop::Gone) => return Ok(false),
-                Err(stop) => {
-                    tokio::time::sleep(self.before_next(&asking, &mut tried, stop, &out)?).await;
-                }
-            }
-        }
+    /// A list's head in time, then its entries while they come.
+    pub async fn listed(&self, asking: &Asking, wanted: Wanted) -> Result<Listed, Stop> {
+        let head = timed(self.config.list_timeout, self.once(asking)).await?;
+        Ok(self.entries(head, wanted).await?)
+    }
+
+    /// Is there something, whatever it is?
+    pub async fn head(&self, asking: &Asking) -> Result<(), Stop> {
+        timed(self.config.request_timeout, self.once(asking)).await.map(drop)
     }
 
     /// How many objects of a module lack an attribute in LDAP, asked once; `None` if there is no answer to that.
@@ -231,105 +175,17 @@ impl Client {
         let what = format!("the list of {module} without {attribute}");
         let asking = Asking { kind: Kind::List, url: self.base.lacking(module, attribute), what };
         let body = async { small(self.once(&asking).await?).await.map_err(Stop::from) };
-        let body = timed(self.config.list_timeout, body).await.ok()?;
-        answer::results(&body)
-    }
-
-    /// How long to wait before a request is sent again; an error if there is no use in that.
-    fn before_next(
-        &self,
-        asking: &Asking,
-        tried: &mut u32,
-        stop: Stop,
-        out: &mpsc::Sender<SourceEvent>,
-    ) -> Result<Duration, SourceError> {
-        *tried += 1;
-        let failure = match stop {
-            Stop::Again(failure) => failure,
-            Stop::Never(error) => return Err(error),
-            Stop::Gone => return Err(self.given_up(asking, *tried, Failure::Fault { status: 404 })),
-        };
-        let accepted = self.accepted.load(Ordering::Relaxed);
-        let tries = retry::tries(&failure, asking.kind, accepted, &self.config.retries);
-        if *tried >= tries {
-            return Err(self.given_up(asking, *tried, failure));
-        }
-        if matches!(failure, Failure::Unauthorized) {
-            let fresh = self.config.credentials.authorization()?;
-            *self.authorization.write().unwrap_or_else(PoisonError::into_inner) = fresh;
-        }
-        let asked_for = match &failure {
-            Failure::Busy { retry_after, .. } => *retry_after,
-            _ => None,
-        };
-        let wait = retry::wait(*tried, asked_for, &self.config.retries, random());
-        let error = format!("{}: {}", asking.what, model::chain(&failure));
-        let wait_ms = wait.as_millis();
-        tracing::warn!(error, tried, tries, wait_ms, "a request to UDM failed and is sent again");
-        // For people: left out while the engine has enough to do.
-        _ = out.try_send(SourceEvent::Retrying { error });
-        Ok(wait)
-    }
-
-    /// Sends a request once, and looks at the head of its answer.
-    async fn once(&self, asking: &Asking) -> Result<Response, Stop> {
-        let authorization = self.authorization.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let request = self
-            .http
-            .get(asking.url.clone())
-            .header(AUTHORIZATION, authorization)
-            .header(ACCEPT, "application/json")
-            // UDM runs a process for each language: ask for one only.
-            .header(ACCEPT_LANGUAGE, "en-US")
-            .header("X-Request-Id", Uuid::new_v4().to_string());
-        let response = request.send().await.map_err(connection)?;
-        let status = response.status().as_u16();
-        match retry::verdict(asking.kind, status) {
-            Verdict::Good => {
-                self.accepted.store(true, Ordering::Relaxed);
-                Ok(response)
-            }
-            Verdict::Gone => Err(Stop::Gone),
-            Verdict::Unauthorized => Err(Failure::Unauthorized.into()),
-            Verdict::Fault => Err(Failure::Fault { status }.into()),
-            Verdict::Busy => {
-                let header = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-                let retry_after =
-                    header.and_then(|header| retry::retry_after(header, jiff::Timestamp::now()));
-                Err(Failure::Busy { status, retry_after }.into())
-            }
-            Verdict::Refused(advice) => {
-                let message = match asking.kind {
-                    Kind::Object => String::new(),
-                    Kind::Index | Kind::List => {
-                        let body = timeout(self.config.idle_timeout, small(response)).await;
-                        body.ok().and_then(Result::ok).map_or_else(String::new, |body| answer::words(&body))
-                    }
-                };
-                Err(Stop::Never(SourceError::Refused { what: asking.what.clone(), status, message, advice }))
-            }
-        }
-    }
-
-    /// The error after the last try.
-    fn given_up(&self, asking: &Asking, tries: u32, failure: Failure) -> SourceError {
-        let what = asking.what.clone();
-        match failure {
-            Failure::Unauthorized => {
-                SourceError::CredentialsRefused { account: self.config.credentials.account(), what }
-            }
-            Failure::Unreadable(problem) => SourceError::Unreadable { what, problem },
-            Failure::Fault { status } => match retry::advice_if_it_stays(asking.kind, status) {
-                Some(advice) => SourceError::Refused { what, status, message: String::new(), advice },
-                None => SourceError::Unavailable { what, tries, source: Failure::Fault { status } },
-            },
-            source => SourceError::Unavailable { what, tries, source },
-        }
+        answer::results(&timed(self.config.list_timeout, body).await.ok()?)
     }
 
     /// An object's text without its links, which are dropped while they come. Waiting for space takes nothing of the
     /// time that is left.
-    async fn text(&self, asking: &Asking, space: &mut Space, left: &mut Duration) -> Result<Vec<u8>, Stop> {
+    pub async fn text(
+        &self,
+        asking: &Asking,
+        space: &mut Space,
+        left: &mut Duration,
+    ) -> Result<Vec<u8>, Stop> {
         let limit = self.config.request_timeout;
         let mut response = spend(left, limit, self.once(asking)).await?;
         let (mut cutter, mut text) = (Cutter::new(), Vec::new());
@@ -342,6 +198,16 @@ impl Client {
             space.hold(text.len()).await;
         }
         Ok(text)
+    }
+
+    /// The DN of the entry of a UUID: UDM redirects to the object. `None` if it does not say.
+    pub async fn dn_of(&self, uuid: Uuid) -> Option<String> {
+        let url = self.base.by_uuid(uuid);
+        let answered = timed(self.config.request_timeout, self.send(&url)).await.ok()?;
+        let (response, _) = answered;
+        // To the same origin it was followed; whether the object can be shown does not matter here.
+        let elsewhere = response.headers().get(LOCATION).and_then(|to| url.join(to.to_str().ok()?).ok());
+        Base::dn_of(&elsewhere.unwrap_or_else(|| response.url().clone()))
     }
 
     /// Parses a list on a thread of its own while it comes.
@@ -376,12 +242,13 @@ async fn small(mut response: Response) -> Result<Vec<u8>, Failure> {
     Ok(body)
 }
 
+/// The next piece of a body. The address is left out, because it has people's names in it.
 async fn next(response: &mut Response) -> Result<Option<Bytes>, Failure> {
-    response.chunk().await.map_err(connection)
+    response.chunk().await.map_err(|error| Failure::BrokenOff(error.without_url()))
 }
 
 /// Gives up after a time.
-async fn timed<T, E: From<Failure>>(
+pub(super) async fn timed<T, E: From<Failure>>(
     limit: Duration,
     work: impl Future<Output = Result<T, E>>,
 ) -> Result<T, E> {
@@ -398,15 +265,4 @@ async fn spend<T, E: From<Failure>>(
     let done = timeout(*left, work).await.unwrap_or_else(|_| Err(Failure::Timeout(limit).into()));
     *left = left.saturating_sub(began.elapsed());
     done
-}
-
-/// The address is left out, because it has people's names in it.
-fn connection(error: reqwest::Error) -> Failure {
-    Failure::Connection(error.without_url())
-}
-
-/// Sixteen bits out of a random UUID: enough to spread waits.
-fn random() -> u16 {
-    let bytes = Uuid::new_v4();
-    u16::from_le_bytes([bytes.as_bytes()[0], bytes.as_bytes()[1]])
 }

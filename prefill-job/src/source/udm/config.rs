@@ -16,8 +16,10 @@ pub struct Config {
     /// The most objects that are asked for at the same time. How many it is within this limit is found from how long
     /// the answers take.
     pub concurrency_max: usize,
-    /// What to do about a requested topic that no module of the directory matches.
+    /// What to do about a requested topic that no module of the directory matches, when it was waited for.
     pub missing_types: MissingTypes,
+    /// How long such topics are waited for, all together: extensions are loaded late.
+    pub missing_wait: Duration,
     /// What to do about an object that is listed and can't be read.
     pub broken_objects: BrokenObjects,
     /// Does UDM read the LDAP primary, so that an object holds every change whose event was accepted before? False where
@@ -47,8 +49,9 @@ impl Config {
             credentials,
             ca_pem: None,
             concurrency_max: 64,
-            missing_types: MissingTypes::Fail,
-            broken_objects: BrokenObjects::Fail,
+            missing_types: MissingTypes::default(),
+            missing_wait: Duration::from_secs(120),
+            broken_objects: BrokenObjects::default(),
             reads_primary: false,
             connect_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(120),
@@ -63,46 +66,62 @@ impl Config {
 /// Bounds of trying again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retries {
-    /// Times that a request is sent when UDM is away or says that it is busy, or refuses credentials that it took
-    /// before: a Secret that is mounted follows its change within a minute or two.
+    /// Until no request had an answer for so long, UDM, or the directory behind it, is waited for: longer than a node
+    /// is drained or a database restored, shorter than an operator's patience with a Job whose next pod tries again
+    /// anyway.
+    pub away: Duration,
+    /// Credentials are wrong if they were refused at once for so long: a Secret that is mounted follows its change
+    /// within a minute or two, and a directory that comes back may refuse at first.
+    pub refused: Duration,
+    /// A 401 that took so long is no refusal: the directory behind UDM is away.
+    pub slow_refusal: Duration,
+    /// A list that was given up by a gateway after so long is late: UDM still works on it.
+    pub late: Duration,
+    /// Times that a request is sent when its answer is odd: a list of no JSON, or that breaks off.
     pub tries: u32,
-    /// Times that a request is sent when its answer is wrong: 401, 500, or no JSON.
+    /// Times that a request is sent when its answer is wrong: 500, or an object of no JSON.
     pub tries_if_wrong: u32,
     /// Wait before the second try; doubled each time.
     pub first_wait: Duration,
+    /// The longest wait that is ours.
+    pub usual_wait_max: Duration,
     /// The longest wait, also if UDM asks for a longer one.
     pub longest_wait: Duration,
 }
 
 impl Default for Retries {
-    /// About two minutes of an absent UDM: longer than a restart, shorter than an operator's patience with a Job
-    /// whose next pod tries again anyway.
     fn default() -> Self {
         Self {
+            away: Duration::from_secs(600),
+            refused: Duration::from_secs(180),
+            slow_refusal: Duration::from_secs(3),
+            late: Duration::from_secs(55),
             tries: 8,
             tries_if_wrong: 3,
             first_wait: Duration::from_millis(500),
+            usual_wait_max: Duration::from_secs(15),
             longest_wait: Duration::from_secs(60),
         }
     }
 }
 
-/// What to do about a requested topic that no module of the directory matches.
+/// What to do about a requested topic that no module of the directory matches, when it was waited for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MissingTypes {
-    /// The attempt fails, and may succeed later: extensions are loaded late.
+    /// The topic is left out, and named in log, progress and result: consumers ask for more than each directory has.
     #[default]
-    Fail,
-    /// The topic is left out, and named in log, progress and result.
     Skip,
+    /// The attempt fails, and may succeed later.
+    Fail,
 }
 
-/// What to do about an object that is listed and can't be read: 500 again and again, no answer, or no JSON.
+/// What to do about an object that is listed and can't be read: refused or 500 again and again, no answer, or no JSON.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BrokenObjects {
-    /// The attempt fails and names the object.
+    /// The object becomes a dead letter, and the attempt goes on: a single birthday that can't be read would keep
+    /// everybody from everything.
     #[default]
-    Fail,
-    /// The object becomes a dead letter, and the attempt goes on.
     SetAside,
+    /// The attempt fails and names the object.
+    Fail,
 }

@@ -1,5 +1,9 @@
-//! Lets as many requests through at once as the [`Limiter`] says: those of the first objects first, since all others
-//! wait behind them.
+//! Lets as many requests through at once as the [`Limiter`] says, and as many bytes as there is [`Room`] for: those of
+//! the first objects first, since all others wait behind them.
+//!
+//! **Invariant**: the object whose turn it is waits neither for a place nor for room, whatever the others hold. Without
+//! that a prefill stands still for ever: those that have places wait for room, which is free only when the first has
+//! been sent, and the first, which has to be asked for again, waits for a place.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,11 +13,13 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::limiter::{Limiter, Seen};
+use super::room::{Room, Space};
 
 /// Where requests wait.
 #[derive(Debug)]
 pub(super) struct Gate {
     state: Mutex<State>,
+    room: Room,
     opened: Instant,
 }
 
@@ -24,6 +30,8 @@ struct State {
     inside: usize,
     /// Those that wait, by their place in the list.
     waiting: BTreeMap<u64, oneshot::Sender<()>>,
+    /// The object that all others wait behind.
+    turn: u64,
     /// Nobody passes before: UDM asked for it.
     not_before: Instant,
 }
@@ -36,12 +44,30 @@ pub(super) struct Pass<'a> {
 }
 
 impl Gate {
-    /// At most `limit_max` at once.
+    /// At most `limit_max` at once, and one more: the object whose turn it is.
     pub fn new(limit_max: usize) -> Self {
+        Self::with_room(limit_max, Room::new())
+    }
+
+    fn with_room(limit_max: usize, room: Room) -> Self {
         let opened = Instant::now();
         let limiter = Limiter::new(limit_max);
-        let state = State { limiter, inside: 0, waiting: BTreeMap::new(), not_before: opened };
-        Self { state: Mutex::new(state), opened }
+        let state = State { limiter, inside: 0, waiting: BTreeMap::new(), turn: 0, not_before: opened };
+        Self { state: Mutex::new(state), room, opened }
+    }
+
+    /// Space for the bytes of the object of this number.
+    pub fn space(&self, number: u64) -> Space {
+        self.room.space(number)
+    }
+
+    /// It is this object's turn: those before it are gone.
+    pub fn turn(&self, number: u64) {
+        let mut state = self.state();
+        state.turn = number;
+        state.let_in();
+        drop(state);
+        self.room.turn(number);
     }
 
     /// Requests that may be under way now.
@@ -96,10 +122,12 @@ impl Gate {
 impl State {
     /// Lets in who may.
     fn let_in(&mut self) {
-        while self.inside < self.limiter.limit() {
-            let Some((_, turn)) = self.waiting.pop_first() else { return };
+        while let Some(first) = self.waiting.first_entry() {
+            if self.inside >= self.limiter.limit() && *first.key() > self.turn {
+                return;
+            }
             // Who has given up is passed over.
-            self.inside += usize::from(turn.send(()).is_ok());
+            self.inside += usize::from(first.remove().send(()).is_ok());
         }
     }
 }
@@ -131,6 +159,11 @@ impl Drop for Pass<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+    use std::sync::Arc;
+
+    use proptest::{collection, prelude::*};
+
     use super::*;
 
     async fn enter(gate: &Gate, number: u64) -> Option<Pass<'_>> {
@@ -177,6 +210,87 @@ mod tests {
         };
         tokio::join!(come(7), come(3), come(5), come(1), leave);
         assert_eq!(*seen.lock().unwrap(), [1, 3, 5, 7]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_object_whose_turn_it_is_passes_although_all_places_are_taken() {
+        let gate = Gate::new(1);
+        let inside = gate.enter(7).await;
+        assert!(enter(&gate, 5).await.is_none());
+        let waits = gate.enter(6);
+        gate.turn(6);
+        assert!(tokio::time::timeout(Duration::from_millis(1), waits).await.is_ok());
+        assert!(enter(&gate, 6).await.is_some(), "again, when it has to be asked for again");
+        assert!(enter(&gate, 8).await.is_none());
+        drop(inside);
+    }
+
+    /// What happens to one object: its pieces, and after how many pieces its first tries fail.
+    #[derive(Clone, Debug)]
+    struct Story {
+        pieces: Vec<usize>,
+        fails_after: Vec<usize>,
+    }
+
+    fn story() -> impl Strategy<Value = Story> {
+        let pieces = collection::vec(prop_oneof![1..200_usize, 4_000..40_000_usize], 1..9);
+        let fails_after = prop_oneof![4 => Just(Vec::new()), 1 => collection::vec(0..9_usize, 1..4)];
+        (pieces, fails_after).prop_map(|(pieces, fails_after)| Story { pieces, fails_after })
+    }
+
+    /// Asks for an object as often as it takes.
+    async fn ask(gate: Arc<Gate>, number: u64, story: Story) -> Space {
+        let mut space = gate.space(number);
+        for fails_after in story.fails_after.into_iter().map(Some).chain([None]) {
+            let pass = gate.enter(number).await;
+            let mut bytes = 0;
+            for piece in story.pieces.iter().take(fails_after.unwrap_or(usize::MAX)) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                bytes += piece;
+                space.hold(bytes).await;
+            }
+            match fails_after {
+                None => pass.answered(Duration::from_millis(5)),
+                Some(n) => {
+                    space.clear();
+                    if n % 2 == 0 {
+                        pass.pushed_back()
+                    } else {
+                        drop(pass)
+                    }
+                    tokio::time::sleep(Duration::from_secs(n as u64)).await;
+                }
+            }
+        }
+        space
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+
+        #[test]
+        fn whatever_fails_it_ends(
+            stories in collection::vec(story(), 1..80), limit_max in 1..9_usize, window in 1..40_usize,
+            units in 1..30_usize,
+        ) {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+            let ended = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(1_000_000), async {
+                let gate = Arc::new(Gate::with_room(limit_max, Room::of(units)));
+                let mut asked = stories.into_iter().enumerate().map(|(n, story)| {
+                    tokio::spawn(ask(Arc::clone(&gate), n as u64, story))
+                });
+                let mut reading: VecDeque<_> = asked.by_ref().take(window).collect();
+                let mut sent = 0;
+                while let Some(task) = reading.pop_front() {
+                    gate.turn(sent);
+                    drop(task.await.unwrap());
+                    sent += 1;
+                    reading.extend(asked.next());
+                }
+            }).await });
+            prop_assert!(ended.is_ok(), "it stands still");
+        }
     }
 
     #[tokio::test(start_paused = true)]

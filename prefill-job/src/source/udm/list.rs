@@ -10,8 +10,10 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use tokio::sync::mpsc;
+use uuid::Uuid;
 
-use super::entries::Entries;
+use super::entries::{Entries, Entry};
+use crate::source::SourceError;
 use crate::source::plan::Plan;
 
 /// Which entries of a module's list are read with it.
@@ -46,12 +48,41 @@ pub(super) struct Listed {
     pub results: u64,
     /// What is wanted of the next list.
     pub wanted: Wanted,
+    /// Entries that UDM can't list.
+    pub broken: Vec<BrokenEntry>,
+}
+
+/// An entry that UDM can't list.
+#[derive(Debug)]
+pub(super) struct BrokenEntry {
+    pub dn: String,
+    pub uuid: Uuid,
+    /// How UDM failed to list it.
+    pub problem: SourceError,
+}
+
+impl Listed {
+    /// Nothing yet.
+    pub fn empty(wanted: Wanted) -> Self {
+        Self { entries: Entries::default(), results: 0, wanted, broken: Vec::new() }
+    }
+
+    /// Adds what another part of the list has. Entries may not have been finished yet.
+    pub fn append(&mut self, mut part: Self) -> io::Result<()> {
+        while let Some(Entry { dn, object_type, uuid }) = part.entries.next()? {
+            self.entries.push(&dn, &object_type, uuid)?;
+        }
+        self.results += part.results;
+        self.wanted = part.wanted;
+        self.broken.append(&mut part.broken);
+        Ok(())
+    }
 }
 
 /// Reads a list's JSON to its end.
 pub(super) fn read(json: impl Read, wanted: Wanted) -> serde_json::Result<Listed> {
     let mut reader = serde_json::Deserializer::from_reader(BufReader::with_capacity(64 * 1024, json));
-    let top = Top(Listed { entries: Entries::default(), results: 0, wanted });
+    let top = Top(Listed::empty(wanted));
     let (announced, mut listed) = reader.deserialize_map(top)?;
     reader.end()?;
     listed.entries.finish().map_err(serde_json::Error::custom)?;
@@ -174,7 +205,7 @@ impl<'de> Visitor<'de> for Objects<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
         while let Some(entry) = list.next_element::<RawEntry<'_>>()? {
-            let Listed { entries, results, wanted } = &mut *self.0;
+            let Listed { entries, results, wanted, .. } = &mut *self.0;
             *results += 1;
             if wanted.takes(&entry) {
                 let uuid = entry.uuid.as_deref().and_then(|uuid| uuid.parse().ok());

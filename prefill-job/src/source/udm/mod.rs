@@ -6,6 +6,8 @@
 //!          on a thread                                Limiter learns from each answer
 //! ```
 //!
+//! A [`Session`] is one reading: it asks again what failed, by the table in [`retry`], and asks a [`Client`] once.
+//!
 //! Why not otherwise: a list of whole objects blocks UDM's one process for all its users; its paging loses objects
 //! (a page that is asked for again is empty). A list is no snapshot either: what changes while it is read is in the
 //! live queue, which exists before this begins.
@@ -20,20 +22,23 @@ mod gate;
 mod limiter;
 mod list;
 mod objects;
+mod parts;
 mod resolver;
 mod retry;
 mod room;
+mod session;
 mod tls;
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
 use self::client::Client;
-use self::gate::Gate;
 use self::list::{Listed, Wanted};
 use self::objects::{Broken, Objects};
+use self::session::Session;
 use super::outlet::Outlet;
 use super::plan::{Modules, Plan};
 use super::{AsOf, SourceError, SourceEvent};
@@ -42,6 +47,9 @@ pub use broker::Secret;
 pub use config::{BrokenObjects, Config, MissingTypes, Retries};
 pub use credentials::Credentials;
 pub use retry::Failure;
+
+/// How often it is looked whether a type has come.
+const MISSING_EVERY: Duration = Duration::from_secs(5);
 
 /// The UDM REST API.
 #[derive(Debug)]
@@ -63,7 +71,8 @@ impl Udm {
     /// # Errors
     /// [`SourceError`]: UDM refuses, or does not answer within the bounds of [`Retries`].
     pub async fn exists(&self, object_type: &str, dn: &str) -> Result<bool, SourceError> {
-        self.client.exists(object_type, dn).await
+        let (nobody, _) = mpsc::channel(1);
+        Session::new(Arc::clone(&self.client), AsOf::default(), nobody).exists(object_type, dn).await
     }
 
     /// How many objects of a type have no `univentionObjectIdentifier` in LDAP: UDM may show another one of these at
@@ -84,47 +93,40 @@ impl Udm {
         out: mpsc::Sender<SourceEvent>,
         as_of: &AsOf,
     ) -> Result<(), SourceError> {
-        let config = self.client.config();
-        let skip_missing = config.missing_types == MissingTypes::Skip;
-        let index = self.client.index(&out).await?;
-        let Modules { names, unmatched } = plan.modules(index.iter().map(String::as_str));
+        let session = Arc::new(Session::new(Arc::clone(&self.client), as_of.clone(), out.clone()));
+        let mut missing = Missing { session: &session, waited: Duration::ZERO };
+        let Modules { names, unmatched } = missing.modules(&plan).await?;
         let mut objects = Objects {
-            client: Arc::clone(&self.client),
-            gate: Arc::new(Gate::new(config.concurrency_max)),
+            session: Arc::clone(&session),
             plan: plan.clone(),
-            as_of: as_of.clone(),
-            out: Outlet::new(out.clone()),
+            out: Outlet::new(out),
             broken: Broken::default(),
+            asked: 0,
         };
         for topic in unmatched {
-            if !skip_missing {
-                return Err(SourceError::NoModule { topic });
-            }
-            objects.out.send(SourceEvent::NoModule { topic }).await?;
+            objects.out.send(missing.left_out(topic)?).await?;
         }
         let modules: Arc<[String]> = names.into();
         let mut strays = HashSet::new();
         for module in modules.iter() {
             let wanted =
                 Wanted { module: module.clone(), modules: Arc::clone(&modules), plan: plan.clone(), strays };
-            match self.client.list(&wanted, &out).await {
-                Ok(Listed { entries, results, wanted }) => {
-                    if entries.len() == 0 && results > 0 {
+            match missing.list(&wanted).await? {
+                Some(listed) => {
+                    if listed.entries.len() == 0 && listed.results > 0 {
+                        let results = listed.results;
                         tracing::info!(
                             topic = module,
                             results,
                             "the module only shows objects of other types"
                         );
                     }
-                    strays = wanted.strays;
-                    objects.read(module, entries).await?;
+                    strays = objects.read(module, listed).await?;
                 }
-                // In the index, but not loaded by whoever answers.
-                Err(SourceError::Refused { status: 404, .. }) if skip_missing => {
+                None => {
                     strays = wanted.strays;
-                    objects.out.send(SourceEvent::NoModule { topic: module.clone() }).await?;
+                    objects.out.send(missing.left_out(module.clone())?).await?;
                 }
-                Err(error) => return Err(error),
             }
         }
         Ok(())
@@ -144,4 +146,72 @@ pub(super) fn entries_of(text: &[u8], plan: super::plan::Plan) -> Option<usize> 
     let read = std::iter::from_fn(|| entries.next().ok().flatten()).count();
     assert_eq!(read, count, "what was kept comes out");
     Some(count)
+}
+
+/// Waits for types that the directory does not know yet.
+struct Missing<'a> {
+    session: &'a Session,
+    /// The time that was waited, for all of them.
+    waited: Duration,
+}
+
+impl Missing<'_> {
+    /// The modules to read, once there are some for all topics or they have been waited for.
+    async fn modules(&mut self, plan: &Plan) -> Result<Modules, SourceError> {
+        loop {
+            let index = self.session.index().await?;
+            let modules = plan.modules(index.iter().map(String::as_str));
+            if modules.unmatched.is_empty() || !self.wait(&modules.unmatched.join(", ")).await {
+                return Ok(modules);
+            }
+        }
+    }
+
+    /// A module's list; `None` if whoever answers does not know the module after a while: it is in the index, so
+    /// another process has loaded it.
+    async fn list(&mut self, wanted: &Wanted) -> Result<Option<Listed>, SourceError> {
+        let mut tried = 0;
+        loop {
+            if let Some(listed) = self.session.list(wanted).await? {
+                return Ok(Some(listed));
+            }
+            tried += 1;
+            if !self.wait(&wanted.module).await {
+                if tried >= self.session.client().config().retries.tries_if_wrong {
+                    return Ok(None);
+                }
+                tokio::time::sleep(self.pause()).await;
+            }
+        }
+    }
+
+    /// Waits a little; false: it was waited long enough.
+    async fn wait(&mut self, topics: &str) -> bool {
+        let most = self.session.client().config().missing_wait;
+        if self.waited >= most {
+            return false;
+        }
+        let seconds = most.as_secs();
+        if self.waited.is_zero() {
+            tracing::warn!(topics, seconds, "no module of the directory matches; it is waited for");
+        }
+        self.session
+            .tell(format!("no module of the directory matches {topics}; waiting for up to {seconds} s"));
+        let pause = self.pause();
+        tokio::time::sleep(pause).await;
+        self.waited += pause;
+        true
+    }
+
+    fn pause(&self) -> Duration {
+        (self.session.client().config().missing_wait / 24).clamp(Duration::from_millis(5), MISSING_EVERY)
+    }
+
+    /// What to do about a topic that has been waited for.
+    fn left_out(&self, topic: String) -> Result<SourceEvent, SourceError> {
+        match self.session.client().config().missing_types {
+            MissingTypes::Skip => Ok(SourceEvent::NoModule { topic }),
+            MissingTypes::Fail => Err(SourceError::NoModule { topic }),
+        }
+    }
 }

@@ -1,18 +1,19 @@
 //! The objects of a list: asked for many at once, sent in the list's order.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
+use uuid::Uuid;
 
-use super::client::{Client, Got};
-use super::entries::{Entries, Entry};
-use super::gate::Gate;
-use super::room::{Room, Space};
+use super::BrokenObjects;
+use super::entries::Entry;
+use super::list::{BrokenEntry, Listed};
+use super::room::Space;
+use super::session::{Got, Session};
 use crate::source::outlet::Outlet;
 use crate::source::plan::Plan;
-use crate::source::{AsOf, SnapshotObject, SourceError, SourceEvent};
+use crate::source::{SnapshotObject, SourceError, SourceEvent};
 
 /// Objects that may be asked for or wait, read, behind one that is slow: this times the concurrency.
 const WINDOW_FACTOR: usize = 8;
@@ -26,12 +27,12 @@ const BROKEN_MAX: u32 = 1000;
 
 /// Reads objects.
 pub(super) struct Objects {
-    pub client: Arc<Client>,
-    pub gate: Arc<Gate>,
+    pub session: Arc<Session>,
     pub plan: Plan,
-    pub as_of: AsOf,
     pub out: Outlet,
     pub broken: Broken,
+    /// Objects that were asked for, of all lists: their numbers at the gate.
+    pub asked: u64,
 }
 
 /// Counts broken objects, so that a broken UDM is not taken for many of them.
@@ -62,59 +63,87 @@ impl Broken {
 type Reading = AbortOnDropHandle<(Result<Got, SourceError>, Space)>;
 
 impl Objects {
-    /// Reads the objects of a module's list.
-    pub async fn read(&mut self, module: &str, mut entries: Entries) -> Result<(), SourceError> {
+    /// Reads the objects of a module's list, and answers which strays were seen.
+    pub async fn read(&mut self, module: &str, listed: Listed) -> Result<HashSet<String>, SourceError> {
+        let Listed { mut entries, broken, wanted, .. } = listed;
         let topic = module.to_owned();
-        let total = Some(entries.len() as u64);
+        let total = Some((entries.len() + broken.len()) as u64);
         self.out.send(SourceEvent::TopicStarted { topic: topic.clone(), total }).await?;
-        self.gate.other_type();
-        let room = Room::new();
-        let teller = self.out.teller();
+        for BrokenEntry { dn, uuid, problem } in broken {
+            let event = self.broken(module, dn, Some(uuid), problem)?;
+            self.out.send(event).await?;
+        }
+        self.session.gate.other_type();
         // Tasks, so that requests go on while the engine writes.
         let mut reading: VecDeque<(Entry, Reading)> = VecDeque::new();
-        let (mut asked, mut sent) = (0, 0);
+        let mut turn = self.asked;
         loop {
-            while reading.len() < (self.gate.limit() * WINDOW_FACTOR).max(WINDOW_MIN) {
+            while reading.len() < (self.session.gate.limit() * WINDOW_FACTOR).max(WINDOW_MIN) {
                 let Some(entry) = entries.next().map_err(|e| kept_list(module, &e))? else { break };
-                let task = self.task(entry.clone(), room.space(asked), teller.clone());
+                let task = self.task(entry.clone());
                 reading.push_back((entry, task));
-                asked += 1;
+                self.asked += 1;
             }
             let Some((entry, task)) = reading.pop_front() else { break };
-            room.turn(sent);
+            self.session.gate.turn(turn);
             let (got, space) = match task.await {
                 Ok(done) => done,
                 Err(panic) => std::panic::resume_unwind(panic.into_panic()),
             };
-            let event = self.event(module, entry, got?)?;
+            let event = self.event(module, entry, got)?;
             self.out.send(event).await?;
             drop(space);
-            sent += 1;
+            turn += 1;
         }
-        self.out.send(SourceEvent::TopicFinished { topic }).await
+        self.out.send(SourceEvent::TopicFinished { topic }).await?;
+        Ok(wanted.strays)
     }
 
-    fn task(&self, entry: Entry, mut space: Space, teller: mpsc::Sender<SourceEvent>) -> Reading {
-        let (client, gate, as_of) = (Arc::clone(&self.client), Arc::clone(&self.gate), self.as_of.clone());
+    fn task(&self, entry: Entry) -> Reading {
+        let session = Arc::clone(&self.session);
+        let mut space = session.gate.space(self.asked);
         AbortOnDropHandle::new(tokio::spawn(async move {
-            let got = client.object(&entry, &gate, &mut space, &as_of, &teller).await;
+            let got = session.object(&entry, &mut space).await;
             (got, space)
         }))
     }
 
-    fn event(&mut self, module: &str, entry: Entry, got: Got) -> Result<SourceEvent, SourceError> {
+    fn event(
+        &mut self,
+        module: &str,
+        entry: Entry,
+        got: Result<Got, SourceError>,
+    ) -> Result<SourceEvent, SourceError> {
         let topic = module.to_owned();
-        if !matches!(got, Got::Broken(_)) {
-            self.broken.well();
-        }
+        let Entry { dn, uuid, .. } = entry;
         Ok(match got {
-            Got::Object(object) if self.still_wanted(&object, module) => SourceEvent::Object(object),
-            Got::Object(_) | Got::Gone => SourceEvent::Skipped { topic, dn: entry.dn, confirmed: false },
-            Got::Broken(problem) => {
-                self.broken.one(&problem)?;
-                SourceEvent::Broken { topic, dn: entry.dn, problem }
+            Err(error) if error.is_of_one_object() => return self.broken(module, dn, uuid, error),
+            Err(error) => return Err(error),
+            Ok(got) => {
+                self.broken.well();
+                match got {
+                    Got::Object(object) if self.still_wanted(&object, module) => SourceEvent::Object(object),
+                    Got::Object(_) => SourceEvent::Skipped { topic, dn, confirmed: false },
+                    Got::Gone { confirmed } => SourceEvent::Skipped { topic, dn, confirmed },
+                }
             }
         })
+    }
+
+    /// An object that can't be read: left out by name, or the end.
+    fn broken(
+        &mut self,
+        module: &str,
+        dn: String,
+        uuid: Option<Uuid>,
+        error: SourceError,
+    ) -> Result<SourceEvent, SourceError> {
+        if self.session.client().config().broken_objects == BrokenObjects::Fail {
+            return Err(error);
+        }
+        let problem = model::chain(&error);
+        self.broken.one(&problem)?;
+        Ok(SourceEvent::Broken { topic: module.to_owned(), dn, uuid, problem })
     }
 
     /// An object may have become one of another type since it was listed.

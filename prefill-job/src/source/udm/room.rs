@@ -1,7 +1,8 @@
 //! Room for objects that were read, or are being read, while one before them is not there yet.
 //!
 //! Their number is bounded by the window; this bounds their bytes. Whoever has no room waits, and reads no further:
-//! the connection fills up, and UDM waits. The object whose turn it is never waits for room, so nothing is stuck.
+//! the connection fills up, and UDM waits. The object whose turn it is never waits for room; that it does not wait for
+//! a place either is the gate's part. A huge object takes a part of the room only, and waits for its turn with that.
 
 use std::sync::Arc;
 
@@ -11,11 +12,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 const UNIT: usize = 4 * 1024;
 /// Room for all objects but the one whose turn it is: 8 MiB.
 const UNITS: usize = 2048;
+/// The share of the room that one object may take before its turn.
+const SHARE: usize = 4;
 
 /// Room for the objects of a list.
 #[derive(Debug)]
 pub(super) struct Room {
     free: Arc<Semaphore>,
+    /// Units that one object may take.
+    each_max: usize,
     /// Whose turn it is.
     turn: watch::Sender<u64>,
 }
@@ -28,6 +33,7 @@ pub(super) struct Space {
     number: u64,
     held: Option<OwnedSemaphorePermit>,
     units: usize,
+    units_max: usize,
 }
 
 impl Room {
@@ -35,14 +41,15 @@ impl Room {
         Self::of(UNITS)
     }
 
-    fn of(units: usize) -> Self {
-        Self { free: Arc::new(Semaphore::new(units)), turn: watch::Sender::new(0) }
+    pub(super) fn of(units: usize) -> Self {
+        let each_max = units.div_ceil(SHARE);
+        Self { free: Arc::new(Semaphore::new(units)), each_max, turn: watch::Sender::new(0) }
     }
 
     /// Space for an object, by its place in the list.
     pub fn space(&self, number: u64) -> Space {
         let (free, turn) = (Arc::clone(&self.free), self.turn.subscribe());
-        Space { free, turn, number, held: None, units: 1 }
+        Space { free, turn, number, held: None, units: 1, units_max: self.each_max }
     }
 
     /// It is this object's turn: those before it are gone.
@@ -59,8 +66,12 @@ impl Space {
             return;
         }
         let number = self.number;
-        let turn = async { self.turn.wait_for(|turn| *turn >= number).await.is_ok() };
-        // What is more than all there is waits for its turn.
+        let turn = self.turn.wait_for(|turn| *turn >= number);
+        if self.units + more > self.units_max {
+            // The sender lives as long as anybody reads.
+            _ = turn.await;
+            return;
+        }
         let room = Arc::clone(&self.free).acquire_many_owned(u32::try_from(more).unwrap_or(u32::MAX));
         tokio::select! {
             biased;
@@ -98,7 +109,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn bytes_are_bounded_but_for_the_one_whose_turn_it_is() {
-        let room = Room::of(4);
+        let room = Room { each_max: 4, ..Room::of(4) };
         let [mut first, mut second, mut third] = [0, 1, 2].map(|number| room.space(number));
         room.turn(0);
         assert!(holds(&mut third, UNIT).await, "small ones are free");
@@ -114,5 +125,16 @@ mod tests {
         assert!(holds(&mut third, 4 * UNIT).await, "what was taken is given back");
         third.clear();
         assert_eq!(room.free.available_permits(), 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_huge_object_leaves_room_for_others_until_its_turn() {
+        let room = Room::of(8);
+        let [mut huge, mut other] = [1, 2].map(|number| room.space(number));
+        assert!(holds(&mut huge, 2 * UNIT).await);
+        assert!(!holds(&mut huge, 9 * UNIT).await);
+        assert!(holds(&mut other, 2 * UNIT).await);
+        room.turn(1);
+        assert!(holds(&mut huge, 9 * UNIT).await);
     }
 }
