@@ -109,6 +109,14 @@ pub async fn run_with(
     if let Err(error) = fence.purge_below().await {
         return error.into();
     }
+    // A replica may not show yet what was accepted before the boundary, and no live event will tell of that.
+    if !source.lag().is_zero() {
+        teller.phase(Phase::Waiting);
+        tokio::select! {
+            () = shutdown.cancelled() => return Outcome::Failed(stopped()),
+            () = tokio::time::sleep(source.lag()) => {}
+        }
+    }
     teller.phase(Phase::Listing);
     let seam = if source.is_current() { SeamWatch::start(&queue, task).await } else { SeamWatch::blind() };
     let how = How { shaper: &shaper, teller: &teller, seam: &seam };

@@ -15,7 +15,7 @@ use prefill_job::{
     source::{
         Source,
         dump::Dump,
-        udm::{Config, Credentials, MissingTypes, Retries, Udm},
+        udm::{BrokenObjects, Config, Credentials, Retries, Udm},
     },
 };
 use serde_json::{Value, json};
@@ -299,7 +299,8 @@ async fn nothing_is_told_as_removed_unless_all_was_read() {
     let task = world.begin(PrefillMode::Resync).await;
     // The second object can't be read: the first is in the queue, and no removal.
     world.udm.faults().add(Rule::new(Effect::Status { code: 500 }).dn(&dn("b")));
-    let outcome = world.run(&world.source(), &task).await;
+    let strict = Config { broken_objects: BrokenObjects::Fail, ..world.config() };
+    let outcome = world.run(&Source::Udm(Udm::new(strict).unwrap()), &task).await;
     assert!(
         matches!(&outcome, Outcome::Failed(failure) if failure.code == ExitCode::Transient),
         "{outcome:?}"
@@ -328,7 +329,7 @@ async fn a_type_that_the_directory_lost_is_no_removal_of_all_its_objects() {
     without.directory().put(&user("a").to_string()).unwrap();
     let credentials = world.config().credentials;
     let lost = Config::new(without.base_url(), credentials);
-    let lost = Config { missing_types: MissingTypes::Skip, reads_primary: true, ..lost };
+    let lost = Config { missing_wait: Duration::ZERO, reads_primary: true, ..lost };
     let task = world.begin(PrefillMode::Resync).await;
     let outcome = world.run(&Source::Udm(Udm::new(lost).unwrap()), &task).await;
     let missing = vec!["test/.*".to_owned()];

@@ -91,6 +91,8 @@ impl Installation {
             format!("api.auth.eventsUdm.password={EVENTS}"),
             format!("prefill.udm.auth.password={UDM}"),
             "prefill.config.UDM_HOST=udm".to_owned(),
+            // The stand-in shows what was accepted at once.
+            "prefill.config.udmLagSeconds=0".to_owned(),
         ];
         sets.extend(values.iter().map(|value| (*value).to_owned()));
         let chart = chart.to_string_lossy().into_owned();

@@ -120,6 +120,8 @@ annotations:
   value: {{ $config.udmConcurrency | int64 | quote }}
 - name: UDM_READS_PRIMARY
   value: {{ $config.udmReadsPrimary | quote }}
+- name: UDM_LAG_SECONDS
+  value: {{ $config.udmLagSeconds | int64 | quote }}
 - name: UDM_MISSING_TYPES
   value: {{ $config.udmMissingTypes }}
 - name: UDM_MISSING_SECONDS

@@ -62,6 +62,10 @@ pub struct Udm {
     #[arg(long, env, value_name = "BOOL", default_value = "false", action = clap::ArgAction::Set,
           value_parser = clap::builder::BoolishValueParser::new())]
     pub udm_reads_primary: bool,
+    /// How far the replica that UDM reads may be behind the events, in seconds: a prefill waits so long before it lists
+    /// what there is. Not where UDM reads the primary.
+    #[arg(long, env, value_name = "SECONDS", default_value = "0")]
+    pub udm_lag_seconds: u32,
     /// Certificates (PEM) of the authorities that are trusted for UDM; default: those of the system.
     #[arg(long, env, value_name = "FILE")]
     pub udm_ca_file: Option<PathBuf>,
@@ -122,6 +126,7 @@ impl Udm {
                 BrokenObjects::SetAside => udm::BrokenObjects::SetAside,
             },
             reads_primary: self.udm_reads_primary,
+            lag: seconds(self.udm_lag_seconds),
             ca_pem,
             ..udm::Config::new(address, self.credentials()?)
         })

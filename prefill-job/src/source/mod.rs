@@ -26,6 +26,7 @@ use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
 };
+use std::time::Duration;
 
 use model::RealmTopic;
 use serde_json::value::RawValue;
@@ -131,6 +132,15 @@ impl Source {
         match self {
             Self::Udm(udm) => udm.is_current(),
             Self::Dump(_) => false,
+        }
+    }
+
+    /// How far it may be behind the events: what was accepted before may be missing in a list for so long.
+    #[must_use]
+    pub fn lag(&self) -> Duration {
+        match self {
+            Self::Udm(udm) => udm.lag(),
+            Self::Dump(_) => Duration::ZERO,
         }
     }
 

@@ -25,6 +25,8 @@ pub struct Config {
     /// Does UDM read the LDAP primary, so that an object holds every change whose event was accepted before? False where
     /// it may read a replica, which lags behind.
     pub reads_primary: bool,
+    /// How far a replica may lag behind the events.
+    pub lag: Duration,
     /// Until a connection stands.
     pub connect_timeout: Duration,
     /// For one object or the index, all in all.
@@ -53,6 +55,7 @@ impl Config {
             missing_wait: Duration::from_secs(120),
             broken_objects: BrokenObjects::default(),
             reads_primary: false,
+            lag: Duration::ZERO,
             connect_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(120),
             list_timeout: Duration::from_secs(300),

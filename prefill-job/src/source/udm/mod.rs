@@ -86,6 +86,12 @@ impl Udm {
         self.client.config().reads_primary
     }
 
+    /// See [`super::Source::lag`].
+    pub(super) fn lag(&self) -> Duration {
+        let config = self.client.config();
+        if config.reads_primary { Duration::ZERO } else { config.lag }
+    }
+
     /// See [`super::Source::read`].
     pub(super) async fn read(
         &self,

@@ -115,7 +115,7 @@ mod tests {
         for _ in 0..128 {
             let [high, low] = range.halves().unwrap();
             assert_eq!((low.from, low.to + 1, high.to), (range.from, high.from, range.to));
-            range = if range.depth % 3 == 0 { low } else { high };
+            range = if range.depth.is_multiple_of(3) { low } else { high };
         }
         assert_eq!((range.halves(), range.depth), (None, 128));
     }
