@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use broker::Revised;
-use model::{Incarnation, Subscription};
+use model::{Incarnation, Subscription, SubscriptionName};
 
 use crate::roles::Role;
 
@@ -50,11 +50,18 @@ pub(crate) enum Caller {
 pub(crate) struct LoggedIn {
     pub entry: Arc<Revised<Subscription>>,
     /// Revision of the password's hash.
-    #[expect(dead_code, reason = "streams end by it in the next step")]
     pub revision: u64,
 }
 
 impl Caller {
+    /// The name of the subscription that calls.
+    pub(crate) fn subscription(&self) -> Option<&SubscriptionName> {
+        match self {
+            Self::Role(_) => None,
+            Self::Subscriber(own) => Some(&own.entry.value.name),
+        }
+    }
+
     /// Does what was found under the name in the path belong to the caller? A subscription that was registered again
     /// meanwhile has another password.
     pub(crate) fn may_see(&self, incarnation: Incarnation) -> bool {

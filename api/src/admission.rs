@@ -10,17 +10,22 @@
 use std::sync::Arc;
 
 use axum::{
+    body::{HttpBody, to_bytes},
     extract::{FromRequest, FromRequestParts, RawPathParams, Request, State},
-    http::request::Parts,
+    http::{HeaderMap, header::AUTHORIZATION, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use model::SubscriptionName;
 
 use crate::{
     access::{Access, Caller, LoggedIn},
+    answers::{HoldsItsOwn, Owner, SMALL, keep},
     body::{Allowance, JsonBody},
+    connections::Connection,
     error::ApiError,
-    peer::Peer,
+    metrics::Refusal,
+    origin::origin,
     roles::Role,
     state::App,
 };
@@ -33,16 +38,59 @@ pub(crate) async fn let_in(
     next: Next,
 ) -> Response {
     if access == Access::Public {
-        return next.run(request).await;
+        let answer = next.run(request).await;
+        return within_bounds(&app, Owner::Stranger, answer).await;
     }
     let name = path.iter().find(|(key, _)| *key == "name").map_or("", |(_, name)| name);
-    let peer = Peer::of(request.extensions());
-    match app.auth.caller(request.headers(), peer, access, name).await {
+    let peer = Connection::address_of(request.extensions());
+    let origin = origin(peer, request.headers(), &app.config.bounds.trusted_proxies);
+    match app.auth.caller(request.headers(), origin, access, name).await {
         Ok(caller) => {
-            request.extensions_mut().insert(caller);
-            next.run(request).await
+            if let Some(connection) = Connection::of(request.extensions()) {
+                connection.logged_in(caller.subscription().map(SubscriptionName::as_str));
+            }
+            request.extensions_mut().insert(caller.clone());
+            let answer = next.run(request).await;
+            let owner = caller.subscription().map_or(Owner::Role, Owner::Subscription);
+            within_bounds(&app, owner, answer).await
         }
-        Err(refused) => refuse(refused, request).await.into_response(),
+        Err(refused) => {
+            if let Some(reason) = Refusal::of(&refused, request.headers()) {
+                app.metrics.logins_refused.get_or_create(&reason).inc();
+            }
+            refuse(refused, request).await.into_response()
+        }
+    }
+}
+
+/// Holds the bytes of an answer until the client has taken them. (What holds its own has no need of it.)
+async fn within_bounds(app: &App, owner: Owner<'_>, answer: Response) -> Response {
+    let size = answer.body().size_hint().exact().and_then(|size| usize::try_from(size).ok());
+    let Some(size) = size.filter(|size| *size > SMALL && answer.extensions().get::<HoldsItsOwn>().is_none())
+    else {
+        return answer;
+    };
+    let held = match app.answers.hold(owner, size) {
+        Ok(held) => held,
+        Err(full) => return full.into_response(),
+    };
+    let (parts, body) = answer.into_parts();
+    match to_bytes(body, size).await {
+        Ok(bytes) => Response::from_parts(parts, keep(bytes, held).into()),
+        Err(error) => ApiError::Internal { cause: model::chain(&error) }.into_response(),
+    }
+}
+
+impl Refusal {
+    /// Why a login was refused; `None`: there was none.
+    fn of(refused: &ApiError, headers: &HeaderMap) -> Option<Self> {
+        match refused {
+            ApiError::Unauthorized(_) => {
+                headers.contains_key(AUTHORIZATION).then_some(Self { reason: "wrong" })
+            }
+            ApiError::TooMany { .. } => Some(Self { reason: "throttled" }),
+            _ => None,
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -20,9 +20,10 @@ use crate::{
     access::{Access, Caller, LoggedIn},
     error::{ApiError, NO_ACCESS, NOT_AUTHENTICATED, WRONG_CREDENTIALS},
     hashing::Hashing,
+    lanes::{Lanes, Turn},
     password,
     roles::KnownRoles,
-    throttle::{Admission, Attempt, Throttle},
+    throttle::{Admission, Attempt, Counted, Throttle},
 };
 
 /// After this time a verified password is compared with the stored hash's revision again: one look at the leader
@@ -49,10 +50,14 @@ pub(crate) struct Auth {
     remembered: Mutex<HashMap<SubscriptionName, Remembered>>,
     /// Failed logins. A std lock: nothing awaits under it.
     throttle: Mutex<Throttle>,
+    /// Where those go whose throttle is closed.
+    lanes: Lanes,
     /// Users are told apart in it by this, whose key never leaves the process either.
     users: RandomState,
     /// What an unknown user's password is compared with, so that it takes as long as a known one's.
     decoy: String,
+    /// After what time at least a wrong one is answered.
+    refused_after: Duration,
 }
 
 /// A password that was verified.
@@ -77,7 +82,12 @@ fn parse(headers: &HeaderMap) -> Option<Login> {
 }
 
 impl Auth {
-    pub(crate) fn new(roles: Arc<KnownRoles>, credentials: Credentials, view: RegistryView) -> Self {
+    pub(crate) fn new(
+        roles: Arc<KnownRoles>,
+        credentials: Credentials,
+        view: RegistryView,
+        refused_after: Duration,
+    ) -> Self {
         let random = uuid::Uuid::new_v4().into_bytes();
         Self {
             roles,
@@ -87,8 +97,10 @@ impl Auth {
             key: hmac::Key::new(hmac::HMAC_SHA256, &[random, uuid::Uuid::new_v4().into_bytes()].concat()),
             remembered: Mutex::default(),
             throttle: Mutex::default(),
+            lanes: Lanes::default(),
             users: RandomState::new(),
             decoy: password::hash("decoy").unwrap_or_default(),
+            refused_after,
         }
     }
 
@@ -96,84 +108,137 @@ impl Auth {
     pub(crate) async fn caller(
         &self,
         headers: &HeaderMap,
-        peer: IpAddr,
+        origin: IpAddr,
         access: Access,
         name: &str,
     ) -> Result<Caller, ApiError> {
         let login = parse(headers).ok_or(NOT_AUTHENTICATED)?;
-        let admitted = self.admit(&login, peer)?;
-        if let Some(role) = access.role()
-            && self.roles.is(&login.user, &login.password, role)
-        {
-            return admitted.right(Caller::Role(role));
+        let refused = || if access.subscriber() { NO_ACCESS } else { WRONG_CREDENTIALS };
+        let role = access.role().filter(|role| self.roles.is_user(&login.user, *role));
+        let is_own = access.subscriber() && login.user == name;
+        if role.is_none() && !is_own {
+            // The password is not looked at, so this is no guess; but it is not free either.
+            return match self.throttle().admit_elsewhere(origin, Instant::now()) {
+                Admission::Free => Err(refused()),
+                Admission::Slow(wait) => Err(too_many_failures(wait)),
+            };
         }
-        if !access.subscriber() {
-            return Err(admitted.wrong(WRONG_CREDENTIALS));
+        let admitted = self.admit(&login, origin);
+        // This costs nothing, so no throttle keeps it out.
+        if let Some(role) = role.filter(|role| self.roles.is(&login.user, &login.password, *role)) {
+            admitted.give_back();
+            return Ok(Caller::Role(role));
         }
-        if login.user != name {
-            return Err(admitted.wrong(NO_ACCESS));
+        if !is_own {
+            return Err(admitted.wrong(refused()));
         }
-        self.verified(&login, name, admitted).await.map(Caller::Subscriber)
+        let began = Instant::now();
+        match self.subscriber(&login, name, &admitted).await {
+            Ok(Some(own)) => {
+                admitted.give_back();
+                Ok(Caller::Subscriber(own))
+            }
+            Ok(None) => {
+                tokio::time::sleep_until(began + self.refused_after).await;
+                Err(admitted.wrong(WRONG_CREDENTIALS))
+            }
+            Err(error) => {
+                admitted.give_back();
+                Err(error)
+            }
+        }
     }
 
-    async fn verified(
+    /// The subscription, if the password is right. One that is known costs nothing, whatever the throttle says.
+    async fn subscriber(
         &self,
         login: &Login,
         name: &str,
-        admitted: Admitted<'_>,
-    ) -> Result<LoggedIn, ApiError> {
-        let Ok(name) = name.parse::<SubscriptionName>() else {
-            return self.refuse(login, admitted).await;
-        };
+        admitted: &Admitted<'_>,
+    ) -> Result<Option<LoggedIn>, ApiError> {
+        let name = name.parse::<SubscriptionName>().ok();
+        if let Some(name) = &name
+            && let Some(own) = self.known(login, name).await?
+        {
+            return Ok(Some(own));
+        }
+        let mut turn = admitted.turn().await?;
         // The cache answers for most requests; what it does not know is asked for, once.
-        for fresh in [false, true] {
-            let entry = if fresh { self.view.read(&name).await? } else { self.view.get(name.as_str()) };
+        for (fresh, name) in [false, true].into_iter().zip(std::iter::repeat(name.as_ref())) {
+            let Some(name) = name else { break };
+            let entry = if fresh { self.view.read(name).await? } else { self.view.get(name.as_str()) };
             let Some(entry) = entry.filter(|e| e.value.lifecycle != Lifecycle::Deleting) else { continue };
-            let known = self.remembered(&entry.value, login);
-            if let Some(Known { revision, .. }) = known.filter(|k| k.looked_at.elapsed() < LOOK_AGAIN_AFTER) {
-                return admitted.right(LoggedIn { entry, revision });
+            let Some(stored) = self.stored(name, entry.value.incarnation).await? else { continue };
+            if !self.hashing.verify(stored.hash.clone(), &login.password, turn.take()).await? {
+                return Ok(None);
             }
-            let stored = self.credentials.get(&name).await?;
-            let Some(stored) = stored.filter(|s| s.incarnation.is_none_or(|i| i == entry.value.incarnation))
-            else {
-                continue;
-            };
-            if known.is_some_and(|known| known.revision == stored.revision) {
-                self.remember(&entry.value, stored.revision, login);
-                return admitted.right(LoggedIn { entry, revision: stored.revision });
-            }
-            admitted.may_cost()?;
-            if self.verify(stored.hash.clone(), &login.password).await? {
-                let revision = self.replace_former_hash(&entry.value, &stored, &login.password).await;
-                self.remember(&entry.value, revision, login);
-                return admitted.right(LoggedIn { entry, revision });
-            }
-            return Err(admitted.wrong(WRONG_CREDENTIALS));
+            let revision = self.replace_former_hash(&entry.value, &stored, &login.password).await;
+            self.remember(&entry.value, revision, login);
+            return Ok(Some(LoggedIn { entry, revision }));
         }
-        self.refuse(login, admitted).await
+        // An unknown user is refused after the time that a known one would take.
+        self.hashing.verify(self.decoy.clone(), &login.password, turn.take()).await?;
+        Ok(None)
     }
 
-    /// Refuses an unknown user after the time that a known one would take.
-    async fn refuse<T>(&self, login: &Login, admitted: Admitted<'_>) -> Result<T, ApiError> {
-        admitted.may_cost()?;
-        self.verify(self.decoy.clone(), &login.password).await?;
-        Err(admitted.wrong(WRONG_CREDENTIALS))
+    /// The subscription, if this password was verified before and has not changed since.
+    async fn known(&self, login: &Login, name: &SubscriptionName) -> Result<Option<LoggedIn>, ApiError> {
+        let entry = self.view.get(name.as_str()).filter(|e| e.value.lifecycle != Lifecycle::Deleting);
+        let Some(entry) = entry else { return Ok(None) };
+        let Some(Known { revision, looked_at }) = self.remembered(&entry.value, login) else {
+            return Ok(None);
+        };
+        if looked_at.elapsed() >= LOOK_AGAIN_AFTER {
+            let stored = self.stored(name, entry.value.incarnation).await?;
+            if stored.is_none_or(|stored| stored.revision != revision) {
+                return Ok(None);
+            }
+            self.remember(&entry.value, revision, login);
+        }
+        Ok(Some(LoggedIn { entry, revision }))
     }
 
-    /// A login may be looked at, if not too many have failed before it.
-    fn admit(&self, login: &Login, peer: IpAddr) -> Result<Admitted<'_>, ApiError> {
-        let attempt = Attempt::new(self.users.hash_one(&login.user), peer);
-        let throttle = self.throttle.lock().unwrap_or_else(PoisonError::into_inner);
-        match throttle.admission(&attempt, Instant::now()) {
-            Admission::Free => Ok(Admitted { throttle: &self.throttle, attempt, or_wait: None }),
-            Admission::Cheap(wait) => Ok(Admitted { throttle: &self.throttle, attempt, or_wait: Some(wait) }),
-            Admission::Later(wait) => Err(too_many_failures(wait)),
-        }
+    /// Is the password with which somebody has logged in still the one that counts? Also if there is none any more:
+    /// the subscription is gone then, which is noticed elsewhere.
+    pub(crate) async fn is_current(&self, own: &LoggedIn) -> Result<bool, broker::Error> {
+        let Subscription { name, incarnation, .. } = &own.entry.value;
+        let stored = self.stored(name, *incarnation).await?;
+        Ok(stored.is_none_or(|stored| stored.revision == own.revision))
+    }
+
+    /// The hash that counts for an incarnation; a bare one of the former software counts for any.
+    async fn stored(
+        &self,
+        name: &SubscriptionName,
+        incarnation: Incarnation,
+    ) -> Result<Option<StoredCredential>, broker::Error> {
+        let stored = self.credentials.get(name).await?;
+        Ok(stored.filter(|stored| stored.incarnation.is_none_or(|i| i == incarnation)))
+    }
+
+    /// Is it the name of one of the fixed users?
+    pub(crate) fn is_reserved(&self, name: &str) -> bool {
+        self.roles.has_user(name)
+    }
+
+    /// A subscription of this name was registered: what failed before it existed was no guess.
+    pub(crate) fn registered(&self, name: &SubscriptionName) {
+        self.throttle().forget(self.users.hash_one(name.as_str()));
+    }
+
+    fn admit<'a>(&'a self, login: &'a Login, origin: IpAddr) -> Admitted<'a> {
+        let attempt = Attempt::new(self.users.hash_one(login.user.as_str()), origin);
+        let (admission, counted) = self.throttle().admit(&attempt, Instant::now());
+        Admitted { auth: self, user: &login.user, attempt, admission, counted }
+    }
+
+    fn throttle(&self) -> MutexGuard<'_, Throttle> {
+        self.throttle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Does the stored hash belong to this password?
     pub(crate) async fn verify(&self, hash: String, password: &str) -> Result<bool, ApiError> {
-        self.hashing.verify(hash, password).await
+        self.hashing.verify(hash, password, None).await
     }
 
     /// Hashes a new password.
@@ -235,35 +300,52 @@ impl Auth {
     }
 }
 
-/// A login that is being looked at, and what came of it.
+/// A login that is being looked at. It counts as failed until it is given back, also when its client hangs up.
 struct Admitted<'a> {
-    throttle: &'a Mutex<Throttle>,
+    auth: &'a Auth,
+    user: &'a str,
     attempt: Attempt,
-    /// Too many have failed before it: it must cost nothing, and if it is wrong it was too early.
-    or_wait: Option<Duration>,
+    admission: Admission,
+    counted: Counted,
 }
 
 impl Admitted<'_> {
-    /// Before a hash is computed.
-    fn may_cost(&self) -> Result<(), ApiError> {
-        self.or_wait.map_or(Ok(()), |wait| Err(too_many_failures(wait)))
-    }
-
-    fn right<T>(self, of: T) -> Result<T, ApiError> {
-        self.throttle().succeeded(&self.attempt, Instant::now());
-        Ok(of)
-    }
-
-    fn wrong(self, error: ApiError) -> ApiError {
-        if let Some(wait) = self.or_wait {
-            return too_many_failures(wait);
+    /// Before a hash is computed: waits for a turn, if the throttle is closed.
+    async fn turn(&self) -> Result<Option<Turn>, ApiError> {
+        let Admission::Slow(wait) = self.admission else { return Ok(None) };
+        match self.auth.lanes.turn(self.attempt.address).await {
+            Some(turn) => Ok(Some(turn)),
+            None => {
+                self.report();
+                Err(too_many_failures(wait))
+            }
         }
-        self.throttle().failed(&self.attempt, Instant::now());
-        error
     }
 
-    fn throttle(&self) -> std::sync::MutexGuard<'_, Throttle> {
-        self.throttle.lock().unwrap_or_else(PoisonError::into_inner)
+    /// It was right, or could not be looked at.
+    fn give_back(&self) {
+        self.auth.throttle().give_back(&self.attempt, self.counted, Instant::now());
+    }
+
+    fn wrong(&self, refused: ApiError) -> ApiError {
+        self.report();
+        match self.admission {
+            Admission::Free => refused,
+            Admission::Slow(wait) => too_many_failures(wait),
+        }
+    }
+
+    /// Says so when a throttle has closed. A name that nobody has may be a password in the wrong field.
+    fn report(&self) {
+        let Some(failures) = self.auth.throttle().closed_now(&self.attempt, Instant::now()) else { return };
+        let is_known = self.auth.roles.has_user(self.user) || self.auth.view.get(self.user).is_some();
+        let user = if is_known { self.user } else { "(unknown)" };
+        tracing::warn!(
+            user,
+            address = %self.attempt.address,
+            failures,
+            "logins have failed too often: further ones are looked at one at a time, and answered with 429 if wrong"
+        );
     }
 }
 

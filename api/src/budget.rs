@@ -20,7 +20,10 @@ const WAIT_WITHIN: Duration = Duration::from_secs(5);
 const STEP: usize = 1024;
 
 /// A bounded number of bytes.
-pub(crate) struct Budget(Semaphore);
+pub(crate) struct Budget {
+    steps: usize,
+    free: Semaphore,
+}
 
 /// A part of it, until this is dropped.
 #[derive(Default)]
@@ -31,7 +34,13 @@ pub(crate) struct Held<'a> {
 
 impl Budget {
     const fn new(bytes: usize) -> Self {
-        Self(Semaphore::const_new(bytes / STEP))
+        let steps = bytes / STEP;
+        Self { steps, free: Semaphore::const_new(steps) }
+    }
+
+    /// Bytes that are held.
+    pub(crate) fn held(&self) -> usize {
+        (self.steps - self.free.available_permits()) * STEP
     }
 
     /// Makes what is held enough for `bytes`.
@@ -45,7 +54,7 @@ impl Budget {
             cause: format!("no memory for another body: {cause}"),
         };
         let asked = u32::try_from(more).map_err(|e| full(&e.to_string()))?;
-        let granted = tokio::time::timeout(WAIT_WITHIN, self.0.acquire_many(asked)).await;
+        let granted = tokio::time::timeout(WAIT_WITHIN, self.free.acquire_many(asked)).await;
         let granted = granted.map_err(|_| full("none was given back in time"))?;
         let granted = granted.map_err(|e| full(&e.to_string()))?;
         held.steps += more;
@@ -68,7 +77,7 @@ mod tests {
         for bytes in [1, 2, STEP, STEP + 1, 6 * STEP] {
             budget.hold(&mut first, bytes).await.unwrap();
         }
-        assert_eq!((first.steps, budget.0.available_permits()), (6, 4));
+        assert_eq!((first.steps, budget.free.available_permits()), (6, 4));
         budget.hold(&mut second, 4 * STEP).await.unwrap();
         let refused = budget.hold(&mut second, 4 * STEP + 1).await;
         assert!(matches!(refused, Err(ApiError::Unavailable { .. })), "{refused:?}");
@@ -80,6 +89,6 @@ mod tests {
         };
         tokio::join!(waiting, freed).0.unwrap();
         drop(second);
-        assert_eq!(budget.0.available_permits(), 10);
+        assert_eq!(budget.free.available_permits(), 10);
     }
 }

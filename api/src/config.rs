@@ -5,6 +5,8 @@ use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 use broker::{ReaderConfig, Secret};
 use model::QueueLimits;
 
+use crate::origin::Network;
+
 /// The fixed users.
 #[derive(Clone, Debug)]
 pub struct Roles {
@@ -44,6 +46,8 @@ pub struct Config {
     pub limits: QueueLimits,
     /// After how long without a message a stream says that it is alive.
     pub stream_heartbeat: Duration,
+    /// How long requests are still taken after the stop: until nobody sends any more.
+    pub shutdown_delay: Duration,
     /// For tests of crashes: called before each step of a registration.
     pub before_step: Option<StepHook>,
 }
@@ -69,6 +73,14 @@ pub struct Bounds {
     /// How long the head of a request may take, counted from the answer before: so it is also how long a connection may
     /// be idle. Above the 60 s for which proxies keep one, and the 15 s of existing clients.
     pub head_within: Duration,
+    /// As long as nobody has logged in over a connection, how long it may be idle.
+    pub first_head_within: Duration,
+    /// A client that takes nothing of an answer for so long is cut off.
+    pub taken_within: Duration,
+    /// After what time at least a wrong password is answered. It hides that some hashes take longer than others.
+    pub refused_after: Duration,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<Network>,
 }
 
 impl Default for Bounds {
@@ -79,6 +91,11 @@ impl Default for Bounds {
             streams_per_subscription: 16,
             polls_per_subscription: 100,
             head_within: Duration::from_secs(75),
+            first_head_within: Duration::from_secs(10),
+            taken_within: Duration::from_secs(60),
+            // A hash of the former software takes some 240 ms.
+            refused_after: Duration::from_millis(300),
+            trusted_proxies: Vec::new(),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::Semaphore;
 
-use crate::{error::ApiError, password};
+use crate::{error::ApiError, lanes::Turn, password};
 
 /// Hashes that are computed at once: each takes a core and 7 MiB for some fifteen milliseconds.
 const AT_ONCE: usize = 2;
@@ -21,10 +21,22 @@ impl Default for Hashing {
 }
 
 impl Hashing {
-    /// Does the stored hash belong to this password?
-    pub(crate) async fn verify(&self, hash: String, password: &str) -> Result<bool, ApiError> {
+    /// Does the stored hash belong to this password? The turn of its address, if it needs one, ends with the work.
+    pub(crate) async fn verify(
+        &self,
+        hash: String,
+        password: &str,
+        turn: Option<Turn>,
+    ) -> Result<bool, ApiError> {
         let given = password.to_owned();
-        self.in_turn(move || Some(password::verify(&hash, &given))).await
+        let verify = move || {
+            let right = password::verify(&hash, &given);
+            if let Some(turn) = turn.filter(|_| right) {
+                turn.right();
+            }
+            Some(right)
+        };
+        self.in_turn(verify).await
     }
 
     /// Hashes a new password.

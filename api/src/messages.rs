@@ -1,26 +1,29 @@
 //! `/v1/messages` and `/v1/subscriptions/{name}/messages`.
 
 use axum::{
+    Extension,
     extract::{Path, State},
     http::{HeaderValue, StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
 use bytes::{Bytes, BytesMut};
-use model::{PrefillState, Subscription, SubscriptionName};
+use model::{Subscription, SubscriptionName};
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::{
     access::LoggedIn,
+    answers::{Held, HoldsItsOwn, Owner, keep},
     body::JsonBody,
     code::Code,
     error::{ApiError, json as json_answer, null, too_many},
+    failed_prefill::{PREFILL_STATUS, failed_prefill, prefill_status},
+    metrics::Counted,
+    places::Place,
     query::{Pairs, Parameters},
     request,
     state::{App, Shared},
 };
-
-/// Tells a consumer that it waits for nothing: `failed; reason="…"`.
-const PREFILL_STATUS: &str = "prefill-status";
 
 pub(crate) async fn publish(State(app): Shared, body: JsonBody) -> Result<Response, ApiError> {
     let event = request::event(&body)?;
@@ -38,13 +41,22 @@ pub(crate) async fn next(
     let (wait, pop) = (parameters.timeout(), parameters.pop());
     parameters.finish()?;
     let Subscription { name, incarnation, .. } = &entry.value;
-    let place = app.polls.take(name).ok_or_else(|| too_many("polls", app.polls.each()))?;
-    let waiting = (app.metrics.waiting_poll(), place);
-    let delivered = app.readers.next(name, *incarnation, wait, &app.shutdown, pop).await?;
-    drop(waiting);
-    app.metrics.deliveries.inc_by(u64::from(delivered.is_some()));
-    let nothing = delivered.is_none();
-    let body = delivered.map_or(Bytes::from_static(b"null"), |message| message.payload);
+    let poll = Poll::begin(&app, name)?;
+    let (deadline, end) = (Instant::now() + wait, app.life.end());
+    let (body, held) = loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let delivered = app.readers.next(name, *incarnation, left, &end, false).await?;
+        let Some(message) = delivered else { break (None, None) };
+        // What is not sent is delivered again, so it is only removed when there is room for the answer.
+        let held = app.answers.hold(Owner::Subscription(name), message.payload.len())?;
+        if !pop || app.readers.acknowledge(name, *incarnation, message.id.sequence).await? {
+            break (Some(message.payload), Some(held));
+        }
+        // Somebody else took it.
+    };
+    app.metrics.deliveries.inc_by(u64::from(body.is_some()));
+    let nothing = body.is_none();
+    let body = poll.answer(body.unwrap_or(Bytes::from_static(b"null")), held);
     Ok(messages(&app, name, body, nothing))
 }
 
@@ -58,40 +70,51 @@ pub(crate) async fn batch(
     let (wait, limit) = (parameters.timeout(), parameters.limit());
     parameters.finish()?;
     let Subscription { name, incarnation, .. } = &entry.value;
-    let place = app.polls.take(name).ok_or_else(|| too_many("polls", app.polls.each()))?;
-    let waiting = (app.metrics.waiting_poll(), place);
-    let delivered = app.readers.batch(name, *incarnation, wait, &app.shutdown, limit).await?;
-    drop(waiting);
+    let poll = Poll::begin(&app, name)?;
+    let delivered = app.readers.batch(name, *incarnation, wait, &app.life.end(), limit).await?;
+    let size = 2 + delivered.iter().map(|m| m.payload.len() + 1).sum::<usize>();
+    let held = app.answers.hold(Owner::Subscription(name), size)?;
     app.metrics.deliveries.inc_by(delivered.len() as u64);
-    let mut body = BytesMut::with_capacity(2 + delivered.iter().map(|m| m.payload.len() + 1).sum::<usize>());
+    let nothing = delivered.is_empty();
+    let mut body = BytesMut::with_capacity(size);
     body.extend_from_slice(b"[");
-    for (index, message) in delivered.iter().enumerate() {
+    for (index, message) in delivered.into_iter().enumerate() {
         if index > 0 {
             body.extend_from_slice(b",");
         }
         body.extend_from_slice(&message.payload);
     }
     body.extend_from_slice(b"]");
-    Ok(messages(&app, name, body.freeze(), delivered.is_empty()))
+    Ok(messages(&app, name, poll.answer(body.freeze(), Some(held)), nothing))
+}
+
+/// A poll: its place is taken until its answer is.
+struct Poll {
+    place: Place,
+    waiting: Counted,
+}
+
+impl Poll {
+    fn begin(app: &App, name: &SubscriptionName) -> Result<Self, ApiError> {
+        let place = app.polls.take(name).ok_or_else(|| too_many("polls", app.polls.each()))?;
+        app.answers.room(Owner::Subscription(name))?;
+        Ok(Self { place, waiting: app.metrics.waiting_poll() })
+    }
+
+    fn answer(self, body: Bytes, held: Option<Held>) -> Bytes {
+        drop(self.waiting);
+        keep(body, (self.place, held))
+    }
 }
 
 /// What is JSON already. Whoever gets `nothing` because the prefill has failed is told so.
 fn messages(app: &App, name: &SubscriptionName, body: Bytes, nothing: bool) -> Response {
     let content_type = [(CONTENT_TYPE, HeaderValue::from_static("application/json"))];
-    let mut answer = (StatusCode::OK, content_type, body).into_response();
-    if nothing && let Some(status) = app.view.get(name.as_str()).and_then(|e| failed(&e.value)) {
+    let mut answer = (StatusCode::OK, content_type, Extension(HoldsItsOwn), body).into_response();
+    if nothing && let Some(status) = failed_prefill(app, name).and_then(prefill_status) {
         answer.headers_mut().insert(PREFILL_STATUS, status);
     }
     answer
-}
-
-fn failed(subscription: &Subscription) -> Option<HeaderValue> {
-    let prefill = &subscription.prefill;
-    if prefill.state != PrefillState::Failed {
-        return None;
-    }
-    let reason = prefill.reason.map_or("unknown", model::Reason::as_str);
-    HeaderValue::from_str(&format!("failed; reason=\"{reason}\"")).ok()
 }
 
 pub(crate) async fn acknowledge(

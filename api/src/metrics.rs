@@ -23,6 +23,15 @@ pub(crate) const MESSAGES_DELIVERED: &str = "headstart_api_messages_delivered";
 /// Messages that consumers have acknowledged.
 pub(crate) const MESSAGES_ACKNOWLEDGED: &str = "headstart_api_messages_acknowledged";
 
+/// Logins that were refused.
+pub(crate) const LOGINS_REFUSED: &str = "headstart_api_logins_refused";
+/// Open connections.
+pub(crate) const CONNECTIONS: &str = "headstart_api_connections";
+/// Bytes of requests that are held.
+pub(crate) const BODY_BYTES: &str = "headstart_api_body_bytes_held";
+/// Bytes of answers that clients have not taken yet.
+pub(crate) const ANSWER_BYTES: &str = "headstart_api_answer_bytes_held";
+
 /// Upper bounds in seconds: a look at NATS takes a millisecond, a password hash 30, Kubernetes up to 16 s.
 const BUCKETS_S: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0];
 
@@ -40,6 +49,12 @@ pub(crate) struct Route {
     pub route: String,
 }
 
+/// Why a login was refused: `wrong`, or `throttled` where it was not looked at or was wrong after many others.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Refusal {
+    pub reason: &'static str,
+}
+
 /// Figures of the API.
 pub(crate) struct Metrics {
     registry: Registry,
@@ -51,6 +66,10 @@ pub(crate) struct Metrics {
     pub events: Counter,
     pub deliveries: Counter,
     pub acknowledgements: Counter,
+    pub logins_refused: Family<Refusal, Counter>,
+    connections: Gauge,
+    body_bytes: Gauge,
+    answer_bytes: Gauge,
 }
 
 impl Metrics {
@@ -80,6 +99,18 @@ impl Metrics {
             Counter::clone(&deliveries),
         );
         registry.register(MESSAGES_ACKNOWLEDGED, "Messages acknowledged", Counter::clone(&acknowledgements));
+        let logins_refused = Family::<Refusal, Counter>::default();
+        registry.register(LOGINS_REFUSED, "Logins refused, by reason", logins_refused.clone());
+        let [connections, body_bytes, answer_bytes] = [
+            (CONNECTIONS, "Open connections"),
+            (BODY_BYTES, "Bytes of requests that are held"),
+            (ANSWER_BYTES, "Bytes of answers that clients have not taken yet"),
+        ]
+        .map(|(name, help)| {
+            let gauge = Gauge::default();
+            registry.register(name, help, Gauge::clone(&gauge));
+            gauge
+        });
         Self {
             registry,
             requests,
@@ -90,16 +121,31 @@ impl Metrics {
             events,
             deliveries,
             acknowledgements,
+            logins_refused,
+            connections,
+            body_bytes,
+            answer_bytes,
+        }
+    }
+
+    /// What is looked at when the figures are asked for.
+    pub(crate) fn set_held(&self, connections: usize, body_bytes: usize, answer_bytes: usize) {
+        for (gauge, value) in [
+            (&self.connections, connections),
+            (&self.body_bytes, body_bytes),
+            (&self.answer_bytes, answer_bytes),
+        ] {
+            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         }
     }
 
     /// Counts a poll as waiting until the answer is dropped, also when its client goes away.
-    pub(crate) fn waiting_poll(&self) -> impl Drop + use<> {
+    pub(crate) fn waiting_poll(&self) -> Counted {
         Counted::new(&self.polls)
     }
 
     /// Counts a stream as open until the answer is dropped.
-    pub(crate) fn open_stream(&self) -> impl Drop + Send + use<> {
+    pub(crate) fn open_stream(&self) -> Counted {
         Counted::new(&self.streams)
     }
 
@@ -112,7 +158,7 @@ impl Metrics {
 }
 
 /// One more, for as long as it lives.
-struct Counted(Gauge);
+pub(crate) struct Counted(Gauge);
 
 impl Counted {
     fn new(gauge: &Gauge) -> Self {

@@ -355,10 +355,13 @@ fn stream() -> Value {
          most `window` messages are out; acknowledge them by the other routes, at any replica, and more come. Live \
          messages come when the prefill is acknowledged. Nothing is sent twice over one connection; a new one begins \
          at once with all that is not acknowledged, with num_delivered one higher, or behind `Last-Event-ID`. After \
-         15 s of silence comes a heartbeat: a comment, or an empty line. NATS being away does not end a stream. The \
-         password counts when it begins. At its end comes the event `end` with {\"reason\": …}, in NDJSON the line \
+         15 s of silence comes a heartbeat: a comment, or an empty line. NATS being away does not end a stream. \
+         At its end comes the event `end` with {\"reason\": …}, in NDJSON the line \
          {\"end\": …}: `removed` (the \
-         subscription), `stopping` (the server: connect again), `broken` (the queue is lost) or `error`.",
+         subscription), `stopping` (the server: connect again), `password` (it was changed: connect with the new one), \
+         `broken` (the queue is lost) or `error`. When the prefill has failed, nothing comes: the header Prefill-Status \
+         says so, and at the beginning and at each change the event `prefill` with {\"state\": …, \"reason\": …}, in \
+         NDJSON the line {\"prefill\": …}.",
         &[NAME, WINDOW, LAST_EVENT_ID, AFTER],
         None,
         &[

@@ -165,6 +165,7 @@ async fn complete(
         }
         app.before(Step::Ready).await;
         if make_ready(app, &entry).await? {
+            app.auth.registered(&subscription.name);
             status = StatusCode::CREATED;
         }
     }

@@ -63,13 +63,27 @@ impl KnownRoles {
         });
     }
 
-    /// Is it this fixed user? Both parts are compared in constant time.
-    pub(crate) fn is(&self, user: &str, password: &str, role: Role) -> bool {
-        let Known { credentials, password: known } = match role {
+    /// Is it the name of this fixed user?
+    pub(crate) fn is_user(&self, user: &str, role: Role) -> bool {
+        self.known(role).credentials.username == user
+    }
+
+    /// Is it the name of one of the fixed users?
+    pub(crate) fn has_user(&self, user: &str) -> bool {
+        self.all().iter().any(|known| known.credentials.username == user)
+    }
+
+    fn known(&self, role: Role) -> &Known {
+        match role {
             Role::Admin => &self.admin,
             Role::Events => &self.events,
             Role::Prefill => &self.prefill,
-        };
+        }
+    }
+
+    /// Is it this fixed user? Both parts are compared in constant time.
+    pub(crate) fn is(&self, user: &str, password: &str, role: Role) -> bool {
+        let Known { credentials, password: known } = self.known(role);
         let known = known.read().unwrap_or_else(PoisonError::into_inner);
         let user = user.as_bytes().ct_eq(credentials.username.as_bytes());
         let password = password.as_bytes().ct_eq(known.as_bytes());

@@ -12,7 +12,7 @@ use axum::{
         header::{
             ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
             ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
-            ACCESS_CONTROL_REQUEST_METHOD, ALLOW, CONTENT_TYPE, LOCATION, ORIGIN, VARY,
+            ACCESS_CONTROL_REQUEST_METHOD, ALLOW, CONNECTION, CONTENT_TYPE, LOCATION, ORIGIN, VARY,
         },
         uri::PathAndQuery,
     },
@@ -117,6 +117,10 @@ pub(crate) fn router(app: Arc<App>) -> Router {
             );
             let mut answer = serve(&app, routes, &public, request).instrument(span).await;
             answer.headers_mut().insert(REQUEST_ID, id);
+            if app.life.stopping.is_cancelled() {
+                // The next request goes elsewhere.
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
             answer
         })
         .with_state(app)

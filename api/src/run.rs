@@ -6,14 +6,21 @@ use broker::Broker;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{config::Config, error::Error, launcher::Launcher, router, server, state::App};
+use crate::{
+    config::Config,
+    error::Error,
+    launcher::Launcher,
+    router, server,
+    state::{App, Life},
+};
 
-/// How long requests that are under way may take after the stop: below the 30 s that Kubernetes gives a pod, and
-/// above what a registration waits for Kubernetes.
+/// How long requests that are under way may take after nothing more is accepted: together with the delay before that
+/// below the 30 s that Kubernetes gives a pod, and above what a registration waits for Kubernetes.
 const GRACE: Duration = Duration::from_secs(20);
 
-/// Serves until `shutdown`: then no connection is taken any more, polls end with "nothing", and requests that are
-/// under way are answered, but for at most 20 s.
+/// Serves until `shutdown`. Then `/readyz` says no, polls and streams end, and every answer closes its connection; but
+/// requests are still taken for [`Config::shutdown_delay`], since those who send them learn later that they should not.
+/// After that no connection is accepted, and requests that are under way are answered, but for at most 20 s.
 ///
 /// # Errors
 /// A file with a password, a certificate or its key can't be read at the start.
@@ -24,17 +31,30 @@ pub async fn run(
     launcher: Launcher,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
-    let app = App::new(config, broker, launcher, shutdown.clone())?;
-    app.view.synced().await;
-    let (bounds, tls) = (app.config.bounds.clone(), app.config.tls.clone());
-    let serving = server::serve(listener, router::router(app), &bounds, tls.as_ref(), shutdown.clone());
-    let too_long = async {
+    let delay = config.shutdown_delay;
+    let life = Life { stopping: shutdown.clone(), closing: CancellationToken::new() };
+    let closing = life.closing.clone();
+    // However this ends, what works for it in the background ends, too.
+    let _guard = closing.clone().drop_guard();
+    let app = App::new(config, broker, launcher, life)?;
+    if shutdown.run_until_cancelled(app.view.synced()).await.is_none() {
+        return Ok(());
+    }
+    let (bounds, tls, connections) =
+        (app.config.bounds.clone(), app.config.tls.clone(), app.connections.clone());
+    let router = router::router(app);
+    let serving =
+        server::serve_counted(listener, router, connections, &bounds, tls.as_ref(), closing.clone());
+    let end = async {
         shutdown.cancelled().await;
+        tracing::info!("requests are still taken for {delay:?}");
+        tokio::time::sleep(delay).await;
+        closing.cancel();
         tokio::time::sleep(GRACE).await;
     };
     tokio::select! {
         served = serving => served?,
-        () = too_long => tracing::warn!("requests are cut off: they took longer than {GRACE:?} after the stop"),
+        () = end => tracing::warn!("requests are cut off: they took longer than {GRACE:?} after the last was accepted"),
     }
     Ok(())
 }

@@ -8,13 +8,16 @@ use model::{Lifecycle, PrefillTask, Progress, Subscription, SubscriptionName};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    answers::Answers,
     auth::Auth,
     config::{Config, Step},
+    connections::Connections,
     error::{ApiError, Error},
     launcher::Launcher,
     metrics::Metrics,
     places::Places,
     pulse::Pulse,
+    readiness::Readiness,
     roles::KnownRoles,
 };
 
@@ -32,8 +35,30 @@ pub(crate) struct App {
     /// Streams and polls of each subscription.
     pub streams: Places,
     pub polls: Places,
-    /// Ends polls with "nothing".
-    pub shutdown: CancellationToken,
+    /// What is being sent.
+    pub answers: Answers,
+    pub connections: Arc<Connections>,
+    /// Whether NATS answered, a moment ago.
+    pub readiness: Readiness,
+    pub life: Life,
+}
+
+/// The two steps of the end.
+#[derive(Clone)]
+pub(crate) struct Life {
+    /// Asked to end: not ready any more. Polls and streams end, but requests are still taken for a while, until
+    /// everybody has learned to send them elsewhere.
+    pub stopping: CancellationToken,
+    /// Nothing is taken any more.
+    pub closing: CancellationToken,
+}
+
+impl Life {
+    /// What ends a poll or stream that begins now. One that begins after the stop is held until the close: it would
+    /// come back at once.
+    pub(crate) fn end(&self) -> CancellationToken {
+        if self.stopping.is_cancelled() { self.closing.clone() } else { self.stopping.clone() }
+    }
 }
 
 /// The handlers' way to it.
@@ -68,24 +93,28 @@ impl App {
         config: Config,
         broker: Broker,
         launcher: Launcher,
-        shutdown: CancellationToken,
+        life: Life,
     ) -> Result<Arc<Self>, Error> {
         let roles = KnownRoles::read(&config.roles)?;
-        roles.follow(shutdown.clone());
-        let view = broker.registry().view(shutdown.clone());
+        roles.follow(life.closing.clone());
+        let connections = config.bounds.connections;
+        let view = broker.registry().view(life.closing.clone());
         Ok(Arc::new(Self {
             readers: Readers::new(broker.clone(), view.clone(), config.reader),
             events: broker.events(),
-            auth: Auth::new(roles, broker.credentials(), view.clone()),
+            auth: Auth::new(roles, broker.credentials(), view.clone(), config.bounds.refused_after),
             metrics: Metrics::new(),
-            pulse: Pulse::start(shutdown.clone()),
+            pulse: Pulse::start(life.closing.clone()),
             streams: Places::new(config.bounds.streams_per_subscription),
             polls: Places::new(config.bounds.polls_per_subscription),
             config,
             broker,
             view,
             launcher,
-            shutdown,
+            answers: Answers::default(),
+            connections: Connections::new(connections),
+            readiness: Readiness::default(),
+            life,
         }))
     }
 

@@ -1,6 +1,6 @@
 //! `/v1/subscriptions/{name}/messages/stream`: messages as they come, over one answer that does not end.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -13,17 +13,26 @@ use axum::{
 };
 use broker::{Delivered, QueueStream, ReadError, StreamEnd};
 use bytes::Bytes;
-use model::Subscription;
+use model::{Subscription, SubscriptionName};
+use tokio::{sync::watch, time::Instant};
 
 use crate::{
     access::LoggedIn,
+    answers::{Owner, keep},
     error::{ApiError, Problem, too_many},
+    failed_prefill::{PREFILL_STATUS, failed_prefill, prefill_status},
+    metrics::Counted,
+    places::Place,
     query::{Pairs, Parameters},
     state::{App, Shared},
 };
 
 /// The last event that a client got, as browsers send it when they connect again.
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// How often the password of a stream is looked at while messages come; else it is with each heartbeat.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// Pause of a stream whose subscription has too many bytes that it has not taken.
+const NO_ROOM_PAUSE: Duration = Duration::from_millis(200);
 /// Tells proxies not to hold messages back.
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
@@ -125,6 +134,16 @@ impl Format {
         Bytes::from(text)
     }
 
+    /// The state of the prefill, for a client to which nothing comes because it has failed.
+    fn prefill(self, state: &str, reason: Option<&str>) -> Bytes {
+        let reason = reason.map(|reason| format!(",\"reason\":\"{reason}\"")).unwrap_or_default();
+        let state = format!("{{\"state\":\"{state}\"{reason}}}");
+        Bytes::from(match self {
+            Self::Events => format!("event: prefill\ndata: {state}\n\n"),
+            Self::Lines => format!("{{\"prefill\":{state}}}\n"),
+        })
+    }
+
     fn end(self, reason: &str) -> Bytes {
         Bytes::from(match self {
             Self::Events => format!("event: end\ndata: {{\"reason\":\"{reason}\"}}\n\n"),
@@ -154,7 +173,7 @@ fn one_line(json: &[u8], text: &mut Vec<u8>) {
 
 pub(crate) async fn open(
     State(app): Shared,
-    LoggedIn { entry, .. }: LoggedIn,
+    own: LoggedIn,
     query: Pairs,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -169,41 +188,121 @@ pub(crate) async fn open(
     let format = Format::accepted(&headers).ok_or(ApiError::NotAcceptable(
         "This is answered as text/event-stream or application/x-ndjson: send one of them as Accept",
     ))?;
-    let Subscription { name, incarnation, .. } = &entry.value;
+    let Subscription { name, incarnation, .. } = &own.entry.value;
     let place = app.streams.take(name).ok_or_else(|| too_many("streams", app.streams.each()))?;
-    let stream = app.readers.stream(name, *incarnation, window, after, app.shutdown.clone()).await?;
-    let stream = stream.ok_or_else(|| unknown_id(headers.contains_key(&LAST_EVENT_ID)))?;
-    let open = (app.metrics.open_stream(), place);
+    let queue = app.readers.stream(name, *incarnation, window, after, app.life.end()).await?;
+    let queue = queue.ok_or_else(|| unknown_id(headers.contains_key(&LAST_EVENT_ID)))?;
+    let failed = failed_prefill(&app, name);
+    let stream = Stream {
+        _open: (app.metrics.open_stream(), place),
+        looked_at: Instant::now(),
+        told: None,
+        changes: app.view.changes(),
+        app,
+        own,
+        queue,
+        format,
+    };
     // Nothing is read before the client has taken what was read before: the body is only asked for when there is room
     // towards the client. When the client goes, all of this is dropped.
-    let chunks = futures::stream::unfold(Some((app, stream, open)), move |state| async move {
-        let (app, mut stream, open) = state?;
-        let (chunk, ended) = chunk(&app, &mut stream, format).await;
-        Some((Ok::<_, Infallible>(chunk), (!ended).then_some((app, stream, open))))
+    let chunks = futures::stream::unfold(Some(stream), |stream| async {
+        let mut stream = stream?;
+        let (chunk, ended) = stream.chunk().await;
+        Some((Ok::<_, Infallible>(chunk), (!ended).then_some(stream)))
     });
     let headers = [
         (CONTENT_TYPE, format.content_type()),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
         (ACCEL_BUFFERING, HeaderValue::from_static("no")),
     ];
-    Ok((StatusCode::OK, headers, Body::from_stream(chunks)).into_response())
+    let mut answer = (StatusCode::OK, headers, Body::from_stream(chunks)).into_response();
+    if let Some(status) = failed.and_then(prefill_status) {
+        answer.headers_mut().insert(PREFILL_STATUS, status);
+    }
+    Ok(answer)
 }
 
-/// The next part of the answer, and whether it is the last one.
-async fn chunk(app: &Arc<App>, stream: &mut QueueStream, format: Format) -> (Bytes, bool) {
-    match stream.next(app.config.stream_heartbeat).await {
-        Ok(messages) if messages.is_empty() => (format.heartbeat(), false),
-        Ok(messages) => {
-            app.metrics.deliveries.inc_by(messages.len() as u64);
-            (format.messages(&messages), false)
+/// A stream that is open.
+struct Stream {
+    app: Arc<App>,
+    own: LoggedIn,
+    queue: QueueStream,
+    format: Format,
+    /// When the password was looked at for the last time.
+    looked_at: Instant,
+    /// Why the prefill has failed, as the client was told.
+    told: Option<&'static str>,
+    changes: watch::Receiver<u64>,
+    _open: (Counted, Place),
+}
+
+impl Stream {
+    /// The next part of the answer, and whether it is the last one.
+    async fn chunk(&mut self) -> (Bytes, bool) {
+        let name = &self.own.entry.value.name;
+        let failed = failed_prefill(&self.app, name);
+        if failed != self.told {
+            return (self.tell(), false);
         }
-        Err(end) => {
-            if let StreamEnd::Failed(error @ (ReadError::Broken | ReadError::GivenUp | ReadError::Other(_))) =
-                &end
-            {
-                tracing::error!(error = model::chain(error), "a stream ends");
+        // A client that does not take what it was sent over other connections gets nothing more.
+        while self.app.answers.room(Owner::Subscription(name)).is_err() {
+            tokio::time::sleep(NO_ROOM_PAUSE).await;
+        }
+        let messages = tokio::select! {
+            messages = self.queue.next(self.app.config.stream_heartbeat) => messages,
+            () = changed(&self.app, name, failed, &mut self.changes) => {
+                return (self.tell(), false);
             }
-            (format.end(reason(&end)), true)
+        };
+        let messages = match messages {
+            Ok(messages) => messages,
+            Err(end) => {
+                if let StreamEnd::Failed(
+                    error @ (ReadError::Broken | ReadError::GivenUp | ReadError::Other(_)),
+                ) = &end
+                {
+                    tracing::error!(error = model::chain(error), "a stream ends");
+                }
+                return (self.format.end(reason(&end)), true);
+            }
+        };
+        if messages.is_empty() || self.looked_at.elapsed() >= LOOK_AGAIN_AFTER {
+            // NATS away does not end a stream.
+            if let Ok(false) = self.app.auth.is_current(&self.own).await {
+                return (self.format.end("password"), true);
+            }
+            self.looked_at = Instant::now();
+        }
+        if messages.is_empty() {
+            return (self.format.heartbeat(), false);
+        }
+        self.app.metrics.deliveries.inc_by(messages.len() as u64);
+        let chunk = self.format.messages(&messages);
+        let held = self.app.answers.hold_anyway(Owner::Subscription(name), chunk.len());
+        (keep(chunk, held), false)
+    }
+}
+
+impl Stream {
+    /// That the prefill has failed, or has been asked for again.
+    fn tell(&mut self) -> Bytes {
+        let entry = self.app.view.get(self.own.entry.value.name.as_str());
+        let state = entry.map_or("failed", |entry| entry.value.prefill.state.as_str());
+        self.told = failed_prefill(&self.app, &self.own.entry.value.name);
+        self.format.prefill(state, self.told)
+    }
+}
+
+/// Waits until the prefill has failed, or has no longer.
+async fn changed(
+    app: &App,
+    name: &SubscriptionName,
+    failed: Option<&'static str>,
+    changes: &mut watch::Receiver<u64>,
+) {
+    while failed_prefill(app, name) == failed {
+        if changes.changed().await.is_err() {
+            std::future::pending::<()>().await;
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     body::JsonBody,
     change,
     code::Code,
-    error::{ApiError, NO_ACCESS, json, null},
+    error::{ApiError, NO_ACCESS, Problem, json, null},
     lookup::{existing, gone, now},
     registration,
     request::{self, Change},
@@ -32,6 +32,10 @@ async fn shown(app: &App, entry: &Revised<Subscription>, caller: &Caller) -> Res
 
 pub(crate) async fn create(State(app): Shared, body: JsonBody) -> Result<Response, ApiError> {
     let (registration, password) = request::registration(&body)?;
+    if app.auth.is_reserved(registration.name.as_str()) {
+        let expected = "this is the name of one of the API's own users: choose another";
+        return Err(ApiError::invalid(Problem::new(&[&"body", &"name"], "reserved", expected)));
+    }
     // A client that goes away does not stop a registration half-way.
     let status = tokio::spawn(async move { registration::register(&app, registration, password).await });
     let stopped = |e: tokio::task::JoinError| ApiError::Unavailable {

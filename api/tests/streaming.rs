@@ -28,6 +28,7 @@ struct Reading {
 enum Part {
     Message { id: String, message: Value },
     Heartbeat,
+    Prefill(Value),
     End(String),
 }
 
@@ -49,6 +50,7 @@ impl Reading {
         assert_eq!(answer.status(), StatusCode::OK);
         assert_eq!(answer.headers()["content-type"], format);
         assert_eq!(answer.headers()["cache-control"], "no-store");
+        assert_eq!(answer.headers()["x-accel-buffering"], "no", "a proxy would hold messages back");
         let chunks = answer.bytes_stream();
         let chunks = chunks.map(|chunk| String::from_utf8(chunk.unwrap().to_vec()).unwrap()).boxed();
         Self { chunks, text: String::new(), format }
@@ -76,7 +78,7 @@ impl Reading {
             match self.part().await.expect("a message") {
                 Part::Message { id, message } => return (id, message),
                 Part::Heartbeat => {}
-                Part::End(reason) => panic!("the end: {reason}"),
+                other => panic!("{other:?}"),
             }
         }
     }
@@ -96,6 +98,16 @@ impl Reading {
         }
     }
 
+    async fn prefill(&mut self) -> Value {
+        loop {
+            match self.part().await.expect("the state of the prefill") {
+                Part::Prefill(state) => return state,
+                Part::Heartbeat => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
     async fn end(&mut self) -> String {
         loop {
             match self.part().await.expect("an end with its reason") {
@@ -104,7 +116,7 @@ impl Reading {
                     return reason;
                 }
                 Part::Heartbeat => {}
-                message @ Part::Message { .. } => panic!("{message:?}"),
+                other => panic!("{other:?}"),
             }
         }
     }
@@ -120,6 +132,7 @@ fn event(text: &str) -> Part {
     };
     let data: Value = serde_json::from_str(&field("data").unwrap()).unwrap();
     match field("event").as_deref() {
+        Some("prefill") => Part::Prefill(data),
         Some("end") => Part::End(data["reason"].as_str().unwrap().to_owned()),
         Some("message") => {
             support::fits("ProvisioningMessage", &data);
@@ -136,6 +149,9 @@ fn line(text: &str) -> Part {
     let data: Value = serde_json::from_str(text).unwrap();
     if let Some(reason) = data["end"].as_str() {
         return Part::End(reason.to_owned());
+    }
+    if data["prefill"].is_object() {
+        return Part::Prefill(data["prefill"].clone());
     }
     support::fits("StreamedMessage", &data);
     Part::Message { id: data["event_id"].as_str().unwrap().to_owned(), message: data }
@@ -234,6 +250,47 @@ async fn what_is_wrong_is_told_before_the_stream_begins() {
     assert!(refused.text.contains("text/event-stream"), "{}", refused.text);
     let wrong = server.send(Method::GET, STREAM, ("mail", "wrong"), None).await;
     assert_eq!(wrong.status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_its_password() {
+    let server = Server::start().await;
+    server.register("mail", &["users/user"], false).await;
+    let mut silent = Reading::open(&server, &server.url(""), "", EVENT_STREAM, None).await;
+    silent.silent().await;
+    let change = json!({"password": "new"});
+    let changed = server.send(Method::PATCH, "/v1/subscriptions/mail", ADMIN, Some(&change)).await;
+    assert_eq!(changed.status, StatusCode::OK);
+    assert_eq!(silent.end().await, "password");
+}
+
+#[tokio::test]
+async fn a_stream_reports_a_failed_prefill_at_its_beginning_and_when_that_changes() {
+    let server = Server::start().await;
+    server.register("mail", &["users/user"], true).await;
+    let set = async |state: &str| {
+        let state = json!({"status": state});
+        let set = server.send(Method::PATCH, "/v1/subscriptions/mail/prefill", PREFILL, Some(&state)).await;
+        assert_eq!(set.status, StatusCode::OK);
+    };
+    let (failed, running) =
+        (json!({"state": "failed", "reason": "SetByRequest"}), json!({"state": "running"}));
+    for format in [EVENT_STREAM, LINES] {
+        let mut before = Reading::open(&server, &server.url(""), "", format, None).await;
+        before.silent().await;
+        set("failed").await;
+        assert_eq!(before.prefill().await, failed);
+        let mut behind = Reading::open(&server, &server.url(""), "", format, None).await;
+        assert_eq!(behind.part().await, Some(Part::Prefill(failed.clone())));
+        let request = server.client.get(server.url(STREAM)).basic_auth("mail", Some("pw"));
+        let header = request.send().await.unwrap().headers()["prefill-status"].clone();
+        assert_eq!(header, "failed; reason=\"SetByRequest\"");
+        set("running").await;
+        for stream in [&mut before, &mut behind] {
+            assert_eq!(stream.prefill().await, running);
+            stream.silent().await;
+        }
+    }
 }
 
 #[tokio::test]

@@ -7,12 +7,18 @@
 //!
 //! **Invariants**
 //! * Nothing that a client does or leaves undone delays the acceptance of the next one.
-//! * Each step that waits for a client has a bound: the handshake, the head of a request, its body (`request.rs`). Only
-//!   answers may take as long as the client likes: streams are meant to.
+//! * Each step that waits for a client has a bound: the handshake, the head of a request, its body (`body.rs`), and
+//!   what is written to it. An answer may take as long as the client goes on taking it: streams are meant to.
 
+mod socket;
 mod tls;
 
-use std::{io, net::IpAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    io,
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -38,10 +44,12 @@ use tower::ServiceExt;
 
 use crate::{
     config::{Bounds, TlsFiles},
+    connections::{Connection, Connections, Full},
     error::{Error, json as json_answer},
-    peer::Peer,
+    origin::is_trusted,
     request_id::{REQUEST_ID, request_id},
 };
+use socket::Socket;
 use tls::Acceptor;
 
 /// Connections beyond the bound that are told so.
@@ -57,7 +65,7 @@ const NO_ROOM_PAUSE: Duration = Duration::from_millis(200);
 
 struct Server {
     router: Router,
-    head_within: Duration,
+    bounds: Bounds,
     tls: Option<Acceptor>,
     shutdown: CancellationToken,
 }
@@ -73,10 +81,22 @@ pub async fn serve(
     tls: Option<&TlsFiles>,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
+    let connections = Connections::new(bounds.connections);
+    serve_counted(listener, router, connections, bounds, tls, shutdown).await
+}
+
+/// As [`serve`], with places for connections that somebody else looks at, too.
+pub(crate) async fn serve_counted(
+    listener: TcpListener,
+    router: Router,
+    connections: Arc<Connections>,
+    bounds: &Bounds,
+    tls: Option<&TlsFiles>,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
     let tls = tls.map(|files| Acceptor::start(files, shutdown.clone())).transpose()?;
-    let server = Arc::new(Server { router, head_within: bounds.head_within, tls, shutdown });
-    let (places, told) =
-        (Arc::new(Semaphore::new(bounds.connections)), Arc::new(Semaphore::new(TOLD_AT_ONCE)));
+    let server = Arc::new(Server { router, bounds: bounds.clone(), tls, shutdown });
+    let told = Arc::new(Semaphore::new(TOLD_AT_ONCE));
     let tasks = TaskTracker::new();
     let mut logged: Option<Instant> = None;
     while let Some(accepted) = server.shutdown.run_until_cancelled(listener.accept()).await {
@@ -87,16 +107,30 @@ pub async fn serve(
                 continue;
             }
         };
-        if let Ok(place) = places.clone().try_acquire_owned() {
-            tasks.spawn(server.clone().connection(socket, peer, place));
-            continue;
-        }
+        let full = match connections.admit(peer, is_trusted(peer, &bounds.trusted_proxies)) {
+            Ok(connection) => {
+                tasks.spawn(server.clone().connection(socket, connection));
+                continue;
+            }
+            Err(full) => full,
+        };
         if logged.is_none_or(|at| at.elapsed() > TELL_EVERY) {
-            tracing::warn!(limit = bounds.connections, "there are as many connections as there may be");
+            let limit = bounds.connections;
+            match full {
+                Full::All => tracing::warn!(limit, "there are as many connections as there may be"),
+                Full::Unknown => {
+                    tracing::warn!(limit, "half of the connections have not logged in: no more of these");
+                }
+                Full::Address => {
+                    tracing::warn!(limit, %peer, "an address has too many connections that have not logged in");
+                }
+            }
             logged = Some(Instant::now());
         }
         if let Ok(place) = told.clone().try_acquire_owned() {
-            tasks.spawn(tokio::time::timeout(TOLD_WITHIN, server.clone().too_many(socket, peer, place)));
+            let connection = connections.beyond(peer);
+            tasks
+                .spawn(tokio::time::timeout(TOLD_WITHIN, server.clone().too_many(socket, connection, place)));
         }
     }
     drop(listener);
@@ -106,28 +140,30 @@ pub async fn serve(
 }
 
 impl Server {
-    async fn connection(self: Arc<Self>, socket: TcpStream, peer: IpAddr, _place: OwnedSemaphorePermit) {
+    async fn connection(self: Arc<Self>, socket: TcpStream, connection: Connection) {
         let router = self.router.clone();
-        self.handshake(socket, peer, self.head_within, router).await;
+        self.handshake(socket, connection, router).await;
     }
 
-    async fn too_many(self: Arc<Self>, socket: TcpStream, peer: IpAddr, _place: OwnedSemaphorePermit) {
+    async fn too_many(
+        self: Arc<Self>,
+        socket: TcpStream,
+        connection: Connection,
+        _place: OwnedSemaphorePermit,
+    ) {
         let router = Router::new().fallback(busy);
-        self.handshake(socket, peer, TOLD_WITHIN, router).await;
+        self.handshake(socket, connection, router).await;
     }
 
-    async fn handshake(&self, socket: TcpStream, peer: IpAddr, head_within: Duration, router: Router) {
-        // Small answers go out at once.
-        if let Err(error) = socket.set_nodelay(true) {
-            tracing::debug!(%error, "a connection keeps its delay");
-        }
+    async fn handshake(&self, stream: TcpStream, connection: Connection, router: Router) {
+        socket::prepare(&stream);
         match &self.tls {
-            None => self.http(socket, peer, head_within, router).await,
+            None => self.http(Socket::new(stream, self.bounds.taken_within), connection, router).await,
             Some(tls) => {
-                let stream = self.shutdown.run_until_cancelled(tls.accept(socket)).await;
-                match stream {
-                    Some(Ok(stream)) => self.http(stream, peer, head_within, router).await,
-                    Some(Err(problem)) => tracing::debug!(%peer, problem, "no TLS with a client"),
+                let accepted = tls.accept(stream, self.bounds.taken_within);
+                match self.shutdown.run_until_cancelled(accepted).await {
+                    Some(Ok(stream)) => self.http(stream, connection, router).await,
+                    Some(Err(problem)) => tracing::debug!(problem, "no TLS with a client"),
                     None => {}
                 }
             }
@@ -137,28 +173,103 @@ impl Server {
     async fn http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         &self,
         stream: S,
-        peer: IpAddr,
-        head_within: Duration,
+        connection: Connection,
         router: Router,
     ) {
+        let asking = Arc::new(Asking::default());
+        let (of_request, asked) = (connection.clone(), asking.clone());
         let service = service_fn(move |request: axum::http::Request<Incoming>| {
             let mut request: Request = request.map(Body::new);
-            request.extensions_mut().insert(Peer(peer));
-            router.clone().oneshot(request)
+            request.extensions_mut().insert(of_request.clone());
+            let asked = asked.begin();
+            let answer = router.clone().oneshot(request);
+            async move {
+                let answer = answer.await;
+                drop(asked);
+                answer
+            }
         });
         let mut builder = http1::Builder::new();
-        builder.timer(TokioTimer::new()).header_read_timeout(head_within).max_buf_size(LARGEST_HEAD);
-        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        builder.timer(TokioTimer::new());
+        builder.header_read_timeout(self.bounds.head_within).max_buf_size(LARGEST_HEAD);
+        let mut served = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        let stranger = asking.silent(&connection, self.bounds.first_head_within);
         let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
+            ended = served.as_mut() => ended,
+            () = stranger => {
+                if !asking.has_begun() {
+                    return;
+                }
+                served.as_mut().graceful_shutdown();
+                served.await
+            }
             () = self.shutdown.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
+                served.as_mut().graceful_shutdown();
+                served.await
             }
         };
         if let Err(error) = ended {
             tracing::debug!(error = model::chain(&error), "a connection broke off");
         }
+    }
+}
+
+/// The requests of one connection: whether there was one, whether one is being answered, and since when none is.
+struct Asking(Mutex<Asked>);
+
+#[derive(Clone, Copy)]
+struct Asked {
+    begun: bool,
+    running: bool,
+    idle_since: Instant,
+}
+
+/// A request that is being answered, until this is dropped.
+struct Running(Arc<Asking>);
+
+impl Default for Asking {
+    fn default() -> Self {
+        Self(Mutex::new(Asked { begun: false, running: false, idle_since: Instant::now() }))
+    }
+}
+
+impl Asking {
+    fn begin(self: &Arc<Self>) -> Running {
+        let mut asked = self.asked();
+        (asked.begun, asked.running) = (true, true);
+        Running(self.clone())
+    }
+
+    fn has_begun(&self) -> bool {
+        self.asked().begun
+    }
+
+    /// Waits until a connection over which nobody has logged in was idle for so long.
+    async fn silent(&self, connection: &Connection, within: Duration) {
+        loop {
+            let Asked { running, idle_since, .. } = *self.asked();
+            let now = Instant::now();
+            let until = if running { now + within } else { idle_since + within };
+            if !connection.is_unknown() {
+                // From now on the bound between two requests holds.
+                return std::future::pending().await;
+            }
+            if now >= until {
+                return;
+            }
+            tokio::time::sleep_until(until).await;
+        }
+    }
+
+    fn asked(&self) -> MutexGuard<'_, Asked> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let mut asked = self.0.asked();
+        (asked.running, asked.idle_since) = (false, Instant::now());
     }
 }
 

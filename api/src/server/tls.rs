@@ -16,6 +16,7 @@ use tokio::{io::AsyncWriteExt, net::TcpStream, sync::Semaphore};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
+use super::socket::Socket;
 use crate::{config::TlsFiles, error::Error};
 
 /// How long a client may take for its handshake.
@@ -65,15 +66,23 @@ impl Acceptor {
     }
 
     /// The handshake with one client; the error says why there is none.
-    pub(super) async fn accept(&self, socket: TcpStream) -> Result<TlsStream<TcpStream>, String> {
+    pub(super) async fn accept(
+        &self,
+        socket: TcpStream,
+        taken_within: Duration,
+    ) -> Result<TlsStream<Socket>, String> {
         let Ok(_turn) = self.handshakes.try_acquire() else {
             return Err("too many handshakes at once".to_owned());
         };
-        let handshake = tokio::time::timeout(HANDSHAKE_WITHIN, self.handshake(socket)).await;
+        let handshake = tokio::time::timeout(HANDSHAKE_WITHIN, self.handshake(socket, taken_within)).await;
         handshake.map_err(|_| format!("no handshake within {HANDSHAKE_WITHIN:?}"))?
     }
 
-    async fn handshake(&self, mut socket: TcpStream) -> Result<TlsStream<TcpStream>, String> {
+    async fn handshake(
+        &self,
+        mut socket: TcpStream,
+        taken_within: Duration,
+    ) -> Result<TlsStream<Socket>, String> {
         let mut first = [0];
         let is_plain = match socket.peek(&mut first).await {
             Ok(0) => return Err("the client has gone".to_owned()),
@@ -87,7 +96,7 @@ impl Acceptor {
             let told = told.and(socket.shutdown().await);
             return Err(told.err().map_or("it sent no TLS".to_owned(), |error| error.to_string()));
         }
-        self.tls.accept(socket).await.map_err(|error| error.to_string())
+        self.tls.accept(Socket::new(socket, taken_within)).await.map_err(|error| error.to_string())
     }
 }
 

@@ -58,12 +58,13 @@ pub fn config(before_step: Option<StepHook>) -> Config {
     Config {
         roles: Roles { admin: role(ADMIN), events: role(EVENTS), prefill: role(PREFILL) },
         tls: None,
-        bounds: Bounds::default(),
+        bounds: Bounds { refused_after: Duration::ZERO, ..Bounds::default() },
         root_path: "/univention/provisioning".into(),
         cors_all: false,
         reader: ReaderConfig::default(),
         limits: model::QueueLimits::default(),
         stream_heartbeat: Duration::from_millis(200),
+        shutdown_delay: Duration::ZERO,
         before_step,
     }
 }

@@ -32,7 +32,12 @@
 serviceAccountName: {{ include "headstart.serviceAccountName" . }}
 automountServiceAccountToken: {{ .token | default false }}
 enableServiceLinks: false
-terminationGracePeriodSeconds: {{ $values.terminationGracePeriodSeconds | int64 }}
+{{- $grace := int64 $values.terminationGracePeriodSeconds }}
+{{- if eq .component "api" }}
+{{- /* Requests are taken for the delay, and those under way have 20 s after that. */}}
+{{- $grace = max $grace (add (int64 $values.config.shutdownDelaySeconds) 25) }}
+{{- end }}
+terminationGracePeriodSeconds: {{ $grace }}
 {{- with concat .root.Values.global.imagePullSecrets .root.Values.imagePullSecrets }}
 imagePullSecrets:
   {{- range . }}

@@ -134,6 +134,7 @@ pub fn api_config(roles: api::Roles, http: &Http, queues: &Queues) -> api::Confi
         reader: ReaderConfig { redelivery_delay: http.redelivery_delay },
         limits: queues.limits(),
         stream_heartbeat: STREAM_HEARTBEAT,
+        shutdown_delay: http.serving.shutdown_delay,
         before_step: None,
     }
 }

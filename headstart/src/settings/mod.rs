@@ -342,3 +342,11 @@ fn seconds(text: &str) -> Result<Duration, String> {
         .filter(|duration| !duration.is_zero())
         .ok_or_else(|| "give a number of seconds above 0, such as 1.5".to_owned())
 }
+
+/// As [`seconds`], but also none.
+fn seconds_or_none(text: &str) -> Result<Duration, String> {
+    match text.trim().parse::<f64>() {
+        Ok(0.0) => Ok(Duration::ZERO),
+        _ => seconds(text).map_err(|_| "give a number of seconds from 0, such as 5 or 1.5".to_owned()),
+    }
+}

@@ -1,8 +1,8 @@
 //! How the API serves: HTTPS, and how much clients may take.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
-use api::{Bounds, TlsFiles};
+use api::{Bounds, Network, TlsFiles};
 use clap::{Args, builder::RangedU64ValueParser};
 
 #[derive(Debug, Args)]
@@ -26,6 +26,13 @@ pub struct Serving {
     #[arg(long, env, value_name = "N", default_value = "100",
           value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     pub polls_per_subscription: usize,
+    /// Seconds for which requests are still taken after SIGTERM, until nobody sends any more; /readyz says no meanwhile.
+    #[arg(long, env, value_name = "SECONDS", default_value = "5", value_parser = super::seconds_or_none)]
+    pub shutdown_delay: Duration,
+    /// Proxies in front, as addresses or networks (10.0.0.0/8,2001:db8::/32): what they add to X-Forwarded-For is the
+    /// address by which failed logins are counted.
+    #[arg(long, env, value_name = "NETWORKS", value_delimiter = ',')]
+    pub trusted_proxies: Vec<Network>,
 }
 
 impl Serving {
@@ -41,6 +48,7 @@ impl Serving {
             connections: self.max_connections,
             streams_per_subscription: self.streams_per_subscription,
             polls_per_subscription: self.polls_per_subscription,
+            trusted_proxies: self.trusted_proxies.clone(),
             ..Bounds::default()
         }
     }

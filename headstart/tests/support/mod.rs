@@ -100,7 +100,8 @@ impl Standalone {
             .env("HEADSTART_NATS_SERVER", nats_server())
             .env("ADMIN_PASSWORD", "admin-secret")
             .env("EVENTS_PASSWORD_UDM", "events-secret")
-            .env("PREFILL_PASSWORD", "prefill-secret");
+            .env("PREFILL_PASSWORD", "prefill-secret")
+            .env("SHUTDOWN_DELAY", "0");
         command
     }
 

@@ -150,7 +150,8 @@ impl Processes {
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("LOG_LEVEL", "info,broker=debug")
-            .env("NATS_URL", self.nats_url());
+            .env("NATS_URL", self.nats_url())
+            .env("SHUTDOWN_DELAY", "0");
         command
     }
 

@@ -1,0 +1,38 @@
+//! Whether NATS has what we need, looked at once a second at most: anybody may ask, and a look is several requests.
+
+use std::time::Duration;
+
+use broker::Broker;
+use tokio::{sync::Mutex, time::Instant};
+
+/// How long an answer counts.
+const COUNTS_FOR: Duration = Duration::from_secs(1);
+/// How long a probe waits for NATS: shorter than the second that Kubernetes waits for a probe.
+const LOOK_WITHIN: Duration = Duration::from_millis(800);
+
+/// The last look. Who asks while somebody looks waits for what that one sees.
+#[derive(Default)]
+pub(crate) struct Readiness(Mutex<Option<(Instant, Result<(), &'static str>)>>);
+
+impl Readiness {
+    /// Why not, for people.
+    pub(crate) async fn look(&self, broker: &Broker) -> Result<(), &'static str> {
+        if !broker.is_connected() {
+            return Err("NATS is away\n");
+        }
+        let mut last = self.0.lock().await;
+        if let Some((_, answer)) = last.filter(|(at, _)| at.elapsed() < COUNTS_FOR) {
+            return answer;
+        }
+        let answer = match tokio::time::timeout(LOOK_WITHIN, broker.await_layout()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "not ready");
+                Err("NATS does not have our streams\n")
+            }
+            Err(_) => Err("NATS does not answer\n"),
+        };
+        *last = Some((Instant::now(), answer));
+        answer
+    }
+}
