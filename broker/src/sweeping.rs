@@ -3,8 +3,13 @@
 use std::time::{Duration, SystemTime};
 
 use model::{GivenUp, Incarnation, SubscriptionName};
+use serde::Deserialize;
 
-use crate::{Broker, Error, Modified, Queue, names::Part, wire::Got};
+use crate::{
+    Broker, Error, Modified, Queue,
+    names::Part,
+    wire::{Got, code},
+};
 
 /// Looks for the first young message of a subject by halves: what is old comes first.
 #[derive(Clone, Copy, Debug)]
@@ -45,12 +50,14 @@ impl Queue {
         Ok(main.into_iter().chain(prefill).min())
     }
 
-    /// Removes live messages that have been in the queue for longer than `age`; answers how many.
+    /// Removes live messages that have been in the queue for longer than `age`; answers how many. NATS stamps them, so
+    /// it is also asked what the time is: our own clock says nothing about them.
     ///
     /// # Errors
     /// NATS away: some may be removed and not counted; calling it again is safe.
     pub async fn sweep(&self, age: Duration) -> Result<u64, Error> {
-        let Some(limit) = SystemTime::now().checked_sub(age) else { return Ok(0) };
+        let Some(now) = self.time().await? else { return Ok(0) };
+        let Some(limit) = now.checked_sub(age) else { return Ok(0) };
         let subject = self.subject(Part::Main);
         // The first message from a number on, if it is old.
         let old = async |from: u64| match self.wire().next(&self.stream, &subject, from).await? {
@@ -67,6 +74,20 @@ impl Queue {
             search = search.narrowed(middle, old(middle).await?);
         }
         self.wire().purge_below(&self.stream, Some(&subject), search.young).await
+    }
+
+    /// What the time is where the queue's messages are stamped; `None`: the queue is gone.
+    async fn time(&self) -> Result<Option<SystemTime>, Error> {
+        #[derive(Deserialize)]
+        struct Info {
+            ts: jiff::Timestamp,
+        }
+        let action = format!("asking for the time of the queue of {}", self.name);
+        match self.wire().api::<Info>(&action, &format!("STREAM.INFO.{}", self.stream), &()).await {
+            Ok(Info { ts }) => Ok(Some(ts.into())),
+            Err(Error::Refused { code: code::STREAM_NOT_FOUND, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 
