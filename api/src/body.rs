@@ -22,6 +22,12 @@ use crate::{
 
 /// Bytes of a body that is too large that are still read before the connection is cut.
 const THROWN_AWAY: usize = 32 << 20;
+/// Largest event that is read whole. It leaves room in the memory for bodies for a usual one.
+const LARGEST_EVENT: usize = 48 << 20;
+/// What is kept of a larger one.
+const BEGINNING: usize = 64 * 1024;
+/// Most bytes that are read of it. Nobody's directory holds such an object.
+const ENDLESS: u64 = 1 << 30;
 /// How long what is thrown away may take.
 const THROWN_AWAY_WITHIN: Duration = Duration::from_secs(30);
 /// Longest pause between two parts of a body that is not suspicious: a producer waits longer for an answer.
@@ -33,22 +39,25 @@ pub(crate) struct Allowance {
     /// Most bytes.
     limit: usize,
     budget: &'static Budget,
+    /// Is of one that is larger the beginning kept, instead of refusing it?
+    keeps_beginning: bool,
     /// A body that takes longer is given up: it holds memory and, for an event, its place in the order is uncertain.
     within: Duration,
 }
 
 impl Allowance {
     /// Of one of the fixed users.
-    pub(crate) const ROLE: Self = Self { limit: 1 << 20, budget: &BODIES, within: Duration::from_secs(60) };
+    pub(crate) const ROLE: Self =
+        Self { limit: 1 << 20, budget: &BODIES, keeps_beginning: false, within: Duration::from_secs(60) };
     /// Of a subscription: it sends a password at most.
     pub(crate) const SUBSCRIBER: Self = Self { limit: 64 * 1024, budget: &OF_SUBSCRIBERS, ..Self::ROLE };
     /// Of somebody who is not let in.
     pub(crate) const STRANGER: Self =
-        Self { limit: 64 * 1024, budget: &OF_STRANGERS, within: Duration::from_secs(10) };
+        Self { limit: 64 * 1024, budget: &OF_STRANGERS, within: Duration::from_secs(10), ..Self::ROLE };
 
-    /// Of an event.
-    pub(crate) fn event(limit: usize) -> Self {
-        Self { limit, ..Self::ROLE }
+    /// Of an event. What NATS does not carry is read all the same: its producer would send it for ever.
+    pub(crate) fn event() -> Self {
+        Self { limit: LARGEST_EVENT, keeps_beginning: true, ..Self::ROLE }
     }
 }
 
@@ -60,6 +69,8 @@ pub(crate) struct JsonBody {
     _held: Held<'static>,
     /// When it was there.
     pub arrived: Instant,
+    /// Bytes of the whole, where only its beginning was kept.
+    pub beginning_of: Option<u64>,
 }
 
 impl JsonBody {
@@ -71,23 +82,24 @@ impl JsonBody {
     ) -> Result<Self, ApiError> {
         let Allowance { within, .. } = allowance;
         let text = tokio::time::timeout(within, read_up_to(headers, body, allowance));
-        let (text, held, arrived) = text.await.map_err(|_| ApiError::TooSlow(within))??;
+        let Taken { text, held, arrived, beginning_of } =
+            text.await.map_err(|_| ApiError::TooSlow(within))??;
         if !text.is_empty() {
             plain(headers)?;
         }
         let text = without_mark(text);
         let is_json = is_json(headers);
-        if is_json && !text.is_empty() {
+        if is_json && !text.is_empty() && beginning_of.is_none() {
             json::check(&text).map_err(|error| ApiError::invalid(problem(&text, &error)))?;
         }
-        Ok(Self { text, is_json, _held: held, arrived })
+        Ok(Self { text, is_json, _held: held, arrived, beginning_of })
     }
 
     /// The JSON text of a body, for tests of what is asked for in it.
     #[cfg(test)]
     pub(crate) fn of(value: &serde_json::Value) -> Self {
         let text = Bytes::from(value.to_string());
-        Self { text, is_json: true, _held: Held::default(), arrived: Instant::now() }
+        Self { text, is_json: true, _held: Held::default(), arrived: Instant::now(), beginning_of: None }
     }
 
     /// Was nothing sent? Clients write that as `null`, too.
@@ -105,27 +117,49 @@ impl JsonBody {
     }
 }
 
-/// Reads a body whole. One that is too large is refused as soon as that is known.
+/// What was read of a body.
+struct Taken {
+    text: Bytes,
+    held: Held<'static>,
+    arrived: Instant,
+    beginning_of: Option<u64>,
+}
+
+/// Reads a body whole. One that is too large is refused as soon as that is known, or its beginning is kept.
 async fn read_up_to(
     headers: &HeaderMap,
     body: Body,
-    Allowance { limit, budget, .. }: Allowance,
-) -> Result<(Bytes, Held<'static>, Instant), ApiError> {
+    Allowance { limit, budget, keeps_beginning, .. }: Allowance,
+) -> Result<Taken, ApiError> {
     let mut held = Held::default();
     let mut arrived = Instant::now();
     let announced = body.size_hint().lower();
     let mut stream = body.into_data_stream();
-    if usize::try_from(announced).is_ok_and(|announced| announced <= limit) {
-        let mut text = BytesMut::new();
+    if keeps_beginning || usize::try_from(announced).is_ok_and(|announced| announced <= limit) {
+        let (mut text, mut size, mut whole) = (BytesMut::new(), 0_u64, true);
         loop {
             let Some(chunk) = stream.next().await else {
-                return Ok((text.freeze(), held, moved_on(arrived, Instant::now())));
+                let beginning_of = (!whole).then_some(size);
+                let arrived = moved_on(arrived, Instant::now());
+                return Ok(Taken { text: text.freeze(), held, arrived, beginning_of });
             };
             let broken = |_| ApiError::invalid(Problem::new(&[&"body"], "body_broken", "the body broke off"));
             let chunk = chunk.map_err(broken)?;
             arrived = moved_on(arrived, Instant::now());
-            if text.len() + chunk.len() > limit {
+            size += chunk.len() as u64;
+            if size > ENDLESS {
                 break;
+            }
+            if !whole {
+                continue;
+            }
+            if text.len() + chunk.len() > limit {
+                if !keeps_beginning {
+                    break;
+                }
+                text = BytesMut::from(&text[..text.len().min(BEGINNING)]);
+                (whole, held) = (false, Held::default());
+                continue;
             }
             budget.hold(&mut held, text.len() + chunk.len()).await?;
             text.extend_from_slice(&chunk);

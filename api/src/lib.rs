@@ -35,6 +35,7 @@ mod fields;
 mod hashing;
 mod health;
 mod lanes;
+mod large_event;
 mod launcher;
 mod lookup;
 mod messages;

@@ -6,6 +6,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
+use broker::{LargeEvent, PublishError};
 use bytes::{Bytes, BytesMut};
 use model::{Subscription, SubscriptionName};
 use serde_json::json;
@@ -18,6 +19,7 @@ use crate::{
     code::Code,
     error::{ApiError, json as json_answer, null, too_many},
     failed_prefill::{PREFILL_STATUS, failed_prefill, prefill_status},
+    large_event,
     metrics::Counted,
     places::Place,
     query::{Pairs, Parameters},
@@ -26,8 +28,28 @@ use crate::{
 };
 
 pub(crate) async fn publish(State(app): Shared, body: JsonBody) -> Result<Response, ApiError> {
-    let event = request::event(&body)?;
-    app.events.publish(event, app.pulse.arrival(body.arrived)).await?;
+    let arrived = app.pulse.arrival(body.arrived);
+    let limit = app.broker.largest_message();
+    let large = match body.beginning_of {
+        Some(size) => large_event::beginning(&body.text, size),
+        None => {
+            let event = request::event(&body)?;
+            match app.events.publish(event.clone(), arrived).await {
+                Ok(_) => None,
+                Err(PublishError::TooLarge { size, .. }) => Some(large_event::whole(&event, size)),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    };
+    if let Some(large) = large {
+        let LargeEvent { topic, dn, size, .. } = &large;
+        tracing::error!(
+            topic, dn, size, limit,
+            "an event is larger than NATS carries (max_payload): it becomes a dead letter of its subscriptions"
+        );
+        app.metrics.events_too_large.inc();
+        app.events.publish_notice(&LargeEvent { limit: limit as u64, ..large }, arrived).await?;
+    }
     app.metrics.events.inc();
     Ok(null(StatusCode::ACCEPTED))
 }

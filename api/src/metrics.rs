@@ -18,6 +18,8 @@ pub(crate) const STREAMS_OPEN: &str = "headstart_api_streams_open";
 pub(crate) const UNREADABLE: &str = "headstart_api_unreadable_entries";
 /// Events that were stored.
 pub(crate) const EVENTS_ACCEPTED: &str = "headstart_api_events_accepted";
+/// Events that are larger than NATS carries: accepted, and dead letters.
+pub(crate) const EVENTS_TOO_LARGE: &str = "headstart_api_events_too_large";
 /// Messages that were given to consumers, redeliveries included.
 pub(crate) const MESSAGES_DELIVERED: &str = "headstart_api_messages_delivered";
 /// Messages that consumers have acknowledged.
@@ -64,6 +66,7 @@ pub(crate) struct Metrics {
     streams: Gauge,
     unreadable: Gauge,
     pub events: Counter,
+    pub events_too_large: Counter,
     pub deliveries: Counter,
     pub acknowledgements: Counter,
     pub logins_refused: Family<Refusal, Counter>,
@@ -93,6 +96,9 @@ impl Metrics {
         let (events, deliveries, acknowledgements) =
             (Counter::default(), Counter::default(), Counter::default());
         registry.register(EVENTS_ACCEPTED, "Events accepted", Counter::clone(&events));
+        let events_too_large = Counter::default();
+        let help = "Events larger than NATS carries, which became dead letters";
+        registry.register(EVENTS_TOO_LARGE, help, Counter::clone(&events_too_large));
         registry.register(
             MESSAGES_DELIVERED,
             "Messages delivered, redeliveries included",
@@ -119,6 +125,7 @@ impl Metrics {
             streams,
             unreadable,
             events,
+            events_too_large,
             deliveries,
             acknowledgements,
             logins_refused,

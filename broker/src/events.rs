@@ -78,6 +78,27 @@ impl EventPublisher {
         if payload.len() > limit {
             return Err(PublishError::TooLarge { size: payload.len(), limit });
         }
+        self.append(names::EVENT_SUBJECT, payload, arrived).await
+    }
+
+    /// Appends the notice of an event that is larger than NATS carries: it takes the event's place in the order, and
+    /// becomes a dead letter of those who would have got it.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    pub async fn publish_notice(&self, event: &LargeEvent, arrived: Instant) -> Result<u64, PublishError> {
+        let notice = serde_json::to_vec(&Notice { too_large: event.clone() })
+            .map_err(|e| Error::corrupt("the notice of an event", e))?;
+        // Among the markers: a dispatcher of a former version leaves out there what it does not know.
+        self.append(names::MARKER_SUBJECT, Bytes::from(notice), arrived).await
+    }
+
+    async fn append(
+        &self,
+        subject: &'static str,
+        payload: Bytes,
+        arrived: Instant,
+    ) -> Result<u64, PublishError> {
         let mut last = self.last.lock().await;
         loop {
             let expected = match *last {
@@ -89,7 +110,7 @@ impl EventPublisher {
                 return Err(PublishError::Late);
             }
             let message = Outgoing {
-                subject: names::EVENT_SUBJECT.to_owned(),
+                subject: subject.to_owned(),
                 headers: headers([
                     (names::EXPECTED_STREAM, names::INCOMING.to_owned()),
                     (names::EXPECTED_LAST, expected.to_string()),
@@ -153,9 +174,32 @@ pub enum LogItem {
     Event(Bytes),
     /// From here on the events are those of another round, or by other topics.
     Marker(Marker),
+    /// An event that is larger than NATS carries stood here.
+    TooLarge(LargeEvent),
     /// A marker that can't be read: a newer version wrote it, or something else. Whose it is, if that can be told: no
     /// version changes the names of these two fields.
     Unreadable(Option<Whose>),
+}
+
+/// An event that is larger than NATS carries: what is known of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LargeEvent {
+    /// Its realm.
+    pub realm: String,
+    /// Its topic.
+    pub topic: String,
+    /// The object's DN, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dn: Option<String>,
+    /// Its size in bytes; of one that was not read whole, what was read of it.
+    pub size: u64,
+    /// What could be carried at that time, in bytes.
+    pub limit: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Notice {
+    too_large: LargeEvent,
 }
 
 /// Whose a marker is.
@@ -264,7 +308,10 @@ fn item(subject: &str, payload: Bytes) -> LogItem {
     }
     match serde_json::from_slice(&payload) {
         Ok(marker) => LogItem::Marker(marker),
-        Err(_) => LogItem::Unreadable(serde_json::from_slice(&payload).ok()),
+        Err(_) => match serde_json::from_slice(&payload) {
+            Ok(Notice { too_large }) => LogItem::TooLarge(too_large),
+            Err(_) => LogItem::Unreadable(serde_json::from_slice(&payload).ok()),
+        },
     }
 }
 

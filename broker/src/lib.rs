@@ -56,7 +56,7 @@ pub use copies::{Copier, Copy, CopyError};
 pub use credentials::{Credentials, StoredCredential};
 pub use dead_letters::{DeadLetters, Stored as StoredDeadLetter};
 pub use error::{Error, WriteError};
-pub use events::{EventLog, EventPublisher, LogEntry, LogItem, Position, PublishError, Whose};
+pub use events::{EventLog, EventPublisher, LargeEvent, LogEntry, LogItem, Position, PublishError, Whose};
 pub use fence::{Claimed, FenceHolder, FillError};
 pub use known::KnownChunk;
 pub use limits::StreamLimits;

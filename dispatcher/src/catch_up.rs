@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use broker::{Copier, Copy, LogEntry, LogItem};
+use broker::{Copier, Copy, LargeEvent, LogEntry, LogItem};
 use futures::{FutureExt, Stream, StreamExt};
 use model::{Marker, Route};
 
@@ -29,6 +29,8 @@ const QUIET: Duration = Duration::from_secs(1);
 /// What one look at the log brought.
 struct Portion {
     batch: Vec<Copy>,
+    /// Events that NATS does not carry.
+    large: Vec<(u64, LargeEvent)>,
     /// A marker of our subscription ends the portion.
     marker: Option<Marker>,
     /// Last entry that was looked at.
@@ -77,7 +79,10 @@ impl Lane {
         let begin = *next;
         let mut log = self.writer.broker.event_log().follow(begin).await?;
         while *next < begin + STRETCH {
-            let Portion { mut batch, marker, through, end } = self.read(&mut log, *next).await?;
+            let Portion { mut batch, large, marker, through, end } = self.read(&mut log, *next).await?;
+            for (sequence, event) in &large {
+                self.writer.set_aside_large(*sequence, event, self.choice.selects()).await?;
+            }
             let mut trouble = self.writer.copy(&mut batch).await.err();
             if let Some(marker) = &marker
                 && trouble.is_none()
@@ -189,7 +194,7 @@ impl Lane {
         log: &mut (impl Stream<Item = Result<LogEntry, broker::Error>> + Unpin),
         next: u64,
     ) -> Result<Portion, Trouble> {
-        let mut portion = Portion { batch: vec![], marker: None, through: next - 1, end: End::More };
+        let mut portion = Portion { batch: vec![], large: vec![], marker: None, through: next - 1, end: End::More };
         let mut bytes = 0;
         let mut entry = match tokio::time::timeout(QUIET, log.next()).await {
             Ok(entry) => entry,
@@ -225,7 +230,10 @@ impl Lane {
                     portion.marker = Some(marker);
                     return Ok(portion);
                 }
-                LogItem::Event(_) | LogItem::Marker(_) | LogItem::Unreadable(_) => {}
+                LogItem::TooLarge(event) if self.choice.route.is_match(&event.realm, &event.topic) => {
+                    portion.large.push((found.sequence, event));
+                }
+                LogItem::Event(_) | LogItem::Marker(_) | LogItem::TooLarge(_) | LogItem::Unreadable(_) => {}
             }
             let full = portion.batch.len() >= Copier::LARGEST_BATCH || bytes >= BATCH_BYTES;
             if full || portion.through - next >= LOOKED_AT {

@@ -28,6 +28,11 @@ impl Choice {
         Some(Self { route, selector })
     }
 
+    /// Does it get only some objects of its topics?
+    pub(crate) fn selects(&self) -> bool {
+        self.selector.is_some()
+    }
+
     /// An event of its topics as the subscription sees it; `None` if it does not.
     pub(crate) fn see(&self, name: &SubscriptionName, payload: Bytes, metrics: &Metrics) -> Option<Bytes> {
         let Some(selector) = &self.selector else { return Some(payload) };

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use broker::{Copier, Copy};
+use broker::{Copier, Copy, LargeEvent};
 use bytes::Bytes;
 use model::{Epoch, Incarnation, Marker, Route};
 use tokio::{
@@ -172,6 +172,7 @@ impl Lane {
             match item {
                 Item::Event { sequence, payload } => batch.extend(self.see(sequence, payload)),
                 Item::Marker { sequence, marker } => self.mark(sequence, &marker).await?,
+                Item::TooLarge { sequence, event } => self.set_aside(sequence, &event).await?,
             }
         }
         self.copy(batch).await?;
@@ -214,6 +215,17 @@ impl Lane {
                 Err(again) => trouble = again,
             }
         }
+    }
+
+    /// An event that NATS does not carry. Which objects a selection lets through can't be told of it, so then it does
+    /// not say which one it is.
+    async fn set_aside(&mut self, sequence: u64, event: &LargeEvent) -> Result<(), Gone> {
+        let mut patience = self.writer.patience();
+        while let Err(trouble) = self.writer.set_aside_large(sequence, event, self.choice.selects()).await {
+            self.hold();
+            patience.after(trouble).await?;
+        }
+        Ok(())
     }
 
     /// A marker of ours: from here on its topics count.

@@ -17,6 +17,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
+use broker::LargeEvent;
 use bytes::Bytes;
 use model::Marker;
 
@@ -27,18 +28,20 @@ pub(crate) enum Item {
     Event { sequence: u64, payload: Bytes },
     /// From here on the events of this marker follow.
     Marker { sequence: u64, marker: Arc<Marker> },
+    /// An event that NATS does not carry: a dead letter.
+    TooLarge { sequence: u64, event: Arc<LargeEvent> },
 }
 
 impl Item {
     pub(crate) fn sequence(&self) -> u64 {
-        let (Self::Event { sequence, .. } | Self::Marker { sequence, .. }) = self;
+        let (Self::Event { sequence, .. } | Self::Marker { sequence, .. } | Self::TooLarge { sequence, .. }) = self;
         *sequence
     }
 
     fn size(&self) -> usize {
         match self {
             Self::Event { payload, .. } => payload.len(),
-            Self::Marker { .. } => 0,
+            Self::Marker { .. } | Self::TooLarge { .. } => 0,
         }
     }
 }
@@ -91,7 +94,7 @@ struct OwnReading {
 /// What a lane finds in its mailbox.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Taken {
-    /// Do this, then say [`Mailbox::done`]. A marker comes alone.
+    /// Do this, then say [`Mailbox::done`]. What is not an event comes alone.
     Items(Vec<Item>),
     Nothing,
     /// Read the log from this entry on.
@@ -231,7 +234,7 @@ impl Mailbox {
         };
         self.hands = Some(first.sequence());
         let mut size = first.size();
-        let alone = matches!(first, Item::Marker { .. });
+        let alone = !matches!(first, Item::Event { .. });
         let mut taken = vec![first];
         while !alone
             && taken.len() < entries

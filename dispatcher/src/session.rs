@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, collections::HashSet, convert::Infallible, sync::Arc, time::Duration};
 
-use broker::{Broker, LogEntry, LogItem, Revised, Whose};
+use broker::{Broker, LargeEvent, LogEntry, LogItem, Revised, Whose};
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
 use model::{Entry, Epoch, Incarnation, Lifecycle, Marker, Route, Selection, Subscription, SubscriptionName};
@@ -338,6 +338,7 @@ impl<'a> Session<'a> {
         self.pace.announce(expected);
         match entry.item {
             LogItem::Event(payload) => self.route(entry.sequence, &payload),
+            LogItem::TooLarge(event) => self.route_large(entry.sequence, event),
             LogItem::Marker(marker) => self.activate(entry.sequence, marker),
             LogItem::Unreadable(Some(whose)) => self.hold(entry.sequence, &whose),
             LogItem::Unreadable(None) => {
@@ -366,6 +367,16 @@ impl<'a> Session<'a> {
             if let Some(inlet) = self.lanes.get(incarnation) {
                 let payload = own.get_or_insert_with(|| Bytes::copy_from_slice(payload)).clone();
                 inlet.put(Item::Event { sequence, payload });
+                self.crowd.put(*incarnation, inlet);
+            }
+        }
+    }
+
+    fn route_large(&mut self, sequence: u64, event: LargeEvent) {
+        let event = Arc::new(event);
+        for incarnation in self.routes.of(&event.realm, &event.topic) {
+            if let Some(inlet) = self.lanes.get(incarnation) {
+                inlet.put(Item::TooLarge { sequence, event: event.clone() });
                 self.crowd.put(*incarnation, inlet);
             }
         }

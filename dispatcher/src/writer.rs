@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use broker::{Broker, Copier, Copy, CopyError, Modified};
+use broker::{Broker, Copier, Copy, CopyError, LargeEvent, Modified};
 use model::{
     DeadLetter, DeadLetterReason, GivenUp, Incarnation, Limit, Marker, Message, Origin, QueueLimits,
     QueueUse, Room, Subscription, SubscriptionName, Timestamp, WhenFull, chain,
@@ -212,20 +212,56 @@ impl Writer {
         let topic =
             serde_json::from_slice(&copy.payload).map_or_else(|_| String::new(), |Topic { topic }| topic);
         let letter = DeadLetter {
-            incarnation: self.incarnation,
-            origin: Origin::Live { incoming_seq: copy.incoming_seq },
-            reason: DeadLetterReason::TooLarge,
-            problem: None,
             topic,
             dn: Message::dn(&copy.payload),
-            size: copy.payload.len() as u64,
-            limit: limit as u64,
-            at: Timestamp::from_utc(jiff::Timestamp::now()),
+            ..self.letter(copy.incoming_seq, copy.payload.len() as u64, limit as u64)
         };
-        self.broker.dead_letters().set_aside(&self.name, &letter, &copy.payload).await?;
+        self.write_letter(copy.incoming_seq, &letter, &copy.payload).await
+    }
+
+    /// Sets an event aside that was too large when it came: nothing but the record is kept.
+    pub(crate) async fn set_aside_large(
+        &self,
+        incoming_seq: u64,
+        event: &LargeEvent,
+        selects: bool,
+    ) -> Result<(), Trouble> {
+        if incoming_seq <= self.checkpoint() {
+            return Ok(());
+        }
+        let letter = DeadLetter {
+            topic: event.topic.clone(),
+            dn: event.dn.clone().filter(|_| !selects),
+            ..self.letter(incoming_seq, event.size, event.limit)
+        };
+        Ok(self.write_letter(incoming_seq, &letter, &[]).await?)
+    }
+
+    fn letter(&self, incoming_seq: u64, size: u64, limit: u64) -> DeadLetter {
+        DeadLetter {
+            incarnation: self.incarnation,
+            origin: Origin::Live { incoming_seq },
+            reason: DeadLetterReason::TooLarge,
+            problem: None,
+            topic: String::new(),
+            dn: None,
+            size,
+            limit,
+            at: Timestamp::from_utc(jiff::Timestamp::now()),
+        }
+    }
+
+    async fn write_letter(
+        &self,
+        incoming_seq: u64,
+        letter: &DeadLetter,
+        message: &[u8],
+    ) -> Result<(), broker::Error> {
+        self.broker.dead_letters().set_aside(&self.name, letter, message).await?;
         self.metrics.dead_letters.inc();
         tracing::warn!(
-            subscription = %self.name, incoming_seq = copy.incoming_seq, topic = letter.topic, dn = letter.dn, limit,
+            subscription = %self.name, incoming_seq, topic = letter.topic, dn = letter.dn, size = letter.size,
+            limit = letter.limit,
             "an event is larger than NATS carries and is set aside; raise max_payload and send it again"
         );
         Ok(())

@@ -148,7 +148,7 @@ impl NatsServer {
         let text = format!(
             "# Written by `headstart standalone` at each start.\n\
              listen: \"127.0.0.1:{port}\"\n\
-             max_payload: 8MB\n\
+             max_payload: 17MB\n\
              jetstream {{\n  store_dir: {store}\n  # What is acknowledged survives a power cut.\n  sync_interval: always\n\
              {limit}}}\n\
              authorization {{ user: \"{USER}\", password: {password} }}\n"
