@@ -130,7 +130,7 @@ impl<S: Sync> FromRequestParts<S> for LoggedIn {
 impl FromRequest<Arc<App>> for JsonBody {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
+    async fn from_request(request: Request, _: &Arc<App>) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
         let allowance = match parts.extensions.get() {
             Some(Caller::Role(Role::Events)) => Allowance::event(),

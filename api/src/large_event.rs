@@ -74,7 +74,10 @@ mod tests {
     fn the_head_of_an_event_is_found_as_far_as_its_text_goes() {
         let both = |realm: &str, topic: &str| Head { realm: realm.into(), topic: topic.into() };
         for (text, expected) in [
-            (r#"{"publisher_name": "x", "realm": "udm", "topic": "groups/group", "body": {"new": {"#, both("udm", "groups/group")),
+            (
+                r#"{"publisher_name": "x", "realm": "udm", "topic": "groups/group", "body": {"new": {"#,
+                both("udm", "groups/group"),
+            ),
             (r#"{"topic": "groups/group", "realm": "udm"}"#, both("udm", "groups/group")),
             (r#"{"realm": "udm", "body": {"topic": "users/user""#, both("udm", "")),
             (r#"{"realm": "udm", "topic": "groups/gr"#, both("udm", "")),
@@ -89,6 +92,9 @@ mod tests {
     fn a_whole_one_tells_its_object() {
         let event = br#"{"realm":"udm","topic":"groups/group","body":{"old":{},"new":{"dn":"cn=g","objectType":"groups/group"}}}"#;
         let large = whole(event, 9);
-        assert_eq!((large.topic.as_str(), large.dn.as_deref(), large.size), ("groups/group", Some("cn=g"), 9));
+        assert_eq!(
+            (large.topic.as_str(), large.dn.as_deref(), large.size),
+            ("groups/group", Some("cn=g"), 9)
+        );
     }
 }

@@ -44,7 +44,10 @@ pub(crate) async fn publish(State(app): Shared, body: JsonBody) -> Result<Respon
     if let Some(large) = large {
         let LargeEvent { topic, dn, size, .. } = &large;
         tracing::error!(
-            topic, dn, size, limit,
+            topic,
+            dn,
+            size,
+            limit,
             "an event is larger than NATS carries (max_payload): it becomes a dead letter of its subscriptions"
         );
         app.metrics.events_too_large.inc();

@@ -5,6 +5,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
+use broker::testing::eventually;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use support::{ADMIN, EVENTS, PREFILL, Server, registration};
@@ -241,7 +242,7 @@ async fn bad_input_is_422_names_the_field_and_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn too_large_a_body_is_413_and_a_large_one_passes() {
+async fn an_event_larger_than_nats_carries_is_a_dead_letter_and_any_other_body_413() {
     let server = Server::start().await;
     server.register("mail", &["users/user"], false).await;
     let mut event = support::event("users/user", "1");
@@ -255,10 +256,33 @@ async fn too_large_a_body_is_413_and_a_large_one_passes() {
     assert_eq!(stranger.status, StatusCode::UNAUTHORIZED, "large ones are read of those who may send them");
     let broken = server.raw(Method::POST, "/v1/messages", ("udm", "wrong"), "application/json", "{").await;
     assert_eq!(broken.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(server.register("groups", &["groups/group"], false).await, StatusCode::CREATED);
+    // NATS of the tests carries 8 MB.
     event["body"]["new"]["photo"] = json!("x".repeat(9 << 20));
-    let refused = server.send(Method::POST, "/v1/messages", EVENTS, Some(&event)).await;
-    assert_eq!(refused.status, StatusCode::PAYLOAD_TOO_LARGE);
-    assert!(refused.json()["detail"].as_str().unwrap().contains("bytes"));
+    let sent = server.send(Method::POST, "/v1/messages", EVENTS, Some(&event)).await;
+    assert_eq!(sent.status, StatusCode::ACCEPTED, "its producer could only send it for ever");
+    // Of what is larger still only the beginning is kept.
+    let text = event["body"].to_string();
+    let huge = format!(
+        r#"{{"publisher_name":"udm-listener","ts":"2026-01-31T12:00:00Z","realm":"udm","topic":"users/user","body":{text},"pad":"{}"}}"#,
+        "x".repeat(40 << 20)
+    );
+    let sent = server.raw(Method::POST, "/v1/messages", EVENTS, "application/json", &huge).await;
+    assert_eq!(sent.status, StatusCode::ACCEPTED, "{}", sent.text);
+    let letters =
+        async || server.send(Method::GET, "/v1/subscriptions/mail/dead-letters", ADMIN, None).await.json();
+    let both = |letters: &serde_json::Value| letters.as_array().is_some_and(|letters| letters.len() == 2);
+    let letters = eventually("two dead letters", Duration::from_secs(20), letters, both).await;
+    for (letter, size) in [(&letters[0], 9 << 20), (&letters[1], huge.len() as u64)] {
+        assert_eq!(
+            (&letter["topic"], &letter["reason"]),
+            (&json!("users/user"), &json!("TooLarge")),
+            "{letter}"
+        );
+        assert!(letter["size"].as_u64().unwrap() >= size, "{letter}");
+    }
+    let none = server.send(Method::GET, "/v1/subscriptions/groups/dead-letters", ADMIN, None).await;
+    assert_eq!(none.json(), json!([]));
     let mut huge = registration("huge", &["users/user"], false);
     huge["padding"] = json!("x".repeat(2 << 20));
     let refused = server.send(Method::POST, "/v1/subscriptions", ADMIN, Some(&huge)).await;

@@ -194,7 +194,8 @@ impl Lane {
         log: &mut (impl Stream<Item = Result<LogEntry, broker::Error>> + Unpin),
         next: u64,
     ) -> Result<Portion, Trouble> {
-        let mut portion = Portion { batch: vec![], large: vec![], marker: None, through: next - 1, end: End::More };
+        let mut portion =
+            Portion { batch: vec![], large: vec![], marker: None, through: next - 1, end: End::More };
         let mut bytes = 0;
         let mut entry = match tokio::time::timeout(QUIET, log.next()).await {
             Ok(entry) => entry,

@@ -34,7 +34,8 @@ pub(crate) enum Item {
 
 impl Item {
     pub(crate) fn sequence(&self) -> u64 {
-        let (Self::Event { sequence, .. } | Self::Marker { sequence, .. } | Self::TooLarge { sequence, .. }) = self;
+        let (Self::Event { sequence, .. } | Self::Marker { sequence, .. } | Self::TooLarge { sequence, .. }) =
+            self;
         *sequence
     }
 
