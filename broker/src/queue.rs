@@ -285,6 +285,14 @@ struct Names {
 }
 
 impl Broker {
+    /// Is there a queue of this name, of whatever incarnation?
+    ///
+    /// # Errors
+    /// NATS away.
+    pub async fn has_queue_of(&self, name: &SubscriptionName) -> Result<bool, Error> {
+        Ok(!self.streams_of(name).await?.is_empty())
+    }
+
     /// The streams of all incarnations of a name that are there.
     pub(crate) async fn streams_of(&self, name: &SubscriptionName) -> Result<Vec<String>, Error> {
         #[derive(Serialize)]

@@ -80,11 +80,14 @@ impl Queue {
     async fn time(&self) -> Result<Option<SystemTime>, Error> {
         #[derive(Deserialize)]
         struct Info {
-            ts: jiff::Timestamp,
+            ts: String,
         }
         let action = format!("asking for the time of the queue of {}", self.name);
         match self.wire().api::<Info>(&action, &format!("STREAM.INFO.{}", self.stream), &()).await {
-            Ok(Info { ts }) => Ok(Some(ts.into())),
+            Ok(Info { ts }) => {
+                let now = ts.parse::<jiff::Timestamp>();
+                now.map(|now| Some(now.into())).map_err(|e| Error::corrupt("the time of NATS", e))
+            }
             Err(Error::Refused { code: code::STREAM_NOT_FOUND, .. }) => Ok(None),
             Err(error) => Err(error),
         }

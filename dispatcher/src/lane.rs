@@ -49,6 +49,8 @@ pub(crate) enum Report {
     Ended { lane: Incarnation, inlet: Arc<Inlet> },
     /// The log has a gap that nobody has accounted for.
     Gap,
+    /// An entry that could not be read is another one now.
+    Changed,
 }
 
 /// What main reader and lanes tell each other all the time.

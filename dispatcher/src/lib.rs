@@ -32,6 +32,7 @@ mod position;
 mod routes;
 mod session;
 mod sweep;
+mod unreadable;
 mod writer;
 
 use std::{panic::AssertUnwindSafe, time::Duration};
@@ -135,6 +136,12 @@ async fn dispatch(
             Ok(session::Ended::Doubt) => {
                 metrics.stops("log and position do not fit each other");
                 tracing::warn!("log and position do not fit each other; loading everything again");
+            }
+            Ok(session::Ended::Changed) => {
+                metrics.stops("loading the subscriptions");
+                tracing::info!(
+                    "an entry that could not be read is another one now; loading everything again"
+                );
             }
             Ok(session::Ended::Broker(error)) => {
                 let error = model::chain(&error);

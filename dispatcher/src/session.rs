@@ -11,6 +11,7 @@ use tokio::{
     task::JoinSet,
     time::Instant,
 };
+use uuid::Uuid;
 
 use crate::{
     Config,
@@ -23,6 +24,7 @@ use crate::{
     metrics::Metrics,
     position::Mover,
     routes::{Head, Routes},
+    unreadable::Holder,
 };
 
 /// Lanes that read the log themselves at once.
@@ -71,6 +73,8 @@ pub(crate) enum Ended {
     Gap(Gap),
     /// A lane that reads the log itself has found a gap, or the position has gone back.
     Doubt,
+    /// What could not be read is another entry now.
+    Changed,
     Broker(broker::Error),
     Fatal(Error),
 }
@@ -180,7 +184,11 @@ impl<'a> Session<'a> {
             stepped: false,
         };
         let mut awaited = HashSet::new();
-        for (_, entry) in broker.registry().list().await?.entries {
+        let listed = broker.registry().list().await?;
+        for name in listed.unreadable.iter().filter_map(|entry| entry.name.parse().ok()) {
+            session.hold_for(name);
+        }
+        for (_, entry) in listed.entries {
             if let Entry::Subscription(s) = &entry.value
                 && s.lifecycle != Lifecycle::Deleting
                 && s.lost.is_none()
@@ -233,7 +241,7 @@ impl<'a> Session<'a> {
                     awaited.remove(&lane);
                     self.ended(lane, &inlet);
                 }
-                Report::Gap => {}
+                Report::Gap | Report::Changed => {}
             }
         }
     }
@@ -258,6 +266,23 @@ impl<'a> Session<'a> {
         self.crowd.remove(owner.incarnation);
         self.lanes.insert(owner.incarnation, inlet);
         self.metrics.lanes.set(self.lanes.len() as u64);
+    }
+
+    /// The log keeps what an entry that can't be read may need.
+    fn hold_for(&mut self, name: SubscriptionName) {
+        let lane = Incarnation(Uuid::from_u128(self.lanes.len() as u128));
+        let bound = Bound { entries: 0, bytes: 0 };
+        let inlet = Inlet::new(Mailbox::behind(bound, self.read + 1));
+        let holder = Holder {
+            broker: self.broker.clone(),
+            metrics: self.metrics.clone(),
+            name,
+            lane,
+            inlet: inlet.clone(),
+            reports: self.reporter.clone(),
+        };
+        self.tasks.spawn(holder.run());
+        self.lanes.insert(lane, inlet);
     }
 
     /// The newer of what is in effect by the log, and of what is by the queue.
@@ -442,6 +467,7 @@ impl<'a> Session<'a> {
                 Ok(())
             }
             Report::Gap => Err(Ended::Doubt),
+            Report::Changed => Err(Ended::Changed),
         }
     }
 

@@ -187,6 +187,37 @@ async fn a_marker_that_can_not_be_read_holds_what_follows_for_its_subscription_a
     figures.reach(waits, 0).await;
 }
 
+#[tokio::test]
+async fn an_entry_that_can_not_be_read_holds_the_log_if_it_has_a_queue() {
+    let server = NatsServer::start().await;
+    let broker = server.broker().await;
+    let running = start_with(&broker, Config::default());
+    let (newer, whole) = (register(&broker, "newer", ".*").await, register(&broker, "whole", ".*").await);
+    all_is_done(&broker).await;
+    drop(running);
+    let readable = entry(&broker, &newer).await;
+    for (key, value) in [
+        ("newer", r#"{"kind": "subscription", "name": "newer", "of": "a newer version"}"#),
+        ("foreign", r#"{"name": "foreign", "realms_topics": []}"#),
+        ("deleted", ""),
+        ("not/a/name", "{}"),
+    ] {
+        publish_raw(&broker, &format!("$KV.SUBSCRIPTIONS.{key}"), value).await;
+    }
+    let (_running, figures) = start_watched(&broker, Config::default());
+    let before = broker.position().get().await.unwrap().value;
+    post_all(&broker, "users/user", 1..=9).await;
+    assert_eq!(drain(&broker, &whole, 9).await, (1..=9).collect::<Vec<_>>());
+    figures.reach("headstart_dispatcher_lanes_waiting{reason=\"unreadable\"}", 1).await;
+    assert_eq!(broker.position().get().await.unwrap().value, before);
+    // The version that can read it.
+    let value = serde_json::to_vec(&model::Entry::Subscription(readable)).unwrap();
+    publish_raw(&broker, "$KV.SUBSCRIPTIONS.newer", value).await;
+    assert_eq!(drain(&broker, &newer, 9).await, (1..=9).collect::<Vec<_>>());
+    all_is_done(&broker).await;
+    figures.reach("headstart_dispatcher_lanes_waiting{reason=\"unreadable\"}", 0).await;
+}
+
 static FAULTY: AtomicBool = AtomicBool::new(true);
 
 #[tokio::test]

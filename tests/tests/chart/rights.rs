@@ -170,6 +170,8 @@ async fn send_again(dispatcher: &Broker, api: &Broker, s: &Subscription) {
 async fn removing(dispatcher: &Broker, s: &Subscription) {
     let queue = dispatcher.queue(&s.name, s.incarnation);
     queue.sweep(Duration::ZERO).await.unwrap();
+    // Of an entry that it can't read.
+    assert!(dispatcher.has_queue_of(&s.name).await.unwrap());
     let at = "2026-01-03T00:00:00".parse().unwrap();
     let given_up = model::GivenUp { at, limit: model::Limit::Bytes, live: 0, prefill: 0 };
     assert!(dispatcher.give_up(&s.name, s.incarnation, &given_up).await.unwrap());
