@@ -10,8 +10,6 @@ use serde_json::{Map, Value};
 
 /// Deepest nesting of arrays and objects. Python's reader ends at about 1,000, others at 512.
 pub const DEEPEST: usize = 500;
-/// Largest number, as a power of ten: a double ends soon behind it.
-const LARGEST: f64 = 1e308;
 /// Parts of a place that are shown, and characters of each: a place is part of an answer.
 const PARTS_SHOWN: usize = 16;
 const CHARACTERS_SHOWN: usize = 64;
@@ -48,7 +46,7 @@ pub enum JsonFault {
     #[error("a string holds half of a character (a lone surrogate), which can't be read")]
     Surrogate,
     /// `1e400`.
-    #[error("the number is too large to be read: at most 1e308")]
+    #[error("the number is too large to be read: a double ends at 1.8e308")]
     Number,
     /// Too many levels.
     #[error("arrays and objects are nested deeper than {DEEPEST} levels")]
@@ -290,8 +288,7 @@ impl Scanner<'_> {
         let written = self.text.get(from..self.at).unwrap_or_default();
         // Up to 300 digits are always within a double.
         if exponent || written.len() > 300 {
-            let number = std::str::from_utf8(written).ok().and_then(|text| text.parse::<f64>().ok());
-            if !number.is_some_and(|number| number.abs() <= LARGEST) {
+            if serde_json::from_slice::<f64>(written).is_err() {
                 return Err(JsonFault::Number);
             }
         }
