@@ -41,7 +41,8 @@ async fn whoever_holds_connections_does_not_make_a_component_look_dead() {
         seen = (get("/metrics").await, get("/healthz").await);
     }
     assert_eq!(seen, expected, "with {} connections", held.len());
-    assert!(held.len() > 50);
+    // One address may take a quarter of the 64 places.
+    assert!(held.len() > 10, "{}", held.len());
     drop(held);
     let free = async || get("/metrics").await;
     eventually("there is room again", SOON, free, |status| *status == Some(StatusCode::OK)).await;

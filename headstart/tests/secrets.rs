@@ -133,6 +133,9 @@ fn with_secrets(mut command: Command, level: &str, nats: &NatsServer) -> Command
         .env("EVENTS_PASSWORD_UDM", EVENTS.1)
         .env("PREFILL_PASSWORD", PREFILL.1)
         .env("UDM_PASSWORD", UDM.1)
+        // The tour waits for what comes of refused credentials, and for the end.
+        .env("UDM_REFUSED_SECONDS", "1")
+        .env("SHUTDOWN_DELAY", "0")
         .env("HEADSTART_NATS_SERVER", nats_server_binary());
     command
 }
