@@ -91,9 +91,13 @@ impl Installation {
             format!("api.auth.eventsUdm.password={EVENTS}"),
             format!("prefill.udm.auth.password={UDM}"),
             "prefill.config.UDM_HOST=udm".to_owned(),
-            // The stand-in shows what was accepted at once.
-            "prefill.config.udmLagSeconds=0".to_owned(),
         ];
+        // The stand-in shows what was accepted at once, and tests wait for what comes of refusals. The chart of a former
+        // release, an archive, does not know these.
+        if chart.is_dir() {
+            let patience = ["udmLagSeconds=0", "udmRefusedSeconds=2", "udmMissingSeconds=2"];
+            sets.extend(patience.map(|value| format!("prefill.config.{value}")));
+        }
         sets.extend(values.iter().map(|value| (*value).to_owned()));
         let chart = chart.to_string_lossy().into_owned();
         let mut arguments = vec!["upgrade", "--install", "hs", &chart, "--wait", "--timeout", "180s"];
