@@ -173,6 +173,8 @@ pub(super) fn class(kind: Kind, failure: &Failure, retries: &Retries) -> Class {
     match failure {
         Failure::DirectoryAway(_) => Class::Away,
         Failure::Unauthorized => Class::Refused,
+        // Another certificate than the one that is trusted is no absence: somebody has to look.
+        Failure::Connection { source, .. } if is_of_tls(source) => Class::Odd,
         Failure::Timeout(_) if is_list => Class::Late,
         Failure::Busy { took, .. } | Failure::Connection { took, .. } if is_list && *took >= retries.late => {
             Class::Late
@@ -192,6 +194,15 @@ pub(super) fn class(kind: Kind, failure: &Failure, retries: &Retries) -> Class {
         Failure::Unreadable(_) => Class::Odd,
         Failure::Fault { .. } => Class::Wrong,
     }
+}
+
+/// Is it TLS that failed, and not the connection below it? What rustls says is inside of an I/O error.
+fn is_of_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    causes.any(|cause| {
+        let inner = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        cause.is::<rustls::Error>() || inner.is_some_and(|inner| inner.is::<rustls::Error>())
+    })
 }
 
 /// For how long, or how often, something is asked again.
