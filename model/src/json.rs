@@ -287,10 +287,8 @@ impl Scanner<'_> {
         }
         let written = self.text.get(from..self.at).unwrap_or_default();
         // Up to 300 digits are always within a double.
-        if exponent || written.len() > 300 {
-            if serde_json::from_slice::<f64>(written).is_err() {
-                return Err(JsonFault::Number);
-            }
+        if (exponent || written.len() > 300) && serde_json::from_slice::<f64>(written).is_err() {
+            return Err(JsonFault::Number);
         }
         Ok(())
     }

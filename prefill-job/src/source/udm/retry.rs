@@ -196,13 +196,12 @@ pub(super) fn class(kind: Kind, failure: &Failure, retries: &Retries) -> Class {
     }
 }
 
-/// Is it TLS that failed, and not the connection below it? What rustls says is inside of an I/O error.
+/// Is it TLS that failed, and not the connection below it? What rustls says is inside of I/O errors, one in another.
 fn is_of_tls(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut causes = std::iter::successors(Some(error), |error| error.source());
-    causes.any(|cause| {
-        let inner = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        cause.is::<rustls::Error>() || inner.is_some_and(|inner| inner.is::<rustls::Error>())
-    })
+    let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    error.is::<rustls::Error>()
+        || inner.is_some_and(|inner| is_of_tls(inner))
+        || error.source().is_some_and(is_of_tls)
 }
 
 /// For how long, or how often, something is asked again.
