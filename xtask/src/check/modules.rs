@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeSet,
     fs,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use anyhow::{Context, Result, bail};
@@ -27,7 +27,7 @@ pub fn check() -> Result<()> {
             continue;
         }
         let text = fs::read_to_string(root.join(&file)).with_context(|| file.display().to_string())?;
-        let children = modules(&text).flat_map(|module| places(&file, module));
+        let children = modules(&text).flat_map(|module| places(&file, module)).chain(named(&file, &text));
         ahead.extend(children.filter(|child| files.contains(child)));
     }
     let lost: Vec<String> = files
@@ -58,7 +58,26 @@ fn modules(text: &str) -> impl Iterator<Item = &str> {
     text.lines().filter_map(|line| {
         let line = line.trim().strip_suffix(';')?;
         let line = line.strip_prefix("pub ").or(line.strip_prefix("pub(crate) ")).unwrap_or(line);
-        line.strip_prefix("mod ").or_else(|| line.strip_prefix("#[path = \"")?.strip_suffix("\"]"))
+        line.strip_prefix("mod ")
+    })
+}
+
+/// The files that a file names by `#[path = "…"]`, which are relative to its folder.
+fn named(file: &Path, text: &str) -> Vec<PathBuf> {
+    let folder = file.parent().unwrap_or(Path::new(""));
+    let paths = text.lines().filter_map(|line| line.trim().strip_prefix("#[path = \"")?.strip_suffix("\"]"));
+    paths.map(|path| without_dots(&folder.join(path))).collect()
+}
+
+/// A path without `..`.
+fn without_dots(path: &Path) -> PathBuf {
+    path.components().fold(PathBuf::new(), |mut whole, part| {
+        if part == Component::ParentDir {
+            whole.pop();
+        } else {
+            whole.push(part);
+        }
+        whole
     })
 }
 
@@ -87,6 +106,8 @@ mod tests {
         assert_eq!(found("a/src/b.rs"), ["a/src/b/x.rs", "a/src/b/x/mod.rs"]);
         assert_eq!(found("a/tests/b.rs"), ["a/tests/x.rs", "a/tests/x/mod.rs"]);
         assert_eq!(found("a/tests/b/main.rs"), ["a/tests/b/x.rs", "a/tests/b/x/mod.rs"]);
+        let text = "#[path = \"../../fuzz/x.rs\"]\nmod x;\n";
+        assert_eq!(named(Path::new("a/tests/b.rs"), text), [Path::new("fuzz/x.rs")]);
     }
 
     #[test]
