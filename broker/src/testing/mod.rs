@@ -1,6 +1,7 @@
 //! A real nats-server for tests: its own port, its own folder, killed when dropped.
 
 use std::{
+    hash::{BuildHasher, Hasher, RandomState},
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -202,10 +203,20 @@ fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
+/// A port on 127.0.0.1 that nobody listens on now. Below the range from which the system takes the ports of outgoing
+/// connections (`net.ipv4.ip_local_port_range`), so that none of these takes it before the test does.
+///
+/// # Panics
+/// When none is found.
+#[must_use]
 #[allow(clippy::expect_used)]
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("its address").port()
+pub fn free_port() -> u16 {
+    const FIRST: u64 = 10_240;
+    const AFTER: u64 = 32_768;
+    let tries =
+        std::iter::repeat_with(|| FIRST + RandomState::new().build_hasher().finish() % (AFTER - FIRST));
+    let mut ports = tries.take(1000).filter_map(|port| u16::try_from(port).ok());
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free port")
 }
 
 /// The subscription `mail` with a prefill, ready, with its queue; the dispatcher has not reached its marker yet.

@@ -51,6 +51,8 @@ pub async fn controller(settings: settings::Controller, shutdown: CancellationTo
     let broker = connect_with_layout(&settings.nats.config("controller")?, &shutdown).await?;
     let mut registry = Registry::default();
     let metrics = controller::Metrics::register(&mut registry);
+    let storage = controller::StorageMetrics::register(&mut registry, settings.nats_store_limit);
+    tokio::spawn(storage.keep(broker.clone(), shutdown.clone()));
     let (seen, nats) = (metrics.clone(), broker.clone());
     // Without Jobs there is nothing to list first.
     let lists = settings.launcher == LauncherKind::Kubernetes;

@@ -185,6 +185,9 @@ pub struct Controller {
     /// Seconds that a started Job may take until its pod runs.
     #[arg(long, env, value_name = "SECONDS", default_value = "120", value_parser = seconds)]
     pub start_deadline: Duration,
+    /// Bytes that NATS may store, for the metric headstart_nats_store_limit_bytes: a client can't ask a server for it.
+    #[arg(long, env, value_name = "BYTES")]
+    pub nats_store_limit: Option<u64>,
     /// Name of the Lease by which one controller at a time works; without it none is asked for.
     #[arg(long, env, value_name = "NAME")]
     pub lease_name: Option<String>,

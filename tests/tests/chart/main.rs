@@ -3,6 +3,7 @@
 //! Needs helm, and no cluster. Goldens are updated with `INSTA_UPDATE=always cargo test -p e2e --test chart`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod alerts;
 mod extra_users;
 mod former;
 mod helm;

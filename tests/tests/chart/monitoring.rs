@@ -6,7 +6,12 @@ use crate::helm::{kind, render, root};
 
 /// Where the components register their figures. A family without a value yet is in no answer of /metrics, so the names
 /// are read here.
-const SOURCES: [&str; 3] = ["api/src/metrics.rs", "controller/src/metrics.rs", "dispatcher/src/metrics.rs"];
+const SOURCES: [&str; 4] = [
+    "api/src/metrics.rs",
+    "controller/src/metrics.rs",
+    "controller/src/storage.rs",
+    "dispatcher/src/metrics.rs",
+];
 
 /// What Prometheus appends, by kind of figure and by unit.
 const SUFFIXES: [&str; 6] = ["", "_total", "_seconds", "_seconds_bucket", "_seconds_count", "_seconds_sum"];

@@ -17,7 +17,7 @@ const USAGE: i32 = 2;
 const AT_MOST: Duration = Duration::from_secs(30);
 
 /// The program, which cargo builds for the workspace's tests beside this executable.
-fn program() -> PathBuf {
+pub fn program() -> PathBuf {
     let own = std::env::current_exe().unwrap();
     let program = own.parent().and_then(|deps| deps.parent()).unwrap().join("headstart");
     assert!(program.is_file(), "{} is missing: cargo build -p headstart", program.display());
