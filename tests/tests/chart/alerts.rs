@@ -157,7 +157,7 @@ async fn alerts_fire_on_what_components_print() {
     use Values::{Are, Gone, With};
     let figures = figures().await;
     let calm = || Change("headstart_prefills_with_reason{", Are(constant("0")));
-    let cases: [(&[&str], Vec<Change>); 16] = [
+    let cases: [(&[&str], Vec<Change>); 19] = [
         (&[], vec![calm()]),
         // What really happened, unchanged.
         (&["HeadstartPrefillFailed"], vec![]),
@@ -182,6 +182,18 @@ async fn alerts_fire_on_what_components_print() {
             vec![calm(), Change("headstart_controller_errors_total{", Are(growing(1)))],
         ),
         (&["HeadstartDispatcherDown"], vec![calm(), Change("headstart_dispatcher_read", Gone)]),
+        (
+            &["HeadstartDispatchingStopped"],
+            vec![calm(), Change("headstart_dispatcher_running", Are(constant("0")))],
+        ),
+        (
+            &["HeadstartQueueLost"],
+            vec![calm(), Change("headstart_dispatcher_queues_lost_total", Are(growing(1)))],
+        ),
+        (
+            &["HeadstartUnreadableEntries"],
+            vec![calm(), Change("headstart_api_unreadable_entries", Are(constant("2")))],
+        ),
         (
             &["HeadstartEventsNotCopied"],
             vec![calm(), Change("headstart_dispatcher_lanes_waiting{", Are(constant("1")))],
