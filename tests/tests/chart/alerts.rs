@@ -110,11 +110,11 @@ async fn figures() -> Series {
 
 /// The values of a series that stays as it is, and of one that grows each minute.
 fn constant(value: &str) -> String {
-    format!("{value}x180")
+    format!("{value}x600")
 }
 
 fn growing(by: u32) -> String {
-    format!("0+{by}x180")
+    format!("0+{by}x600")
 }
 
 /// What a case changes: the values of the series that begin so. It has to be there.
@@ -124,6 +124,8 @@ enum Values {
     Are(String),
     /// The series is gone.
     Gone,
+    /// A whole series that is printed only once something has happened.
+    Appear(String),
     /// It has this in the place of that, and these values.
     With(&'static str, &'static str, String),
 }
@@ -132,14 +134,19 @@ fn input(figures: &Series, changes: &[Change]) -> Vec<Value> {
     let mut series: BTreeMap<String, String> =
         figures.iter().map(|(series, value)| (series.clone(), constant(value))).collect();
     for Change(begin, values) in changes {
+        if let Values::Appear(values) = values {
+            series.insert((*begin).to_owned(), values.clone());
+            continue;
+        }
         let found: Vec<String> = series.keys().filter(|name| name.starts_with(begin)).cloned().collect();
         assert!(!found.is_empty(), "no component prints {begin}");
         for name in found {
             match values {
                 Values::Are(values) => series.insert(name, values.clone()),
-                Values::Gone => series.remove(&name),
+                Values::Gone | Values::Appear(_) => series.remove(&name),
                 Values::With(old, new, values) => {
                     assert!(name.contains(old), "{name} has no {old}");
+                    series.remove(&name);
                     series.insert(name.replace(old, new), values.clone())
                 }
             };
@@ -154,7 +161,7 @@ fn input(figures: &Series, changes: &[Change]) -> Vec<Value> {
 
 #[tokio::test]
 async fn alerts_fire_on_what_components_print() {
-    use Values::{Are, Gone, With};
+    use Values::{Appear, Are, Gone, With};
     let figures = figures().await;
     let calm = || Change("headstart_prefills_with_reason{", Are(constant("0")));
     let cases: [(&[&str], Vec<Change>); 19] = [
@@ -179,7 +186,7 @@ async fn alerts_fire_on_what_components_print() {
         (&["HeadstartControllerDown"], vec![calm(), Change("headstart_controller_leads", Gone)]),
         (
             &["HeadstartControllerErrors"],
-            vec![calm(), Change("headstart_controller_errors_total{", Are(growing(1)))],
+            vec![calm(), Change("headstart_controller_errors_total{part=\"look\"}", Appear(growing(1)))],
         ),
         (&["HeadstartDispatcherDown"], vec![calm(), Change("headstart_dispatcher_read", Gone)]),
         (

@@ -113,8 +113,10 @@ async fn the_chart_is_upgraded_from_the_former_version_while_a_prefill_runs() ->
     hs.producer().send("users/user", "before").await?;
     let pods_of_the_api = || {
         let pods = hs.namespace.get(&["pods", "-l", "app.kubernetes.io/component=api"])?;
-        let uids =
-            pods["items"].as_array().into_iter().flatten().map(|pod| pod["metadata"]["uid"].to_string());
+        let pods = pods["items"].as_array().into_iter().flatten().map(|pod| &pod["metadata"]);
+        // Those that end serve for some seconds more.
+        let stay = pods.filter(|metadata| metadata.get("deletionTimestamp").is_none());
+        let uids = stay.map(|metadata| metadata["uid"].to_string());
         anyhow::Ok(uids.collect::<Vec<_>>())
     };
     let before = pods_of_the_api()?;
