@@ -16,13 +16,18 @@ pub(crate) async fn healthz() -> &'static str {
 }
 
 /// Ready: connected, the streams and buckets are there, and not about to end.
-pub(crate) async fn readyz(State(app): Shared) -> (StatusCode, &'static str) {
-    if app.life.stopping.is_cancelled() {
-        return (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n");
-    }
-    match app.readiness.look(&app.broker).await {
-        Ok(()) => (StatusCode::OK, "ready\n"),
-        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, why),
+pub(crate) async fn readyz(State(app): Shared) -> (StatusCode, String) {
+    let problem = if app.life.stopping.is_cancelled() {
+        Some("shutting down".to_owned())
+    } else {
+        match app.readiness.look(&app.broker).await {
+            Ok(()) => (app.not_ready)(),
+            Err(why) => Some(why.to_owned()),
+        }
+    };
+    match problem {
+        None => (StatusCode::OK, "ready\n".to_owned()),
+        Some(problem) => (StatusCode::SERVICE_UNAVAILABLE, format!("{problem}\n")),
     }
 }
 

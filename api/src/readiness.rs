@@ -18,7 +18,7 @@ impl Readiness {
     /// Why not, for people.
     pub(crate) async fn look(&self, broker: &Broker) -> Result<(), &'static str> {
         if !broker.is_connected() {
-            return Err("NATS is away\n");
+            return Err("NATS is away");
         }
         let mut last = self.0.lock().await;
         if let Some((_, answer)) = last.filter(|(at, _)| at.elapsed() < COUNTS_FOR) {
@@ -28,9 +28,9 @@ impl Readiness {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => {
                 tracing::warn!(%error, "not ready");
-                Err("NATS does not have our streams\n")
+                Err("NATS does not have our streams")
             }
-            Err(_) => Err("NATS does not answer\n"),
+            Err(_) => Err("NATS does not answer"),
         };
         *last = Some((Instant::now(), answer));
         answer

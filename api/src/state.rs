@@ -19,6 +19,7 @@ use crate::{
     pulse::Pulse,
     readiness::Readiness,
     roles::KnownRoles,
+    run::NotReady,
 };
 
 /// What all handlers share.
@@ -32,6 +33,8 @@ pub(crate) struct App {
     pub auth: Auth,
     pub metrics: Metrics,
     pub pulse: Arc<Pulse>,
+    /// Why the process is not ready for other reasons.
+    pub not_ready: NotReady,
     /// Streams and polls of each subscription.
     pub streams: Places,
     pub polls: Places,
@@ -93,11 +96,12 @@ impl App {
         config: Config,
         broker: Broker,
         launcher: Launcher,
+        not_ready: NotReady,
+        connections: Arc<Connections>,
         life: Life,
     ) -> Result<Arc<Self>, Error> {
         let roles = KnownRoles::read(&config.roles)?;
         roles.follow(life.closing.clone());
-        let connections = config.bounds.connections;
         let view = broker.registry().view(life.closing.clone());
         Ok(Arc::new(Self {
             readers: Readers::new(broker.clone(), view.clone(), config.reader),
@@ -111,8 +115,9 @@ impl App {
             broker,
             view,
             launcher,
+            not_ready,
             answers: Answers::default(),
-            connections: Connections::new(connections),
+            connections,
             readiness: Readiness::default(),
             life,
         }))

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use api::Bounds;
+use api::{Bounds, NotReady};
 use axum::{
     Router,
     extract::State,
@@ -18,18 +18,15 @@ const CONNECTIONS: usize = 64;
 /// How long the head of a request may take, and a connection may be idle: longer than the pauses between two probes.
 const HEAD_WITHIN: Duration = Duration::from_secs(60);
 
-/// Answers "is it ready?".
-pub type Ready = Box<dyn Fn() -> bool + Send + Sync>;
-
 struct Probes {
-    ready: Ready,
+    not_ready: NotReady,
     registry: Registry,
 }
 
 /// Serves the probes until `shutdown`. `None` as address: no probes.
 pub async fn serve(
     listen: Option<SocketAddr>,
-    ready: Ready,
+    not_ready: NotReady,
     registry: Registry,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -39,7 +36,7 @@ pub async fn serve(
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
-        .with_state(Arc::new(Probes { ready, registry }));
+        .with_state(Arc::new(Probes { not_ready, registry }));
     tokio::spawn(async move {
         let bounds = Bounds { connections: CONNECTIONS, head_within: HEAD_WITHIN, ..Bounds::default() };
         let served = api::serve(listener, router, &bounds, None, shutdown).await;
@@ -51,10 +48,9 @@ pub async fn serve(
 }
 
 async fn readyz(State(probes): State<Arc<Probes>>) -> impl IntoResponse {
-    if (probes.ready)() {
-        (StatusCode::OK, "ready\n")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
+    match (probes.not_ready)() {
+        None => (StatusCode::OK, "ready\n".to_owned()),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
     }
 }
 

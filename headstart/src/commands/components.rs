@@ -7,7 +7,7 @@ use prefill_job::worker;
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
-use super::start::{NATS_WITHIN, connect, connect_with_layout, kubernetes, template, with_layout};
+use super::start::{Beginning, kubernetes, template};
 use crate::{
     health,
     settings::{self, Attempts, Http, LauncherKind, Queues, Shape},
@@ -19,49 +19,73 @@ const STREAM_HEARTBEAT: Duration = Duration::from_secs(15);
 pub async fn api(settings: settings::Api, shutdown: CancellationToken) -> anyhow::Result<()> {
     let roles = settings.roles.given()?;
     let listener = crate::listen::listen(settings.listen, "--listen, LISTEN")?;
-    let broker = connect(&settings.nats.config("api")?, NATS_WITHIN, &shutdown).await?;
-    let broker = with_layout(broker, &settings.log, &settings.queues).await?;
-    let launcher = match settings.launcher {
-        LauncherKind::Queue => api::Launcher::queue(broker.tasks()),
-        LauncherKind::Kubernetes => {
-            let template = template(&settings.jobs)?;
-            let (client, namespace) = kubernetes(&settings.jobs).await?;
-            api::Launcher::kubernetes(client, namespace, template, settings.jobs.job_owner.clone())
-        }
+    let nats = settings.nats.config("api")?;
+    let template = match settings.launcher {
+        LauncherKind::Queue => None,
+        LauncherKind::Kubernetes => Some(template(&settings.jobs)?),
     };
     let config = api_config(roles, &settings.http, &settings.queues);
-    api::run(listener, config, broker.clone(), launcher, shutdown).await?;
-    broker.close().await;
+    let beginning = Beginning::new(&shutdown);
+    let parts = async {
+        let Some(broker) = beginning.connect(&nats).await? else { return Ok(None) };
+        let Some(broker) = beginning.with_layout(broker, &settings.log, &settings.queues).await? else {
+            return Ok(None);
+        };
+        let launcher = match template {
+            None => api::Launcher::queue(broker.tasks()),
+            Some(template) => {
+                let (client, namespace) = kubernetes(&settings.jobs).await?;
+                api::Launcher::kubernetes(client, namespace, template, settings.jobs.job_owner.clone())
+            }
+        };
+        anyhow::Ok(Some((broker, launcher)))
+    };
+    let start = api::Start { parts, waiting: beginning.waiting.clone(), not_ready: Arc::new(|| None) };
+    api::run_from_start(listener, config, start, shutdown.clone()).await?;
+    beginning.close().await;
     Ok(())
 }
 
 pub async fn dispatcher(settings: settings::Dispatcher, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let broker = connect_with_layout(&settings.nats.config("dispatcher")?, &shutdown).await?;
+    let nats = settings.nats.config("dispatcher")?;
     let mut registry = Registry::default();
     let metrics = dispatcher::Metrics::register(&mut registry);
-    let (seen, nats) = (metrics.clone(), broker.clone());
-    let ready = Box::new(move || seen.stopped().is_none() && nats.is_connected());
-    health::serve(settings.probes.health_listen, ready, registry, shutdown.clone()).await?;
+    let beginning = Beginning::new(&shutdown);
+    let not_ready = beginning.not_ready(dispatching(metrics.clone()));
+    health::serve(settings.probes.health_listen, not_ready, registry, shutdown.clone()).await?;
+    let Some(broker) = beginning.connect_with_layout(&nats).await? else { return Ok(()) };
     dispatcher::run(dispatcher_config(&settings.queues), broker.clone(), metrics, shutdown).await?;
     broker.close().await;
     Ok(())
 }
 
+/// Why dispatching does not run.
+pub fn dispatching(metrics: dispatcher::Metrics) -> impl Fn() -> Option<String> + Send + Sync + 'static {
+    move || metrics.stopped().map(|why| format!("dispatching does not run: {why}"))
+}
+
 pub async fn controller(settings: settings::Controller, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let broker = connect_with_layout(&settings.nats.config("controller")?, &shutdown).await?;
+    let nats = settings.nats.config("controller")?;
+    let template = match settings.launcher {
+        LauncherKind::Queue => None,
+        LauncherKind::Kubernetes => Some(template(&settings.jobs)?),
+    };
     let mut registry = Registry::default();
     let metrics = controller::Metrics::register(&mut registry);
     let storage = controller::StorageMetrics::register(&mut registry, settings.nats_store_limit);
-    tokio::spawn(storage.keep(broker.clone(), shutdown.clone()));
-    let (seen, nats) = (metrics.clone(), broker.clone());
+    let seen = metrics.clone();
     // Without Jobs there is nothing to list first.
-    let lists = settings.launcher == LauncherKind::Kubernetes;
-    let ready = Box::new(move || nats.is_connected() && (seen.is_ready() || !lists));
-    health::serve(settings.probes.health_listen, ready, registry, shutdown.clone()).await?;
-    match settings.launcher {
-        LauncherKind::Queue => sweep(broker.clone(), metrics, shutdown).await?,
-        LauncherKind::Kubernetes => {
-            let template = template(&settings.jobs)?;
+    let lists = template.is_some();
+    let beginning = Beginning::new(&shutdown);
+    let not_ready = beginning.not_ready(move || {
+        (lists && !seen.is_ready()).then(|| "waiting for the Jobs of Kubernetes, or for the Lease".to_owned())
+    });
+    health::serve(settings.probes.health_listen, not_ready, registry, shutdown.clone()).await?;
+    let Some(broker) = beginning.connect_with_layout(&nats).await? else { return Ok(()) };
+    tokio::spawn(storage.keep(broker.clone(), shutdown.clone()));
+    match template {
+        None => sweep(broker.clone(), metrics, shutdown).await?,
+        Some(template) => {
             let (client, namespace) = kubernetes(&settings.jobs).await?;
             let lease = settings.lease_name.map(|name| controller::LeaseConfig {
                 namespace: namespace.clone(),
@@ -112,12 +136,13 @@ pub async fn sweep(
 
 pub async fn worker(settings: settings::Worker, shutdown: CancellationToken) -> anyhow::Result<()> {
     let source = Arc::new(settings.source.open(&settings.udm)?);
-    let broker = connect_with_layout(&settings.nats.config("worker")?, &shutdown).await?;
-    let nats = broker.clone();
-    let ready = Box::new(move || nats.is_connected());
+    let nats = settings.nats.config("worker")?;
     let mut registry = Registry::default();
     let metrics = prefill_job::Metrics::register(&mut registry);
-    health::serve(settings.probes.health_listen, ready, registry, shutdown.clone()).await?;
+    let beginning = Beginning::new(&shutdown);
+    let not_ready = beginning.not_ready(|| None);
+    health::serve(settings.probes.health_listen, not_ready, registry, shutdown.clone()).await?;
+    let Some(broker) = beginning.connect_with_layout(&nats).await? else { return Ok(()) };
     let config = worker_config(&settings.attempts, &settings.shape, settings.pod_name);
     let config = worker::Config { metrics, ..config };
     worker::run(config, broker.clone(), source, shutdown).await;

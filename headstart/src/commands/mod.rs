@@ -16,9 +16,9 @@ use reqwest::{Client, StatusCode};
 
 use crate::{settings::Command, shutdown, standalone};
 
-pub use components::{api_config, dispatcher_config, sweep, worker_config};
+pub use components::{api_config, dispatcher_config, dispatching, sweep, worker_config};
 pub use display::say;
-pub use start::{connect, with_layout};
+pub use start::Beginning;
 
 /// An answer of the API that may be another one soon: it is on its way, or busy.
 fn may_pass(status: StatusCode) -> bool {

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     display::{Counts, Display},
-    start::{NATS_WITHIN, connect},
+    start::{NATS_WITHIN, connect_within},
 };
 use crate::settings;
 
@@ -40,7 +40,7 @@ async fn prefill_parts(
     };
     let source = settings.source.open(&settings.udm).map_err(wrong_setting)?;
     let nats = settings.nats.config("prefill").map_err(wrong_setting)?;
-    let broker = connect(&nats, NATS_WITHIN, shutdown).await.map_err(|e| Failure {
+    let broker = connect_within(&nats, NATS_WITHIN, shutdown).await.map_err(|e| Failure {
         code: model::ExitCode::Transient,
         reason: model::Reason::Internal,
         message: format!("{e:#}"),

@@ -3,19 +3,16 @@
 pub mod nats_server;
 mod passwords;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc};
 
 use anyhow::Context;
-use broker::{NatsConfig, Secret};
+use broker::{Broker, NatsConfig, Secret};
 use prometheus_client::registry::Registry;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{commands, settings};
 use nats_server::NatsServer;
-
-/// How long a nats-server with much data may take until it answers.
-const NATS_STARTS_WITHIN: Duration = Duration::from_secs(60);
 
 /// Runs everything until `shutdown`.
 pub async fn run(settings: settings::Standalone, shutdown: CancellationToken) -> anyhow::Result<()> {
@@ -65,19 +62,51 @@ async fn work(
     nats: NatsConfig,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let broker = commands::connect(&nats, NATS_STARTS_WITHIN, &shutdown).await?;
-    let broker = commands::with_layout(broker, &settings.log, &settings.queues).await?;
     let mut registry = Registry::default();
     let metrics = dispatcher::Metrics::register(&mut registry);
-    let worker = commands::worker_config(&settings.attempts, &settings.shape, "standalone".to_owned());
+    let beginning = commands::Beginning::new(&shutdown);
     let mut parts: JoinSet<anyhow::Result<()>> = JoinSet::new();
     let stop = shutdown.child_token();
+    // The API answers from the first moment.
+    let (give, given) = tokio::sync::oneshot::channel::<Broker>();
+    parts.spawn({
+        let config = commands::api_config(roles, &settings.http, &settings.queues);
+        let broker = async move {
+            let broker = given.await.ok();
+            anyhow::Ok(broker.map(|broker| (broker.clone(), api::Launcher::queue(broker.tasks()))))
+        };
+        let not_ready = Arc::new(commands::dispatching(metrics.clone()));
+        let start = api::Start { parts: broker, waiting: beginning.waiting.clone(), not_ready };
+        let running = api::run_from_start(listener, config, start, stop.clone());
+        async move { running.await.context("API") }
+    });
+    let connecting = async {
+        let Some(broker) = beginning.connect(&nats).await? else { return Ok(None) };
+        beginning.with_layout(broker, &settings.log, &settings.queues).await
+    };
+    let broker = tokio::select! {
+        broker = connecting => broker,
+        // It has ended before: its reason comes below.
+        () = stop.cancelled() => Ok(None),
+        Some(ended) = parts.join_next() => ended.context("a part of headstart").and_then(|ended| ended).map(|()| None),
+    };
+    let broker = match broker {
+        Ok(Some(broker)) => broker,
+        ended => {
+            stop.cancel();
+            while parts.join_next().await.is_some() {}
+            beginning.close().await;
+            return ended.map(drop);
+        }
+    };
+    give.send(broker.clone()).ok();
     parts.spawn({
         let config = commands::dispatcher_config(&settings.queues);
         let running = dispatcher::run(config, broker.clone(), metrics, stop.clone());
         async move { running.await.context("dispatcher") }
     });
     parts.spawn({
+        let worker = commands::worker_config(&settings.attempts, &settings.shape, "standalone".to_owned());
         let running = prefill_job::worker::run(worker, broker.clone(), source, stop.clone());
         async move {
             running.await;
@@ -86,12 +115,6 @@ async fn work(
     });
     let figures = controller::Metrics::register(&mut registry);
     parts.spawn(commands::sweep(broker.clone(), figures, stop.clone()));
-    let config = commands::api_config(roles, &settings.http, &settings.queues);
-    let launcher = api::Launcher::queue(broker.tasks());
-    parts.spawn({
-        let running = api::run(listener, config, broker.clone(), launcher, stop.clone());
-        async move { running.await.context("API") }
-    });
     tracing::info!(address = %settings.listen, data = %settings.data_dir.display(), "headstart is running");
     // The first part that ends, for whatever reason, ends the others.
     let mut first = Ok(());
