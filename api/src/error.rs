@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::{
     http::{
-        HeaderValue, StatusCode,
+        HeaderMap, HeaderValue, StatusCode,
         header::{ACCEPT_ENCODING, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
     },
     response::{IntoResponse, Response},
@@ -13,7 +13,10 @@ use broker::{PublishError, ReadError};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::code::Code;
+use crate::{
+    code::Code,
+    request_id::{REQUEST_ID, request_id},
+};
 
 /// Why the server ended.
 #[derive(Debug, thiserror::Error)]
@@ -273,6 +276,17 @@ impl IntoResponse for ApiError {
 /// 503: the client is to try again.
 fn later(code: Code, detail: &str, cause: &str) -> Response {
     tracing::warn!(error = cause, "a request is answered with 503");
+    try_again(code, detail)
+}
+
+/// 503 to a request that does not come as far as to the routes.
+pub(crate) fn before_routes(code: Code, detail: &str, headers: &HeaderMap) -> Response {
+    let mut answer = try_again(code, detail);
+    answer.headers_mut().insert(REQUEST_ID, request_id(headers));
+    answer
+}
+
+fn try_again(code: Code, detail: &str) -> Response {
     let status = StatusCode::SERVICE_UNAVAILABLE;
     let mut answer = json(status, &failure(status, code, detail));
     answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("2"));

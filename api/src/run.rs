@@ -85,7 +85,8 @@ pub async fn run_from_start<E: From<Error>>(
     let connections = Connections::new(bounds.connections);
     let (install, router) = watch::channel(None::<Router>);
     let (routes, closing) = (front(router, waiting.clone()), life.closing.clone());
-    let serving = server::serve_counted(listener, routes, connections.clone(), &bounds, tls.as_ref(), closing);
+    let serving =
+        server::serve_counted(listener, routes, connections.clone(), &bounds, tls.as_ref(), closing);
     let starting = async {
         if let Some((broker, launcher)) = parts.await? {
             let app = App::new(config, broker, launcher, not_ready, connections.clone(), life.clone())?;

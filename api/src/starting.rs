@@ -5,20 +5,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 use axum::{
     Router,
     extract::Request,
-    http::{
-        HeaderValue, StatusCode,
-        header::{CONTENT_TYPE, RETRY_AFTER},
-    },
+    http::{HeaderValue, StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
-use serde_json::json;
 use tokio::sync::watch;
 use tower::ServiceExt;
 
-use crate::{
-    error::json as json_answer,
-    request_id::{REQUEST_ID, request_id},
-};
+use crate::{code::Code, error::before_routes};
 
 /// What a process waits for before it can do its work. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -63,12 +56,6 @@ fn not_yet(request: &Request, waiting: &Waiting) -> Response {
             let what = waiting.what().unwrap_or_else(|| "the start".to_owned());
             (StatusCode::SERVICE_UNAVAILABLE, text, format!("waiting for {what}\n")).into_response()
         }
-        _ => {
-            let body = json!({"detail": "The server is starting; try again"});
-            let mut answer = json_answer(StatusCode::SERVICE_UNAVAILABLE, &body);
-            answer.headers_mut().insert(REQUEST_ID, request_id(request.headers()));
-            answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("2"));
-            answer
-        }
+        _ => before_routes(Code::Unavailable, "The server is starting; try again", request.headers()),
     }
 }

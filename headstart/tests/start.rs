@@ -52,10 +52,15 @@ impl Component {
         eventually(words, SOON, async || self.get(path).await, good).await;
     }
 
+    fn terminate(&self) {
+        kill_process(Pid::from_child(&self.running.0), Signal::TERM).unwrap();
+    }
+
     async fn ends_well(mut self) {
         let child: &mut Child = &mut self.running.0;
-        kill_process(Pid::from_child(child), Signal::TERM).unwrap();
-        let ended = eventually("its end", SOON, || std::future::ready(child.try_wait().unwrap()), Option::is_some).await;
+        let ended =
+            eventually("its end", SOON, || std::future::ready(child.try_wait().unwrap()), Option::is_some)
+                .await;
         assert!(ended.unwrap().success(), "{ended:?}");
     }
 }
@@ -88,7 +93,15 @@ async fn components_are_alive_before_nats_and_ready_after_it() {
     for component in &components {
         component.says("/readyz", StatusCode::OK, "ready").await;
     }
+    let mut components = components.into_iter();
+    // The API that is whole still answers for a while (`SHUTDOWN_DELAY`), but is not ready any more.
+    let api = components.next().unwrap();
+    api.terminate();
+    api.says("/readyz", StatusCode::SERVICE_UNAVAILABLE, "shutting down").await;
+    api.says("/healthz", StatusCode::OK, "ok").await;
+    api.ends_well().await;
     for component in components {
+        component.terminate();
         component.ends_well().await;
     }
 }
@@ -100,6 +113,7 @@ async fn a_component_that_waits_hears_the_stop() {
     for kind in ["api", "dispatcher"] {
         let component = Component::start(kind, &nats);
         component.says("/readyz", StatusCode::SERVICE_UNAVAILABLE, "waiting for NATS").await;
+        component.terminate();
         component.ends_well().await;
     }
 }

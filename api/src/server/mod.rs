@@ -24,15 +24,11 @@ use axum::{
     Router,
     body::Body,
     extract::Request,
-    http::{
-        HeaderValue, StatusCode,
-        header::{CONNECTION, RETRY_AFTER},
-    },
+    http::{HeaderValue, header::CONNECTION},
     response::{IntoResponse, Response},
 };
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use serde_json::json;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -43,11 +39,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
 use crate::{
+    code::Code,
     config::{Bounds, TlsFiles},
     connections::{Connection, Connections, Full},
-    error::{Error, json as json_answer},
+    error::{Error, before_routes},
     origin::is_trusted,
-    request_id::{REQUEST_ID, request_id},
 };
 use socket::Socket;
 use tls::Acceptor;
@@ -279,11 +275,9 @@ async fn busy(request: Request) -> Response {
     if request.uri().path() == "/healthz" {
         return ([(CONNECTION, HeaderValue::from_static("close"))], "ok\n").into_response();
     }
-    let body = json!({"detail": "The server has as many connections as it may have; try again"});
-    let mut answer = json_answer(StatusCode::SERVICE_UNAVAILABLE, &body);
-    answer.headers_mut().insert(REQUEST_ID, request_id(request.headers()));
+    let text = "The server has as many connections as it may have; try again";
+    let mut answer = before_routes(Code::TooMany, text, request.headers());
     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("2"));
     answer
 }
 

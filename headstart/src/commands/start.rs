@@ -43,7 +43,9 @@ impl Beginning {
         let Self { waiting, connected, .. } = self.clone();
         Arc::new(move || match waiting.what() {
             Some(what) => Some(format!("waiting for {what}")),
-            None if connected.get().is_some_and(|nats| !nats.is_connected()) => Some("NATS is away".to_owned()),
+            None if connected.get().is_some_and(|nats| !nats.is_connected()) => {
+                Some("NATS is away".to_owned())
+            }
             None => more(),
         })
     }
