@@ -260,7 +260,7 @@ async fn an_event_larger_than_nats_carries_is_a_dead_letter_and_any_other_body_4
     // NATS of the tests carries 8 MB.
     event["body"]["new"]["photo"] = json!("x".repeat(9 << 20));
     let sent = server.send(Method::POST, "/v1/messages", EVENTS, Some(&event)).await;
-    assert_eq!(sent.status, StatusCode::ACCEPTED, "its producer could only send it for ever");
+    assert_eq!(sent.status, StatusCode::ACCEPTED, "its producer could only send it for ever: {}", sent.text);
     // Of what is larger still only the beginning is kept.
     let text = event["body"].to_string();
     let huge = format!(
