@@ -24,7 +24,9 @@ pub fn document(root_path: &str) -> Value {
             }
         }
     }
-    document["paths"]["/v1/subscriptions/{name}/prefill"]["post"]["requestBody"]["required"] = json!(false);
+    for path in ["/v1/subscriptions/{name}/prefill", "/v1/subscriptions/{name}/prefill/approve"] {
+        document["paths"][path]["post"]["requestBody"]["required"] = json!(false);
+    }
     document
 }
 
@@ -43,6 +45,7 @@ fn finish(path: &str, method: &str, operation: &mut Value) {
         ("/v1/subscriptions/{name}/prefill", _) => ("prefill", "cancelPrefill"),
         ("/v1/subscriptions/{name}/prefill/pause", _) => ("prefill", "pausePrefill"),
         ("/v1/subscriptions/{name}/prefill/resume", _) => ("prefill", "resumePrefill"),
+        ("/v1/subscriptions/{name}/prefill/approve", _) => ("prefill", "approvePrefill"),
         ("/v1/subscriptions/{name}/messages", _) => ("messages", "readMessages"),
         ("/v1/subscriptions/{name}/messages/stream", _) => ("messages", "streamMessages"),
         ("/v1/subscriptions/{name}/messages/next", _) => ("messages", "readNextMessage"),
@@ -142,16 +145,23 @@ fn described(root_path: &str) -> Value {
                      new round begins: live events that were accepted before come first, what is unread of the former \
                      prefill is dropped, then the queue appears empty until the new prefill is done. With the \
                      mode resync it also tells the removal of what the consumer was told of and what does not exist any \
-                     more: messages with an empty new, behind all objects. Their old has dn and objectType, and id and \
-                     properties.univentionObjectIdentifier where they are known and the object has not only moved.",
+                     more: messages with an empty new, behind all objects. Their old has dn, objectType and properties, \
+                     and id, uuid and properties.univentionObjectIdentifier where they are known and no living object \
+                     has them. A move is a message with the former head as old and the object as new. More removals \
+                     than max_removals are held: state failed, reason TooManyRemovals, and nothing of it is read until \
+                     it is approved.",
                     &[NAME], Some(json!({"type": ["object", "null"], "additionalProperties": {"type": "null"}, "properties": {
                         "mode": {"enum": ["prefill", "resync", null], "description": "Without it a failed one is tried \
-                            again as it was, and a new round is a prefill. resync needs track at the registration"}}})), &[
+                            again as it was, and a new round is a prefill. resync needs track at the registration"},
+                        "max_removals": max_removals(),
+                        "dry_run": {"anyOf": [{"type": "null"}, schema("LaxBoolean")], "default": false, "description": "\
+                            Read and compare, show the numbers (removals), and write nothing: the consumer does not \
+                            notice. Without a mode it is a resync, where that can be"}}})), &[
                     (200, "One is pending or running already", Some(schema("Prefill"))),
                     (202, "Asked for", Some(schema("Prefill"))),
                     UNAUTHORIZED, NOT_FOUND,
-                    (409, "The subscription is not ready, its queue is lost, it is not tracked (mode resync), or one with \
-                     another mode is under way", DETAIL),
+                    (409, "The subscription is not ready, its queue is lost, it is not tracked (mode resync), another \
+                     one is under way, or the former one is not done and read (dry_run)", DETAIL),
                     TOO_SLOW, TOO_LARGE, INVALID, INTERNAL, UNAVAILABLE,
                 ]),
                 "delete": operation("Cancel the prefill",
@@ -163,7 +173,8 @@ fn described(root_path: &str) -> Value {
                 ]),
                 "patch": operation("Set the state of the prefill", "Role: prefill. Any transition is accepted.",
                     &[NAME], Some(json!({"type": "object", "required": ["status"], "properties": {"status": states()}})),
-                    &[(200, "Set", NULL), UNAUTHORIZED, NOT_FOUND, TOO_SLOW, TOO_LARGE, INVALID, INTERNAL, UNAVAILABLE]),
+                    &[(200, "Set", NULL), UNAUTHORIZED, NOT_FOUND,
+                    (409, "A resync is not done by request", DETAIL), TOO_SLOW, TOO_LARGE, INVALID, INTERNAL, UNAVAILABLE]),
             },
             "/v1/subscriptions/{name}/prefill/pause": {
                 "post": operation("Pause the prefill",
@@ -180,6 +191,20 @@ fn described(root_path: &str) -> Value {
                     (200, "It is not paused", Some(schema("Prefill"))),
                     (202, "Resumed", Some(schema("Prefill"))),
                     UNAUTHORIZED, NOT_FOUND, NOT_PAUSABLE, INTERNAL, UNAVAILABLE,
+                ]),
+            },
+            "/v1/subscriptions/{name}/prefill/approve": {
+                "post": operation("Approve a prefill that is held",
+                    "Role: admin. A resync that found more removals than it may tell (max_removals) is complete and held: \
+                     reason TooManyRemovals, with the numbers in removals. Approved, it is read as it was written. Sent \
+                     again, it answers the same.",
+                    &[NAME], Some(json!({"type": ["object", "null"], "additionalProperties": {"type": "null"}, "properties": {
+                        "attempt": {"type": ["integer", "null"], "minimum": 1, "maximum": u32::MAX, "description": "The attempt whose numbers were looked \
+                            at; another one is refused"}}})), &[
+                    (200, "It is approved already", Some(schema("Prefill"))),
+                    (202, "Approved", Some(schema("Prefill"))),
+                    UNAUTHORIZED, NOT_FOUND, (409, "It is not held, or another attempt is", DETAIL),
+                    TOO_SLOW, TOO_LARGE, INVALID, INTERNAL, UNAVAILABLE,
                 ]),
             },
             "/v1/subscriptions/{name}/messages": {
@@ -436,6 +461,25 @@ fn schema(name: &str) -> Value {
     json!({"$ref": format!("#/components/schemas/{name}")})
 }
 
+fn max_removals() -> Value {
+    let percent = json!({"type": "integer", "minimum": 0, "maximum": 100, "default": 20});
+    let objects = json!({"type": "integer", "minimum": 0, "default": 20});
+    json!({
+        "description": "How many removals a resync may tell without being approved: a number; or more than percent of \
+            what was known and more than objects, and never all of a type that had several. Absent: as the installation \
+            has it",
+        "type": ["integer", "object", "null"], "minimum": 0, "additionalProperties": false,
+        "properties": {"percent": percent, "objects": objects},
+    })
+}
+
+fn removals() -> Value {
+    let known = json!({"type": "integer", "description": "Objects that the consumer was told of before"});
+    let removed = json!({"type": "integer", "description": "Those of them that are gone"});
+    let of = object(&["known", "removed"], json!({"known": known, "removed": removed}));
+    json!({"type": ["object", "null"], "description": "What a resync found, by type", "additionalProperties": of})
+}
+
 fn states() -> Value {
     json!({"enum": ["pending", "running", "failed", "done"]})
 }
@@ -511,6 +555,7 @@ fn schemas() -> Value {
             "selection": {"anyOf": [{"type": "null"}, schema("Selection")]},
             "track": {"anyOf": [{"type": "null"}, schema("LaxBoolean")], "default": false, "description": "Record what the consumer is told of, so that \
                 a resync can tell what it must remove. It can't be changed later"},
+            "max_removals": max_removals(),
         })),
         "Change": {
             "type": "object", "additionalProperties": {"type": "null"},
@@ -536,6 +581,7 @@ fn schemas() -> Value {
             "name": text, "realms_topics": topics, "request_prefill": {"type": "boolean"},
             "prefill_queue_status": states(), "selection": schema("Selection"), "prefill": schema("Prefill"),
             "track": {"type": "boolean", "description": "Can it be resynced? Absent: no"},
+            "max_removals": max_removals(),
             "queue": object(&["prefill", "live", "dead_letters", "limit", "full", "bytes", "when_full", "swept"], json!({
                 "prefill": count, "live": count, "dead_letters": count,
                 "limit": {"type": "integer", "description": "Most messages of each kind. A prefill that reaches it \
@@ -562,25 +608,12 @@ fn schemas() -> Value {
         })),
         "Prefill": object(&["state", "round", "attempt", "since", "boundary_known"], json!({
             "state": states(), "mode": {"enum": ["prefill", "resync"]}, "round": count, "attempt": count, "since": {"type": "string", "format": "date-time"},
+            "dry_run": {"type": "boolean", "description": "It only counts"}, "max_removals": max_removals(),
+            "removals": removals(),
             "reason": {"type": ["string", "null"]}, "message": {"type": ["string", "null"]},
             "boundary_known": {"type": "boolean"},
             "job": {"type": ["string", "null"], "description": "Name of its Job in Kubernetes"},
-            "progress": {"anyOf": [{"type": "null"}, object(&["phase", "done", "skipped", "set_aside", "missing", "rate", "text"], json!({
-                "phase": {"enum": ["waiting", "listing", "reading", "sealing", "done"]},
-                "text": {"type": "string", "description": "All of it in a line for people"},
-                "topic": {"type": ["string", "null"]}, "done": count, "total": {"type": ["integer", "null"]},
-                "skipped": {"type": "integer", "description": "Objects that vanished while they were read"},
-                "not_selected": {"type": "integer", "description": "Objects that the selection leaves out"},
-                "removed": {"type": "integer", "description": "Messages of a resync that tell a removal"},
-                "set_aside": {"type": "integer", "description": "Objects that are dead letters now"},
-                "missing": {"type": "array", "items": text, "description": "Topics that are left out: the directory \
-                    knows no such object type"},
-                "warnings": {"type": "array", "items": text, "description": "What somebody should look at although the \
-                    prefill goes on, or went well"},
-                "rate": {"type": "number", "description": "Objects a second, of late"},
-                "eta": {"type": ["number", "null"], "description": "Seconds until it is done, at that rate"},
-                "error": {"type": ["string", "null"], "description": "What is being tried again"},
-            }))]},
+            "progress": {"anyOf": [{"type": "null"}, schema("Progress")]},
             "paused": {"type": "boolean", "description": "It waits until somebody resumes it"},
             "attempts": {"type": "array", "description": "The last ten attempts that have ended, oldest first",
                 "items": object(&["attempt", "round", "state", "ended"], json!({
@@ -590,6 +623,22 @@ fn schemas() -> Value {
                     "ended": {"type": "string", "format": "date-time"},
                     "objects": {"type": "integer", "description": "Messages that it wrote"},
                 }))},
+        })),
+        "Progress": object(&["phase", "done", "skipped", "set_aside", "missing", "rate", "text"], json!({
+            "phase": {"enum": ["waiting", "listing", "reading", "sealing", "done"]},
+            "text": {"type": "string", "description": "All of it in a line for people"},
+            "topic": {"type": ["string", "null"]}, "done": count, "total": {"type": ["integer", "null"]},
+            "skipped": {"type": "integer", "description": "Objects that vanished while they were read"},
+            "not_selected": {"type": "integer", "description": "Objects that the selection leaves out"},
+            "removed": {"type": "integer", "description": "Messages of a resync that tell a removal"},
+            "set_aside": {"type": "integer", "description": "Objects that are dead letters now"},
+            "missing": {"type": "array", "items": text, "description": "Topics that are left out: the directory \
+                knows no such object type"},
+            "warnings": {"type": "array", "items": text, "description": "What somebody should look at although the \
+                prefill goes on, or went well"},
+            "rate": {"type": "number", "description": "Objects a second, of late"},
+            "eta": {"type": ["number", "null"], "description": "Seconds until it is done, at that rate"},
+            "error": {"type": ["string", "null"], "description": "What is being tried again"},
         })),
         "DeadLetter": object(&["id", "kept", "origin", "reason", "topic", "size", "limit", "at"], json!({
             "id": count, "kept": {"type": "boolean", "description": "Can it be sent again?"},

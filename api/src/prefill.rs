@@ -36,9 +36,12 @@ pub(crate) async fn ask(
     caller: Caller,
     body: JsonBody,
 ) -> Result<Response, ApiError> {
-    let mode = request::prefill_mode(&body)?;
+    let mut order = request::prefill_order(&body)?;
     let entry = existing(&app, &name, &caller).await?.value;
-    if mode == Some(PrefillMode::Resync) && !entry.track {
+    if order.dry_run && order.mode.is_none() && entry.track {
+        order.mode = Some(PrefillMode::Resync);
+    }
+    if order.mode == Some(PrefillMode::Resync) && !entry.track {
         return Err(ApiError::Conflict(
             Code::NotTracked,
             format!(
@@ -47,19 +50,83 @@ pub(crate) async fn ask(
             ),
         ));
     }
-    let change = |s: &Subscription| s.with_prefill_of(mode, now());
+    if order.dry_run {
+        check_dry_run(&app, &entry).await?;
+    }
+    let change = |s: &Subscription| s.with_prefill_ordered(order, now());
     let (status, entry) = change::apply(&app, entry, &caller, change).await?;
-    let pending = entry.value.prefill.mode;
-    if mode.is_some_and(|mode| mode != pending) {
+    let pending = &entry.value.prefill;
+    let other = order.mode.is_some_and(|mode| mode != pending.mode)
+        || order.dry_run != pending.dry_run
+        || order.max_removals.is_some_and(|max| Some(max) != pending.max_removals);
+    if other {
         return Err(ApiError::Conflict(
             Code::PrefillUnderWay,
             format!(
-                "A prefill of {name} with the mode {} is under way: wait until it has ended, or cancel it (DELETE \
-             /v1/subscriptions/{name}/prefill)",
-                pending.as_str()
+                "Another prefill of {name} is under way, with the mode {}: wait until it has ended, or cancel it (DELETE \
+                 /v1/subscriptions/{name}/prefill)",
+                pending.mode.as_str()
             ),
         ));
     }
+    shown(&app, status, &entry, &caller).await
+}
+
+/// The consumer does not notice one that only counts, so there must be nothing of a prefill that it still has to read.
+async fn check_dry_run(app: &App, entry: &Subscription) -> Result<(), ApiError> {
+    let Subscription { name, incarnation, prefill, .. } = entry;
+    let why = if prefill.state == PrefillState::Failed && !prefill.dry_run {
+        "has failed, and its consumer waits for one: ask for a prefill that is read"
+    } else if prefill.state == PrefillState::Done
+        && app.broker.queue(name, *incarnation).pending().await?.is_some_and(|counts| counts.prefill > 0)
+    {
+        "is not read to its end, and what is left of it would be dropped: ask again when it is"
+    } else {
+        return Ok(());
+    };
+    let detail = format!("A dry_run follows a prefill that is done and read. That of {name} {why}");
+    Err(ApiError::Conflict(Code::DryRunTooEarly, detail))
+}
+
+/// Lets a prefill be read that is held, since it tells more removals than it may. About that attempt only; asking again
+/// is harmless.
+pub(crate) async fn approve(
+    State(app): Shared,
+    Path(name): Path<String>,
+    caller: Caller,
+    body: JsonBody,
+) -> Result<Response, ApiError> {
+    let meant = request::approval(&body)?;
+    let entry = existing(&app, &name, &caller).await?;
+    let Subscription { name: known, incarnation, prefill, .. } = &entry.value;
+    if meant.is_some_and(|attempt| attempt != prefill.attempt) {
+        let detail =
+            format!("The attempt of {known} is {} by now: look at its numbers first", prefill.attempt);
+        return Err(ApiError::Conflict(Code::OtherAttempt, detail));
+    }
+    check_queue(&app, &entry.value).await?;
+    let queue = app.broker.queue(known, *incarnation);
+    if !queue.approve_fence(prefill.attempt).await? {
+        let detail = format!("The prefill of {known} is not held: there is nothing to approve");
+        return Err(ApiError::Conflict(Code::NotHeld, detail));
+    }
+    // Before anybody sees the queue: events that the prefill holds already are not to be seen.
+    queue.remove_contained(prefill.attempt).await?;
+    let counts = queue.fence().await?.and_then(|fence| fence.value.counts);
+    let done = |s: &Subscription| {
+        let same = s.prefill.attempt == prefill.attempt;
+        let next = same.then(|| s.with_prefill_state(PrefillState::Done, None, None, now())).flatten()?;
+        Some(match &counts {
+            Some(counts) => next.with_objects(counts.messages),
+            None => next,
+        })
+    };
+    let (status, entry) = match app.broker.registry().modify(known, *incarnation, done).await? {
+        Modified::Changed(entry) => (StatusCode::ACCEPTED, entry),
+        Modified::Unchanged(entry) => (StatusCode::OK, entry),
+        Modified::Gone => return Err(gone(&name, &caller)),
+    };
+    tracing::info!(subscription = %known, %incarnation, attempt = prefill.attempt, "the prefill is approved");
     shown(&app, status, &entry, &caller).await
 }
 
@@ -80,7 +147,7 @@ pub(crate) async fn cancel(
             format!("The prefill of {known} has ended: there is nothing to cancel"),
         )
     };
-    if !entry.value.awaits_prefill() {
+    if !entry.value.awaits_prefill() && !prefill.is_held() {
         return Err(too_late());
     }
     check_queue(&app, &entry.value).await?;
@@ -90,7 +157,8 @@ pub(crate) async fn cancel(
     }
     let message = "cancelled through the API".to_owned();
     let cancelled = |s: &Subscription| {
-        let same = s.awaits_prefill() && s.prefill.attempt == prefill.attempt;
+        let open = s.awaits_prefill() || s.prefill.is_held();
+        let same = open && s.prefill.attempt == prefill.attempt;
         let (reason, message) = (Some(Reason::Cancelled), Some(message.clone()));
         same.then(|| s.with_prefill_state(PrefillState::Failed, reason, message, now())).flatten()
     };
@@ -163,12 +231,26 @@ pub(crate) async fn set(
 ) -> Result<Response, ApiError> {
     let state = request::prefill_state(&body)?;
     let entry = existing(&app, &name, &caller).await?.value;
+    // Whoever did that knows nothing of resyncs: what is told as removed must have been compared, or approved.
+    let skips = |s: &Subscription| {
+        let resync = s.prefill.mode == PrefillMode::Resync && s.prefill.state != PrefillState::Done;
+        resync && state == PrefillState::Done
+    };
     let (reason, message) = match state {
         PrefillState::Failed => (Some(Reason::SetByRequest), Some("set through the API".to_owned())),
         PrefillState::Pending | PrefillState::Running | PrefillState::Done => (None, None),
     };
-    let change = |s: &Subscription| s.with_prefill_state(state, reason, message.clone(), now());
+    let change = |s: &Subscription| {
+        (!skips(s)).then(|| s.with_prefill_state(state, reason, message.clone(), now())).flatten()
+    };
     match app.broker.registry().modify(&entry.name, entry.incarnation, change).await? {
+        Modified::Unchanged(entry) if skips(&entry.value) => Err(ApiError::Conflict(
+            Code::IsResync,
+            format!(
+                "The prefill of {name} is a resync, which is done when its attempt says so, or when an administrator \
+                 approves it (POST /v1/subscriptions/{name}/prefill/approve)"
+            ),
+        )),
         Modified::Changed(_) | Modified::Unchanged(_) => Ok(null(StatusCode::OK)),
         Modified::Gone => Err(gone(&name, &caller)),
     }

@@ -103,6 +103,9 @@ async fn compare(
             return Err(differs(existing, Code::SelectionDiffers, "selection"));
         }
         RegistrationOutcome::TrackDiffers => return Err(differs(existing, Code::TrackDiffers, "track")),
+        RegistrationOutcome::MaxRemovalsDiffers => {
+            return Err(differs(existing, Code::MaxRemovalsDiffers, "max_removals"));
+        }
         RegistrationOutcome::Same => {}
     }
     // Missing: a former request died before it was written; it will be.

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use model::{
-    Body as MessageBody, BodyError, Message, NameError, PrefillMode, PrefillState, Publisher, RealmTopic,
-    Registration, SubscriptionName, Timestamp, TopicError, TopicPattern,
+    Body as MessageBody, BodyError, MaxRemovals, Message, NameError, PrefillOrder, PrefillState, Publisher,
+    RealmTopic, Registration, SubscriptionName, Timestamp, TopicError, TopicPattern,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -52,10 +52,14 @@ pub(crate) fn registration(body: &JsonBody) -> Result<(Registration, String), Ap
         None
     });
     let track = problems.flag(&fields, "track");
+    let max_removals = max_removals(&fields, &mut problems);
     let asked = (|| {
         let (Lax(request_prefill), Text(password)) = (request_prefill?, password?);
         let (name, realms_topics) = (name?, realms_topics?);
-        Some((Registration { name, realms_topics, request_prefill, selection, track }, password))
+        Some((
+            Registration { name, realms_topics, request_prefill, selection, track, max_removals },
+            password,
+        ))
     })();
     problems.finish(asked)
 }
@@ -218,18 +222,58 @@ pub(crate) fn prefill_state(body: &JsonBody) -> Result<PrefillState, ApiError> {
 }
 
 /// The body of `POST …/prefill`: nothing, or an object. Options that are not known are refused.
-pub(crate) fn prefill_mode(body: &JsonBody) -> Result<Option<PrefillMode>, ApiError> {
+pub(crate) fn prefill_order(body: &JsonBody) -> Result<PrefillOrder, ApiError> {
+    const KNOWN: [&str; 3] = ["mode", "max_removals", "dry_run"];
+    if body.is_nothing() {
+        return Ok(PrefillOrder::default());
+    }
+    let fields = body.fields()?;
+    let mut problems = Problems::default();
+    let unknown = |field: &&String| !KNOWN.contains(&field.as_str()) && is_given(&fields, field);
+    for field in fields.keys().filter(unknown) {
+        let msg = "there is no such option; mode, max_removals and dry_run are";
+        problems.add(&[&"body", &field.as_str()], "extra_forbidden", msg);
+    }
+    let mode = problems.optional(&fields, "mode", "enum", "one of prefill, resync is expected");
+    let max_removals = max_removals(&fields, &mut problems);
+    let dry_run = problems.flag(&fields, "dry_run");
+    problems.finish(Some(PrefillOrder { mode, max_removals, dry_run }))
+}
+
+/// A limit of removals, which may be left out.
+fn max_removals(fields: &Fields<'_>, problems: &mut Problems) -> Option<MaxRemovals> {
+    let expected = "a number of objects is expected, or an object with percent (0 to 100) and objects";
+    let kind = "max_removals_type";
+    let limit = problems.optional(fields, "max_removals", kind, expected);
+    if let Some(MaxRemovals::Share(share)) = limit
+        && share.percent > 100
+    {
+        problems.add(&[&"body", &"max_removals"], kind, expected);
+    }
+    limit
+}
+
+/// The body of `POST …/prefill/approve`: nothing, or the attempt that is meant.
+pub(crate) fn approval(body: &JsonBody) -> Result<Option<u32>, ApiError> {
     if body.is_nothing() {
         return Ok(None);
     }
     let fields = body.fields()?;
     let mut problems = Problems::default();
-    for field in fields.keys().filter(|field| *field != "mode" && is_given(&fields, field)) {
-        let msg = "there is no such option; mode is one";
+    for field in fields.keys().filter(|field| *field != "attempt" && is_given(&fields, field)) {
+        let msg = "there is no such option; attempt is one";
         problems.add(&[&"body", &field.as_str()], "extra_forbidden", msg);
     }
-    let mode = problems.optional(&fields, "mode", "enum", "one of prefill, resync is expected");
-    problems.finish(Some(mode))
+    let expected = "the number of an attempt is expected";
+    let attempt = problems.optional(&fields, "attempt", "int_type", expected).map(|Whole(number)| number);
+    let attempt = attempt.and_then(|number| {
+        let number = u32::try_from(number).ok();
+        if number.is_none() {
+            problems.add(&[&"body", &"attempt"], "int_type", expected);
+        }
+        number
+    });
+    problems.finish(Some(attempt))
 }
 
 /// Checks the body of an acknowledgement: `{"status": "ok"}` is the only one there is.
@@ -276,6 +320,7 @@ fn number(text: &str, parameter: &'static str) -> Result<u64, ApiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use model::{MaxRemovalsShare, PrefillMode};
     use serde_json::json;
 
     fn body(value: &Value) -> JsonBody {
@@ -404,26 +449,44 @@ mod tests {
     }
 
     #[test]
-    fn modes_of_a_prefill() {
+    fn a_prefill_is_asked_for_with_a_mode_a_limit_of_removals_or_only_to_count() {
+        let plain = PrefillOrder::default();
+        let share = |percent, objects| Some(MaxRemovals::Share(MaxRemovalsShare { percent, objects }));
         for (good, expected) in [
-            (json!({}), None),
-            (json!({"mode": "prefill"}), Some(PrefillMode::Prefill)),
-            (json!({"mode": "resync"}), Some(PrefillMode::Resync)),
-            (json!({"mode": null, "force": null}), None),
-            (json!(null), None),
+            (json!({}), plain),
+            (json!({"mode": "prefill"}), PrefillOrder { mode: Some(PrefillMode::Prefill), ..plain }),
+            (json!({"mode": "resync"}), PrefillOrder { mode: Some(PrefillMode::Resync), ..plain }),
+            (
+                json!({"max_removals": 7}),
+                PrefillOrder { max_removals: Some(MaxRemovals::Objects(7)), ..plain },
+            ),
+            (json!({"max_removals": null}), plain),
+            (json!({"max_removals": {"percent": 5}}), PrefillOrder { max_removals: share(5, 20), ..plain }),
+            (json!({"mode": null, "force": null}), plain),
+            (json!(null), plain),
+            (json!({"dry_run": true}), PrefillOrder { dry_run: true, ..plain }),
         ] {
-            assert_eq!(prefill_mode(&body(&good)).unwrap(), expected, "{good}");
+            assert_eq!(prefill_order(&body(&good)).unwrap(), expected, "{good}");
         }
+        assert_eq!(approval(&body(&json!({}))).unwrap(), None);
+        assert_eq!(approval(&body(&json!({"attempt": 5}))).unwrap(), Some(5));
+        assert_eq!(kinds(approval(&body(&json!({"attempt": -1, "all": 1})))).len(), 2);
+        let limit = (r#"["body","max_removals"]"#.to_owned(), "max_removals_type");
         let mode = (r#"["body","mode"]"#.to_owned(), "enum");
         let force = (r#"["body","force"]"#.to_owned(), "extra_forbidden");
         for (bad, expected) in [
             (json!({"mode": "all"}), vec![mode.clone()]),
+            (json!({"max_removals": -1}), vec![limit.clone()]),
+            (json!({"max_removals": "20 %"}), vec![limit.clone()]),
+            (json!({"max_removals": {"percent": 101}}), vec![limit.clone()]),
+            (json!({"max_removals": {"share": 1}}), vec![limit]),
+            (json!({"dry_run": 7}), vec![(r#"["body","dry_run"]"#.to_owned(), "bool_type")]),
             (json!({"mode": "Resync"}), vec![mode.clone()]),
             (json!({"mode": "resync", "force": true}), vec![force.clone()]),
             (json!({"mode": 1, "force": true}), vec![force, mode]),
             (json!([]), vec![(r#"["body"]"#.to_owned(), "model_type")]),
         ] {
-            assert_eq!(kinds(prefill_mode(&body(&bad))), expected, "{bad}");
+            assert_eq!(kinds(prefill_order(&body(&bad))), expected, "{bad}");
         }
     }
 

@@ -75,6 +75,7 @@ fn routes() -> Vec<Route> {
         route(DELETE, "/v1/subscriptions/{name}/prefill", AdminOrSubscriber, prefill::cancel),
         route(POST, "/v1/subscriptions/{name}/prefill/pause", AdminOrSubscriber, prefill::pause),
         route(POST, "/v1/subscriptions/{name}/prefill/resume", AdminOrSubscriber, prefill::resume),
+        route(POST, "/v1/subscriptions/{name}/prefill/approve", ADMIN, prefill::approve),
         route(GET, "/v1/subscriptions/{name}/messages", Subscriber, messages::batch),
         route(GET, "/v1/subscriptions/{name}/messages/next", Subscriber, messages::next),
         route(GET, "/v1/subscriptions/{name}/messages/stream", Subscriber, stream::open),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use broker::{Broker, EventPublisher, QueueCounts, Readers, RegistryView, Revised};
-use model::{Lifecycle, PrefillTask, Progress, Subscription, SubscriptionName};
+use model::{Lifecycle, PrefillTask, Progress, RemovalsByType, Subscription, SubscriptionName};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -89,6 +89,8 @@ pub(crate) struct Details {
     pub job: Option<String>,
     /// What waits in its queue, if that exists.
     pub queue: Option<QueueCounts>,
+    /// What the current attempt found gone, where it is held, or only counted.
+    pub removals: Option<RemovalsByType>,
 }
 
 impl App {
@@ -148,7 +150,14 @@ impl App {
         let progress = if prefill.attempt == 0 { None } else { self.broker.progress().get(name).await? };
         let job =
             if prefill.attempt == 0 { None } else { self.launcher.job_name(&PrefillTask::of(&entry.value)) };
-        Ok(Some(Details { progress, broken: !has_queue, job, queue: queue.pending().await? }))
+        let removals = match has_queue && (prefill.is_held() || prefill.dry_run) {
+            true => {
+                let fence = queue.fence().await?.filter(|fence| fence.value.attempt == prefill.attempt);
+                fence.and_then(|fence| fence.value.counts).map(|counts| counts.removals)
+            }
+            false => None,
+        };
+        Ok(Some(Details { progress, broken: !has_queue, job, queue: queue.pending().await?, removals }))
     }
 
     /// For tests of crashes: stops here for ever if the test wants so.

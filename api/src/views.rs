@@ -2,8 +2,8 @@
 
 use broker::QueueCounts;
 use model::{
-    GivenUp, Lost, PastAttempt, PrefillMode, PrefillState, QueueLimits, QueueUse, RealmTopic, Reason,
-    Selection, Subscription, SubscriptionName, Timestamp, WhenFull,
+    GivenUp, Lost, MaxRemovals, PastAttempt, PrefillMode, PrefillState, QueueLimits, QueueUse, RealmTopic,
+    Reason, RemovalsByType, Selection, Subscription, SubscriptionName, Timestamp, WhenFull,
 };
 use serde::Serialize;
 
@@ -19,6 +19,9 @@ const GIVEN_UP: &str = "the queue was full and was given up, and its events with
 pub(crate) struct PrefillView<'a> {
     state: &'static str,
     mode: PrefillMode,
+    dry_run: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_removals: Option<MaxRemovals>,
     round: u32,
     attempt: u32,
     since: &'a Timestamp,
@@ -29,6 +32,8 @@ pub(crate) struct PrefillView<'a> {
     /// Name of the attempt's Job, where prefills are Jobs.
     job: Option<String>,
     progress: Option<ProgressView<'a>>,
+    /// What a resync found gone, by type; `None`: nothing was compared yet.
+    removals: Option<&'a RemovalsByType>,
     paused: bool,
     /// The last attempts that have ended, oldest first.
     attempts: &'a [PastAttempt],
@@ -71,6 +76,8 @@ impl<'a> PrefillView<'a> {
         Self {
             state: state.as_str(),
             mode: prefill.mode,
+            dry_run: prefill.dry_run,
+            max_removals: prefill.max_removals,
             round: prefill.round,
             attempt: prefill.attempt,
             since: &prefill.since,
@@ -94,6 +101,11 @@ impl<'a> PrefillView<'a> {
                 error: p.error.as_deref(),
                 text: p.to_string(),
             }),
+            removals: details
+                .removals
+                .as_ref()
+                .or(current.map(|p| &p.removals))
+                .filter(|removals| !removals.is_empty()),
             paused: prefill.paused,
             attempts: &prefill.attempts,
         }
@@ -111,6 +123,8 @@ pub(crate) struct SubscriptionView<'a> {
     selection: Option<&'a Selection>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     track: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_removals: Option<MaxRemovals>,
     #[serde(skip_serializing_if = "Option::is_none")]
     prefill: Option<PrefillView<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -183,6 +197,7 @@ impl<'a> SubscriptionView<'a> {
             prefill_queue_status: prefill.as_ref().map_or(subscription.prefill.state.as_str(), |p| p.state),
             selection: subscription.selection.as_ref(),
             track: subscription.track,
+            max_removals: subscription.max_removals,
             prefill,
             queue,
         }

@@ -2,7 +2,7 @@
 //! that it is still the last one.
 
 use bytes::Bytes;
-use model::{Checkpoint, KnownObject, Marker};
+use model::{Checkpoint, KnownObject, KnownObjects, Marker};
 
 use crate::{
     Error, Queue, Revised,
@@ -106,8 +106,8 @@ impl Copier {
     /// What the copies name.
     fn known(&self, copies: &[Copy]) -> Result<Vec<Outgoing>, Error> {
         let Some(first) = copies.first() else { return Ok(Vec::new()) };
-        let named: Vec<_> = copies.iter().flat_map(|copy| KnownObject::named_by(&copy.payload)).collect();
-        self.queue.known_messages(&named, false, |n| {
+        let objects = copies.iter().flat_map(|copy| KnownObject::named_by(&copy.payload)).collect();
+        self.queue.known_messages(&KnownObjects { objects, ..KnownObjects::default() }, |n| {
             names::known_live_subject(&self.queue.name, first.incoming_seq, n)
         })
     }

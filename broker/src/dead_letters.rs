@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use model::{DeadLetter, Incarnation, KnownObject, Origin, Subscription, SubscriptionName};
+use model::{DeadLetter, Incarnation, KnownObject, KnownObjects, Origin, Subscription, SubscriptionName};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -292,9 +292,10 @@ impl Broker {
         let Subscription { name, track, prefill, .. } = subscription;
         let incarnation = letter.letter.incarnation;
         let queue = self.queue(name, incarnation);
-        let named = if *track { KnownObject::named_by(&message) } else { Vec::new() };
+        let objects = if *track { KnownObject::named_by(&message) } else { Vec::new() };
         let subject = |n| names::known_live_subject(name, format_args!("letter{}", letter.id), n);
-        let mut batch = queue.known_messages(&named, false, subject)?;
+        let mut batch =
+            queue.known_messages(&KnownObjects { objects, ..KnownObjects::default() }, subject)?;
         batch.push(Outgoing {
             subject: queue.subject(Part::Main),
             headers: headers([

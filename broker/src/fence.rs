@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use async_nats::jetstream::message::StreamMessage;
 use bytes::Bytes;
 use model::{Claim, Counts, Fence, FenceState, KnownObjects, claim};
 use uuid::Uuid;
@@ -24,6 +25,8 @@ pub enum Claimed {
     Overtaken,
     /// This attempt was cancelled.
     Cancelled,
+    /// This attempt is complete, and waits for its approval.
+    Held,
     /// The queue is gone or belongs to another incarnation.
     Gone,
 }
@@ -59,6 +62,8 @@ pub struct FenceHolder {
     pub(crate) claimed_at: u64,
     /// Parts of the set of known objects that were tried to be written.
     known_parts: u32,
+    /// Of each batch of messages, the place of the first in this attempt and its number in the queue.
+    written: Vec<(u64, u64)>,
 }
 
 /// Tries against others before giving up; each failure means that somebody else succeeded.
@@ -83,6 +88,7 @@ impl Queue {
                 Claim::Overtaken => return Ok(Claimed::Overtaken),
                 Claim::Sealed => return Ok(Claimed::Sealed),
                 Claim::Cancelled => return Ok(Claimed::Cancelled),
+                Claim::Held => return Ok(Claimed::Held),
                 Claim::Take => {}
             }
             let fence = Fence {
@@ -93,11 +99,14 @@ impl Queue {
                 state: FenceState::Open,
                 counts: None,
                 contained: Vec::new(),
+                known_below: None,
+                approved: false,
             };
             match self.write_state(Part::Fence, &fence, found.revision).await {
                 Ok(sequence) => {
                     let (queue, claimed_at) = (self.clone(), sequence);
-                    let holder = FenceHolder { queue, fence, sequence, claimed_at, known_parts: 0 };
+                    let (known_parts, written) = (0, Vec::new());
+                    let holder = FenceHolder { queue, fence, sequence, claimed_at, known_parts, written };
                     return Ok(Claimed::Holder(Box::new(holder)));
                 }
                 // Somebody else was faster, or the outcome is unknown: before we own it, reading again is right.
@@ -159,8 +168,13 @@ impl FenceHolder {
             if batch.is_empty() {
                 return Ok(());
             }
+            // A batch is contiguous.
+            let behind = batch.len() as u64 - 1;
             let error = match self.queue.wire().publish_batch(batch).await {
-                Ok(_) => return Ok(()),
+                Ok(last) => {
+                    self.note_written(first_index, messages, last.saturating_sub(behind));
+                    return Ok(());
+                }
                 Err(Refusal::WrongLast(_)) => return Err(self.lost(&mut tries).await?),
                 Err(Refusal::Full(text)) => return Err(FillError::Full(text)),
                 Err(refusal @ Refusal::Other(_)) => {
@@ -182,7 +196,11 @@ impl FenceHolder {
             // First the fence anew, so that the batch can't land late; then see whether it landed before.
             self.replace(self.fence.clone(), &mut tries).await?;
             // Without messages nothing tells; but what is known twice does no harm.
-            if !messages.is_empty() && tries.read(|| self.last_index()).await? >= last_index {
+            if !messages.is_empty()
+                && let (index, sequence) = tries.read(|| self.last_written()).await?
+                && index >= last_index
+            {
+                self.note_written(first_index, messages, sequence.saturating_sub(messages.len() as u64 - 1));
                 return Ok(());
             }
         }
@@ -202,9 +220,44 @@ impl FenceHolder {
     /// # Errors
     /// [`FillError`].
     pub async fn seal_leaving_out(&mut self, counts: Counts, contained: Vec<u64>) -> Result<(), FillError> {
-        let sealed =
-            Fence { state: FenceState::Sealed, counts: Some(counts), contained, ..self.fence.clone() };
-        self.replace(sealed, &mut Tries::within(RESOLVE_FOR)).await
+        self.end(FenceState::Sealed, counts, contained).await
+    }
+
+    /// As [`seal_leaving_out`](Self::seal_leaving_out), but nothing is read before [`Queue::approve_fence`] seals it.
+    ///
+    /// # Errors
+    /// [`FillError`].
+    pub async fn hold(&mut self, counts: Counts, contained: Vec<u64>) -> Result<(), FillError> {
+        self.end(FenceState::Held, counts, contained).await
+    }
+
+    async fn end(&mut self, state: FenceState, counts: Counts, contained: Vec<u64>) -> Result<(), FillError> {
+        // One that only counts has written nothing anew.
+        let known_below = Some(self.claimed_at).filter(|_| !counts.dry_run);
+        let ended = Fence { state, counts: Some(counts), contained, known_below, ..self.fence.clone() };
+        self.replace(ended, &mut Tries::within(RESOLVE_FOR)).await
+    }
+
+    fn note_written(&mut self, first_index: u64, messages: &[Bytes], first_sequence: u64) {
+        if !messages.is_empty() {
+            self.written.push((first_index, first_sequence));
+        }
+    }
+
+    /// A message that this attempt has written, by its place in it; `None`: there is none.
+    ///
+    /// # Errors
+    /// NATS away.
+    pub async fn message(&self, index: u64) -> Result<Option<Bytes>, Error> {
+        let batch = self.written.partition_point(|(first, _)| *first <= index).checked_sub(1);
+        let Some((first, sequence)) = batch.and_then(|n| self.written.get(n)) else { return Ok(None) };
+        let found =
+            self.queue.wire().message(&self.queue.stream, sequence + (index - first)).await?.message();
+        let ours = |m: &StreamMessage| {
+            header(&m.headers, names::ATTEMPT) == Some(self.fence.attempt)
+                && header(&m.headers, names::INDEX) == Some(index)
+        };
+        Ok(found.filter(ours).map(|message| message.payload))
     }
 
     /// Replaces our fence, until the outcome is known. Nothing that was sent under the former one can land any more.
@@ -259,21 +312,23 @@ impl FenceHolder {
             );
         }
         Ok(match found.state {
-            FenceState::Open | FenceState::Sealed if found.attempt == self.fence.attempt => {
+            FenceState::Open | FenceState::Sealed | FenceState::Held
+                if found.attempt == self.fence.attempt =>
+            {
                 FillError::LostToTwin
             }
-            FenceState::Open | FenceState::Sealed | FenceState::Cancelled => FillError::Overtaken,
+            FenceState::Open | FenceState::Sealed | FenceState::Held | FenceState::Cancelled => {
+                FillError::Overtaken
+            }
         })
     }
 
-    /// Place of the last message in the queue that this attempt wrote; 0 if none.
-    async fn last_index(&self) -> Result<u64, Error> {
+    /// Place of the last message that this attempt wrote, and its number in the queue; 0 if none.
+    async fn last_written(&self) -> Result<(u64, u64), Error> {
         let subject = self.queue.subject(Part::Prefill);
         let last = self.queue.wire().last(&self.queue.stream, &subject).await?.message();
-        Ok(last
-            .filter(|m| header::<u32>(&m.headers, names::ATTEMPT) == Some(self.fence.attempt))
-            .and_then(|m| header(&m.headers, names::INDEX))
-            .unwrap_or(0))
+        let ours = last.filter(|m| header::<u32>(&m.headers, names::ATTEMPT) == Some(self.fence.attempt));
+        Ok(ours.and_then(|m| Some((header(&m.headers, names::INDEX)?, m.sequence))).unwrap_or((0, 0)))
     }
 
     fn batch(
@@ -294,14 +349,14 @@ impl FenceHolder {
             ]);
             batch.push(Outgoing { subject: subject.clone(), headers, payload: payload.clone() });
         }
-        for KnownObjects { removed, objects } in known {
+        for known in known {
             let (queue, attempt, parts) = (&self.queue, self.fence.attempt, &mut self.known_parts);
             // A number of its own for each try: one whose answer was lost may have landed.
             let subject = |_| {
                 *parts += 1;
                 names::known_prefill_subject(&queue.name, attempt, *parts)
             };
-            batch.append(&mut queue.known_messages(objects, *removed, subject)?);
+            batch.append(&mut queue.known_messages(known, subject)?);
         }
         if let Some(first) = batch.first_mut() {
             first.headers.insert(names::EXPECTED_LAST_SUBJECT, self.sequence.to_string().as_str());

@@ -25,6 +25,8 @@ pub struct KnownChunk {
     pub sequence: u64,
     /// When it was written, by the server's clock.
     pub written: SystemTime,
+    /// It came with live messages.
+    pub live: bool,
     /// What was named.
     pub known: KnownObjects,
 }
@@ -34,6 +36,8 @@ pub struct KnownChunk {
 struct Written<'a> {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     removed: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    absent: bool,
     objects: Vec<&'a KnownObject>,
 }
 
@@ -41,14 +45,14 @@ impl Queue {
     /// Messages that add objects to the set, each with a subject of its own.
     pub(crate) fn known_messages(
         &self,
-        objects: &[KnownObject],
-        removed: bool,
+        KnownObjects { removed, absent, objects }: &KnownObjects,
         mut subject: impl FnMut(usize) -> String,
     ) -> Result<Vec<Outgoing>, Error> {
+        let (removed, absent) = (*removed, *absent);
         let message = |(n, objects)| {
             let subject = subject(n);
-            let payload =
-                serde_json::to_vec(&Written { removed, objects }).map_err(|e| Error::corrupt(&subject, e))?;
+            let written = Written { removed, absent, objects };
+            let payload = serde_json::to_vec(&written).map_err(|e| Error::corrupt(&subject, e))?;
             let headers = headers([(names::EXPECTED_STREAM, self.stream.clone())]);
             Ok(Outgoing { subject, headers, payload: payload.into() })
         };
@@ -68,9 +72,21 @@ impl Queue {
         let parsed = page.unwrap_or_default().messages.into_iter().map(|message| {
             let known = serde_json::from_slice(&message.payload)
                 .map_err(|e| Error::corrupt(format!("{} of {}", message.subject, self.stream), e))?;
-            Ok(KnownChunk { sequence: message.sequence, written: message.time.into(), known })
+            let live = names::is_known_live(&message.subject);
+            Ok(KnownChunk { sequence: message.sequence, written: message.time.into(), live, known })
         });
         parsed.collect()
+    }
+}
+
+impl Queue {
+    /// Removes what was known before an attempt: once that is sealed, what is left of it was written anew.
+    ///
+    /// # Errors
+    /// NATS away; calling it again is safe.
+    pub async fn forget_known_below(&self, sequence: u64) -> Result<(), Error> {
+        let subjects = names::known_subjects(&self.name);
+        self.wire().purge_below(&self.stream, Some(&subjects), sequence).await.map(drop)
     }
 }
 
@@ -99,13 +115,22 @@ impl FenceHolder {
         self.claimed_at
     }
 
+    /// When the fence was taken, by the server's clock. To be asked for before anything is written: the fence is
+    /// replaced later, and what was replaced is gone. `None`: it is.
+    ///
+    /// # Errors
+    /// NATS away.
+    pub async fn claimed_when(&self) -> Result<Option<SystemTime>, Error> {
+        let found = self.queue.wire().message(&self.queue.stream, self.claimed_at).await?.message();
+        Ok(found.map(|message| message.time.into()))
+    }
+
     /// Removes what was known before this attempt: to be called after the seal, when what is left of it was written
     /// anew. Not done, it only makes the next attempt look at more.
     ///
     /// # Errors
     /// NATS away; calling it again is safe.
     pub async fn forget_known(&self) -> Result<(), Error> {
-        let subjects = names::known_subjects(&self.queue.name);
-        self.queue.wire().purge_below(&self.queue.stream, Some(&subjects), self.claimed_at).await.map(drop)
+        self.queue.forget_known_below(self.claimed_at).await
     }
 }

@@ -109,6 +109,11 @@ pub(crate) fn known_live_subject(name: &SubscriptionName, of: impl Display, part
     format!("{name}.known.live.{of}-{part}")
 }
 
+/// Is it one of those?
+pub(crate) fn is_known_live(subject: &str) -> bool {
+    subject.rsplit('.').nth(1) == Some("live")
+}
+
 /// The same, of an attempt.
 pub(crate) fn known_prefill_subject(name: &SubscriptionName, attempt: u32, index: u32) -> String {
     format!("{name}.known.prefill.{attempt}-{index}")

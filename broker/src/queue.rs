@@ -92,6 +92,8 @@ impl Queue {
             state: FenceState::Open,
             counts: None,
             contained: Vec::new(),
+            known_below: None,
+            approved: false,
         };
         let checkpoint = Checkpoint {
             incarnation: self.incarnation,
@@ -186,6 +188,30 @@ impl Queue {
         }
     }
 
+    /// Approves an attempt that is held: from here on it is sealed. False: it is not held, so there is nothing to approve,
+    /// or another attempt has the queue. Of one that was approved before it is true again.
+    ///
+    /// # Errors
+    /// NATS away: the outcome is unknown; calling it again is safe.
+    pub async fn approve_fence(&self, attempt: u32) -> Result<bool, Error> {
+        loop {
+            let Some(found) = self.fence().await? else { return Ok(false) };
+            if found.value.seals(self.incarnation, attempt) && found.value.approved {
+                return Ok(true);
+            }
+            if !found.value.holds(self.incarnation, attempt) {
+                return Ok(false);
+            }
+            // Exactly what was read: whoever approves has seen these numbers.
+            let sealed = Fence { state: FenceState::Sealed, approved: true, ..found.value };
+            match self.write_state(Part::Fence, &sealed, found.revision).await {
+                Ok(_) => return Ok(true),
+                Err(Refusal::WrongLast(_)) => {}
+                Err(refusal) => return Err(refusal.into_error("approving a prefill")),
+            }
+        }
+    }
+
     /// Cancels an attempt by taking its fence. False: it is sealed already, or another attempt has the queue.
     ///
     /// # Errors
@@ -199,8 +225,15 @@ impl Queue {
             if found.value.attempt == attempt && found.value.state == FenceState::Cancelled {
                 return Ok(true);
             }
-            let cancelled =
-                Fence { attempt, state: FenceState::Cancelled, contained: Vec::new(), ..found.value };
+            let cancelled = Fence {
+                attempt,
+                state: FenceState::Cancelled,
+                counts: None,
+                contained: Vec::new(),
+                known_below: None,
+                approved: false,
+                ..found.value
+            };
             match self.write_state(Part::Fence, &cancelled, found.revision).await {
                 Ok(_) => return Ok(true),
                 Err(Refusal::WrongLast(_)) => {}

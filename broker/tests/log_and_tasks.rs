@@ -21,6 +21,7 @@ fn registered() -> Subscription {
         request_prefill: true,
         selection: None,
         track: false,
+        max_removals: None,
     };
     let now = "2026-01-01T00:00:00".parse().unwrap();
     Subscription::reserve(registration, Incarnation(Uuid::from_u128(1)), 1, now)
@@ -36,6 +37,8 @@ fn task(attempt: u32) -> PrefillTask {
         selection: None,
         track: false,
         mode: model::PrefillMode::Prefill,
+        max_removals: None,
+        dry_run: false,
     }
 }
 
@@ -132,6 +135,7 @@ async fn the_view_follows_the_registry_over_a_kill_of_the_server() {
             request_prefill: false,
             selection: None,
             track: false,
+            max_removals: None,
         };
         let now = "2026-01-01T00:00:00".parse().unwrap();
         let s = Subscription::reserve(registration, Incarnation(Uuid::new_v4()), 1, now);

@@ -19,6 +19,7 @@ fn subscription(name: &str, number: u128, first_sequence: u64) -> Subscription {
         request_prefill: true,
         selection: None,
         track: false,
+        max_removals: None,
     };
     // The first eight digits tell incarnations apart.
     let incarnation = Incarnation(Uuid::from_u128(number << 96));
@@ -216,11 +217,17 @@ async fn what_a_consumer_is_told_of_is_recorded_with_what_tells_it_whatever_the_
     assert!(matches!(stale.copy(&copies(6..7)).await, Err(CopyError::Stale)));
     let mut old = holder(&queue, 1).await;
     let named = |id: &str| KnownObject::named_by(object(id).as_bytes());
-    let known = |id: &str| [KnownObjects { removed: false, objects: named(id) }];
+    let known = |id: &str| [KnownObjects { objects: named(id), ..KnownObjects::default() }];
     old.write_knowing(1, &[object("a").into()], &known("a")).await.unwrap();
     let mut new = holder(&queue, 2).await;
     assert!(matches!(old.write_knowing(2, &[], &known("late")).await, Err(FillError::Overtaken)));
-    new.write_knowing(2, &[], &[KnownObjects { removed: true, objects: named("told") }]).await.unwrap();
+    new.write_knowing(
+        2,
+        &[],
+        &[KnownObjects { removed: true, objects: named("told"), ..KnownObjects::default() }],
+    )
+    .await
+    .unwrap();
     let all = async |live| -> Vec<String> {
         let chunks = queue.known_from(1, live).await.unwrap();
         chunks.into_iter().flat_map(|chunk| chunk.known.objects).filter_map(|object| object.id).collect()

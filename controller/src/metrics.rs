@@ -280,6 +280,7 @@ mod tests {
             warnings: vec![],
             not_selected: 0,
             removed: 0,
+            removals: model::RemovalsByType::new(),
             rate: 1.5,
             error: None,
         };

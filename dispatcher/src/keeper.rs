@@ -267,6 +267,7 @@ mod tests {
             request_prefill: false,
             selection: None,
             track: false,
+            max_removals: None,
         };
         let new = Subscription::reserve(registration, mine, 1, at.clone());
         let of = |lifecycle| Subscription { lifecycle, ..new.clone() };

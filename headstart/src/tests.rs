@@ -134,10 +134,16 @@ fn flags_reach_the_configuration() {
         "19",
         "--pod-name",
         "w",
+        "--max-removals-objects",
+        "20",
+        "--max-removals-percent",
+        "21",
     ]) else {
         panic!("another command")
     };
-    let config = commands::worker_config(&worker.attempts, &worker.shape, worker.pod_name);
+    let config = commands::worker_config(&worker.attempts, &worker.shape, &worker.removals, worker.pod_name);
+    let share = model::MaxRemovalsShare { percent: 21, objects: 20 };
+    assert_eq!(config.max_removals, model::MaxRemovals::Share(share));
     assert_eq!((config.tries_max, config.parallel, config.holder.as_str()), (Some(18), 19, "w"));
 }
 

@@ -40,6 +40,8 @@ fn task(subscription: &str) -> PrefillTask {
         selection: None,
         track: false,
         mode: model::PrefillMode::Prefill,
+        max_removals: None,
+        dry_run: false,
     }
 }
 
@@ -238,7 +240,7 @@ proptest! {
     ) {
         let Ok(subscription) = subscription.parse() else { return Ok(()) };
         let incarnation = Incarnation(uuid::Uuid::from_u128(incarnation));
-        let task = PrefillTask { subscription, incarnation, round, attempt, realms_topics: vec![], selection: None, track: false, mode: model::PrefillMode::Prefill };
+        let task = PrefillTask { subscription, incarnation, round, attempt, realms_topics: vec![], selection: None, track: false, mode: model::PrefillMode::Prefill, max_removals: None, dry_run: false };
         let built = job(&template(), &task);
         prop_assert_eq!(subscription_of(&built), Some(Identity::from(&task)));
         prop_assert_eq!(&built, &job(&template(), &task));

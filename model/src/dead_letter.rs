@@ -86,6 +86,7 @@ mod tests {
             request_prefill: true,
             selection: None,
             track: false,
+            max_removals: None,
         };
         let mine = Incarnation(Uuid::from_u128(1));
         let mut subscription = Subscription::reserve(registration, mine, 1, now.clone());

@@ -157,7 +157,7 @@ pub fn after_main(view: &Subscription, main: Option<LiveTag>) -> AfterMain {
     match main {
         Some(live) if live.incarnation != view.incarnation || live.round > round => AfterMain::Reread,
         Some(live) if live.round < round => AfterMain::DeliverMain,
-        _ if view.prefill.state != PrefillState::Done => AfterMain::Empty,
+        _ if !view.prefill.is_open() => AfterMain::Empty,
         // Round 0 never has a prefill: one look is enough.
         Some(_) if round == 0 => AfterMain::DeliverMain,
         None if round == 0 => AfterMain::Empty,
@@ -190,10 +190,10 @@ pub fn may_acknowledge_prefill(view: &Subscription, tag: PrefillTag) -> bool {
         && tag.attempt == view.prefill.attempt
 }
 
-/// Is the prefill known as done, so that its messages (or their absence) decide?
+/// Is the prefill known as done, so that its messages (or their absence) decide? One that only counts has none.
 #[must_use]
 pub fn prefill_decides(view: &Subscription) -> bool {
-    view.prefill.round > 0 && view.prefill.state == PrefillState::Done
+    view.prefill.round > 0 && view.prefill.is_open()
 }
 
 /// May the messages that belong together with a delivered one still go out by this view? `drained`: the prefill that
@@ -228,6 +228,7 @@ mod tests {
             request_prefill: true,
             selection: None,
             track: false,
+            max_removals: None,
         };
         let mut view = Subscription::reserve(registration, MINE, 1, now);
         view.prefill.state = state;

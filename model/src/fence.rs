@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Incarnation;
+use crate::{Incarnation, RemovalsByType};
 
 /// The message on `<name>.fence`. There is always exactly one, and it is never purged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,13 +17,21 @@ pub struct Fence {
     pub holder: String,
     /// Is the attempt still writing?
     pub state: FenceState,
-    /// What was written; only of a sealed fence.
+    /// What was written; only of a sealed or held fence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counts: Option<Counts>,
-    /// Numbers of live messages that the snapshot holds already; only of a sealed fence. They stand here because a
+    /// Numbers of live messages that the snapshot holds already; only of a sealed or held fence. They stand here because a
     /// removal has no condition: only the attempt that has sealed may say what is left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub contained: Vec<u64>,
+    /// Below this number the set of known objects is what was known before the attempt, and is to be forgotten once it
+    /// is sealed. Its pod may die before that, or be gone when it is approved; then the next attempt does it. Only of
+    /// a sealed or held fence, and not of one that only counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known_below: Option<u64>,
+    /// It was held, and a person has approved it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub approved: bool,
 }
 
 /// State of the attempt that holds the fence.
@@ -36,6 +44,9 @@ pub enum FenceState {
     Sealed,
     /// The attempt was cancelled; it must not write.
     Cancelled,
+    /// The attempt is complete, and tells more removals than it may: nothing of it is read until a person approves it,
+    /// which seals it. Nothing else of it will change.
+    Held,
 }
 
 /// What a sealed attempt wrote.
@@ -54,6 +65,15 @@ pub struct Counts {
     /// Messages of a resync that tell a removal; they count as messages, too.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub removed: u64,
+    /// Messages of a resync that tell a move; they count as messages, too.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub moved: u64,
+    /// What a resync found known and gone, by type.
+    #[serde(default, skip_serializing_if = "RemovalsByType::is_empty")]
+    pub removals: RemovalsByType,
+    /// Nothing was written: the numbers are those of what would have been.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
     /// Requested topics of no object type that the directory knows, where these are left out on request.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,
@@ -71,7 +91,17 @@ impl Fence {
     /// Does this seal complete that attempt?
     #[must_use]
     pub fn seals(&self, incarnation: Incarnation, attempt: u32) -> bool {
-        self.state == FenceState::Sealed && self.incarnation == incarnation && self.attempt == attempt
+        self.is_of(FenceState::Sealed, incarnation, attempt)
+    }
+
+    /// Is that attempt complete, and waits for its approval?
+    #[must_use]
+    pub fn holds(&self, incarnation: Incarnation, attempt: u32) -> bool {
+        self.is_of(FenceState::Held, incarnation, attempt)
+    }
+
+    fn is_of(&self, state: FenceState, incarnation: Incarnation, attempt: u32) -> bool {
+        self.state == state && self.incarnation == incarnation && self.attempt == attempt
     }
 }
 
@@ -84,6 +114,8 @@ pub enum Claim {
     Take,
     /// Our attempt is complete: exit 0.
     Sealed,
+    /// Our attempt is complete and waits for its approval, which is about what was written: exit 0.
+    Held,
     /// A higher attempt, or a later round, has it: exit 0.
     Overtaken,
     /// Our attempt was cancelled: exit 0, the state was written by whoever cancelled.
@@ -105,6 +137,7 @@ pub fn claim(found: &Fence, incarnation: Incarnation, attempt: u32) -> Claim {
             FenceState::Open => Claim::Take,
             FenceState::Sealed => Claim::Sealed,
             FenceState::Cancelled => Claim::Cancelled,
+            FenceState::Held => Claim::Held,
         },
     }
 }
@@ -130,6 +163,9 @@ mod tests {
             (MINE, 2, FenceState::Open, Take),
             (MINE, 2, FenceState::Sealed, Claim::Sealed),
             (MINE, 2, FenceState::Cancelled, Claim::Cancelled),
+            (MINE, 1, FenceState::Held, Take),
+            (MINE, 2, FenceState::Held, Claim::Held),
+            (MINE, 3, FenceState::Held, Overtaken),
             (MINE, 3, FenceState::Open, Overtaken),
             (MINE, 3, FenceState::Sealed, Overtaken),
         ] {
@@ -141,6 +177,8 @@ mod tests {
                 state,
                 counts: None,
                 contained: Vec::new(),
+                known_below: None,
+                approved: false,
             };
             assert_eq!(claim(&found, MINE, 2), expected, "{found:?}");
         }

@@ -76,6 +76,7 @@ mod tests {
             request_prefill: true,
             selection: None,
             track: false,
+            max_removals: None,
         };
         Subscription::reserve(registration, Incarnation(uuid::Uuid::from_u128(1)), 1, at(0))
     }

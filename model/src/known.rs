@@ -4,19 +4,26 @@
 //! message, or its deletion, was queued long ago. So a crash or an overtaken writer can only make it too large, and
 //! what is told for too much is the removal of something that does not exist.
 
-use std::{
-    collections::HashSet,
-    hash::{BuildHasher, Hash},
+mod compare;
+
+use std::fmt;
+
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{SeqAccess, Visitor},
+    ser::SerializeSeq,
 };
+use serde_json::{Value, json, value::RawValue};
 
-use serde::{Deserialize, Serialize};
-use serde_json::{json, value::RawValue};
+pub use compare::{Comparison, Named, Present, Rules, Verdict, Whence};
 
-use crate::{Dn, Members, Route, UDM_REALM};
+use crate::{Dn, Members};
 
 /// An object that messages of a subscription have named: as much of it as a consumer needs to find it again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "Row", into = "Row")]
+///
+/// Its form in NATS is an array, since there are many: type, DN, id, identifier, and the UUID if it is known. The first
+/// release wrote four, with the UUID in place of an identifier that was missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownObject {
     /// Its type.
     pub topic: String,
@@ -24,22 +31,51 @@ pub struct KnownObject {
     pub dn: String,
     /// Its `id`, as consumers were told it.
     pub id: Option<String>,
-    /// What stays when it is moved or renamed: `univentionObjectIdentifier`, or `uuid` where it has none.
+    /// `univentionObjectIdentifier`. UDM invents one at each answer where the directory has none.
     pub identifier: Option<String>,
+    /// `uuid`: the directory's own name of the entry, which stays for its whole life. Live events have none.
+    pub uuid: Option<String>,
 }
 
-/// Its form in NATS: an array, since there are many.
-type Row = (String, String, Option<String>, Option<String>);
-
-impl From<Row> for KnownObject {
-    fn from((topic, dn, id, identifier): Row) -> Self {
-        Self { topic, dn, id, identifier }
+impl Serialize for KnownObject {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { topic, dn, id, identifier, uuid } = self;
+        let mut row = serializer.serialize_seq(Some(4 + usize::from(uuid.is_some())))?;
+        row.serialize_element(topic)?;
+        row.serialize_element(dn)?;
+        row.serialize_element(id)?;
+        row.serialize_element(identifier)?;
+        if let Some(uuid) = uuid {
+            row.serialize_element(uuid)?;
+        }
+        row.end()
     }
 }
 
-impl From<KnownObject> for Row {
-    fn from(KnownObject { topic, dn, id, identifier }: KnownObject) -> Self {
-        (topic, dn, id, identifier)
+impl<'de> Deserialize<'de> for KnownObject {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Row;
+
+        impl<'de> Visitor<'de> for Row {
+            type Value = KnownObject;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array of type, DN, id, identifier and perhaps UUID")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut row: A) -> Result<KnownObject, A::Error> {
+                let missing = |n| serde::de::Error::invalid_length(n, &"four members or five");
+                Ok(KnownObject {
+                    topic: row.next_element()?.ok_or_else(|| missing(0))?,
+                    dn: row.next_element()?.ok_or_else(|| missing(1))?,
+                    id: row.next_element()?.ok_or_else(|| missing(2))?,
+                    identifier: row.next_element()?.ok_or_else(|| missing(3))?,
+                    uuid: row.next_element::<Option<String>>()?.flatten(),
+                })
+            }
+        }
+
+        deserializer.deserialize_seq(Row)
     }
 }
 
@@ -49,6 +85,10 @@ pub struct KnownObjects {
     /// Their removal was told by a resync; they are told again until that resync has been read.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub removed: bool,
+    /// The snapshot of a prefill did not hold them, and nobody was told: whatever is in their place later is something
+    /// else.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub absent: bool,
     /// The objects.
     pub objects: Vec<KnownObject>,
 }
@@ -78,17 +118,29 @@ impl KnownObject {
         moved.into_iter().chain([after]).collect()
     }
 
-    fn of_object(topic: &str, object: &str) -> Option<Self> {
+    /// What an object says of itself; `None` if it has no DN.
+    #[must_use]
+    pub fn of_object(topic: &str, object: &str) -> Option<Self> {
         let members = Members::of(object).ok()?;
-        let text = |members: &Members<'_>, name| -> Option<String> {
-            serde_json::from_str(members.get(name)?).ok().filter(|text: &String| !text.is_empty())
-        };
         let dn = text(&members, "dn")?;
         let properties = members.get("properties").and_then(|text| Members::of(text).ok());
-        let identifier = properties
-            .and_then(|properties| text(&properties, "univentionObjectIdentifier"))
-            .or_else(|| text(&members, "uuid"));
-        Some(Self { topic: topic.to_owned(), dn, id: text(&members, "id"), identifier })
+        let identifier = properties.and_then(|properties| text(&properties, "univentionObjectIdentifier"));
+        let (id, uuid) = (text(&members, "id"), text(&members, "uuid"));
+        Some(Self { topic: topic.to_owned(), dn, id, identifier, uuid })
+    }
+
+    /// The same object with the `id` of the form in which the consumer gets it. Everything else is better taken from
+    /// the object before anything is stripped from it.
+    #[must_use]
+    pub fn told_as(self, object: &str) -> Self {
+        let id = Members::of(object).ok().and_then(|members| text(&members, "id"));
+        Self { id, ..self }
+    }
+
+    /// An object of which nothing but the place is known.
+    #[must_use]
+    pub fn at(topic: String, dn: String) -> Self {
+        Self { topic, dn, id: None, identifier: None, uuid: None }
     }
 
     /// Bytes that it takes in NATS; rather too many.
@@ -102,7 +154,8 @@ impl KnownObject {
         };
         let text = |text: &str| text.bytes().map(escaped).sum::<usize>() + 3;
         let optional = |value: &Option<String>| value.as_deref().map_or(5, text);
-        text(&self.topic) + text(&self.dn) + optional(&self.id) + optional(&self.identifier) + 2
+        let ids = optional(&self.id) + optional(&self.identifier) + optional(&self.uuid);
+        text(&self.topic) + text(&self.dn) + ids + 2
     }
 
     /// Where it is, in the one form of its DN.
@@ -110,22 +163,32 @@ impl KnownObject {
         Dn::of_object(&self.dn).map_or(Place::Text(&self.dn), Place::Dn)
     }
 
-    /// The object of a message that tells its removal. Of one that has `moved` only the former DN is told: a consumer
-    /// that knows objects by their identifiers must not remove what is elsewhere now.
+    /// As much of the object as is known, as the `old` of a message: what existing consumers read of one is there,
+    /// `properties` in any case.
     #[must_use]
-    pub fn removal(&self, moved: bool) -> Box<RawValue> {
+    pub fn head(&self) -> Box<RawValue> {
         let mut object = json!({"dn": self.dn, "objectType": self.topic});
-        if !moved {
-            if let Some(id) = &self.id {
-                object["id"] = json!(id);
-            }
-            if let Some(identifier) = &self.identifier {
-                object["properties"] = json!({"univentionObjectIdentifier": identifier});
+        for (name, value) in [("id", &self.id), ("uuid", &self.uuid)] {
+            if let Some(value) = value {
+                object[name] = json!(value);
             }
         }
-        // A `Value` is valid JSON.
-        RawValue::from_string(object.to_string()).unwrap_or_else(|_| RawValue::NULL.to_owned())
+        object["properties"] = match &self.identifier {
+            Some(identifier) => json!({"univentionObjectIdentifier": identifier}),
+            None => json!({}),
+        };
+        raw(&object)
     }
+}
+
+/// A `Value` is valid JSON.
+fn raw(value: &Value) -> Box<RawValue> {
+    RawValue::from_string(value.to_string()).unwrap_or_else(|_| RawValue::NULL.to_owned())
+}
+
+/// A member that is a text and not empty.
+fn text(members: &Members<'_>, name: &str) -> Option<String> {
+    serde_json::from_str(members.get(name)?).ok().filter(|text: &String| !text.is_empty())
 }
 
 #[derive(PartialEq, Eq, Hash)]
@@ -133,110 +196,6 @@ enum Place<'a> {
     Dn(Dn),
     /// Not a DN that we can read: it is compared as it is.
     Text(&'a str),
-}
-
-/// The DNs and identifiers that a snapshot holds, as hashes of 64 bits: 16 bytes an object. That two of 1,000,000 are
-/// the same is less likely than one in ten million, and would only leave one removal untold.
-#[derive(Debug)]
-pub struct Present<S> {
-    hasher: S,
-    places: Vec<u64>,
-    identifiers: Vec<u64>,
-}
-
-impl<S: BuildHasher> Present<S> {
-    /// Nothing yet. The hasher should be seeded at random.
-    pub fn new(hasher: S) -> Self {
-        Self { hasher, places: Vec::new(), identifiers: Vec::new() }
-    }
-
-    /// The snapshot holds this object.
-    pub fn saw(&mut self, object: &KnownObject) {
-        self.places.push(self.hasher.hash_one(object.place()));
-        self.identifiers.extend(object.identifier.as_ref().map(|text| self.hasher.hash_one(text)));
-    }
-
-    /// The snapshot is complete.
-    pub fn compare(mut self, rules: Rules) -> Comparison<S> {
-        self.places.sort_unstable();
-        self.identifiers.sort_unstable();
-        Comparison {
-            present: self,
-            rules,
-            spared: HashSet::new(),
-            told: HashSet::new(),
-            kept: HashSet::new(),
-        }
-    }
-}
-
-/// What is done about objects that a snapshot lacks.
-#[derive(Debug)]
-pub struct Rules {
-    /// Are removals told?
-    pub tell: bool,
-    /// The types that were read whole; what is of others may well exist.
-    pub topics: Route,
-    /// Those of them that the directory knows nothing of.
-    pub missing: Route,
-    /// Has the consumer read all of the last prefill, and so the removals that it told?
-    pub former_was_read: bool,
-}
-
-/// What to do about an object that was known before the snapshot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// The snapshot holds it, or its removal was told and read: the set need not hold it any more.
-    Forget,
-    /// It stays in the set; also what a resync told that nobody has read, since this prefill does not tell it.
-    Keep,
-    /// Its removal is told, and it stays in the set as such.
-    Tell {
-        /// Its identifier is in the snapshot, at another DN.
-        moved: bool,
-    },
-}
-
-/// Compares what was known with a snapshot, object by object; one may come several times.
-#[derive(Debug)]
-pub struct Comparison<S> {
-    present: Present<S>,
-    rules: Rules,
-    spared: HashSet<u64>,
-    told: HashSet<u64>,
-    kept: HashSet<u64>,
-}
-
-impl<S: BuildHasher> Comparison<S> {
-    /// A live message names the object while the snapshot is read: that message, which comes later, tells its fate.
-    pub fn spare(&mut self, object: &KnownObject) {
-        self.spared.insert(self.place(object));
-    }
-
-    /// What to do about an object; `removed` as in [`KnownObjects`]. `recent`: it may be younger than what the
-    /// directory shows.
-    pub fn judge(&mut self, object: &KnownObject, removed: bool, recent: bool) -> Verdict {
-        let place = self.place(object);
-        if self.present.places.binary_search(&place).is_ok() || (removed && self.rules.former_was_read) {
-            return Verdict::Forget;
-        }
-        let asked = |route: &Route| route.is_match(UDM_REALM, &object.topic);
-        let read = asked(&self.rules.topics) && !asked(&self.rules.missing);
-        if self.rules.tell && read && !recent && !self.spared.contains(&place) {
-            if !self.told.insert(place) {
-                return Verdict::Forget;
-            }
-            let elsewhere = |text: &String| {
-                self.present.identifiers.binary_search(&self.present.hasher.hash_one(text)).is_ok()
-            };
-            return Verdict::Tell { moved: object.identifier.as_ref().is_some_and(elsewhere) };
-        }
-        if self.kept.insert(place) { Verdict::Keep } else { Verdict::Forget }
-    }
-
-    fn place(&self, object: &KnownObject) -> u64 {
-        self.present.hasher.hash_one(object.place())
-    }
 }
 
 #[cfg(test)]

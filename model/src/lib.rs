@@ -31,6 +31,7 @@ mod prepare;
 mod progress;
 mod reason;
 mod registration;
+mod removals;
 mod seam;
 mod selection;
 mod shorten;
@@ -51,16 +52,21 @@ pub use dn::{Dn, DnError};
 pub use exit::ExitCode;
 pub use fence::{Claim, Counts, Fence, FenceState, claim};
 pub use history::{ATTEMPTS_MAX, PastAttempt};
-pub use known::{Comparison, KnownObject, KnownObjects, Present, Rules as ResyncRules, Verdict};
+pub use known::{
+    Comparison, KnownObject, KnownObjects, Named, Present, Rules as ResyncRules, Verdict, Whence,
+};
 pub use limits::{GivenUp, Limit, Lost, QueueLimits, QueueUse, Room, WhenFull};
 pub use members::Members;
 pub use message::{Body, BodyError, Message, Publisher};
 pub use name::{Incarnation, NameError, SubscriptionName};
-pub use prefill::{Prefill, PrefillMode, PrefillState};
+pub use prefill::{Prefill, PrefillMode, PrefillOrder, PrefillState};
 pub use prepare::{attribute_name, without_accents};
 pub use progress::{Phase, Progress, Speed};
 pub use reason::Reason;
 pub use registration::{Registration, RegistrationOutcome, compare_registration};
+pub use removals::{
+    MaxRemovals, Removals, RemovalsByType, Share as MaxRemovalsShare, held_text, removals_text,
+};
 pub use seam::Seam;
 pub use selection::{Coverage, Crossing, Properties, Seen, Selection, SelectionError, Selector};
 pub use shorten::shorten;

@@ -154,6 +154,14 @@ fn is_empty_container(text: &str) -> bool {
 }
 
 impl Message {
+    /// A stored message.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn stored(stored: &[u8]) -> serde_json::Result<Self> {
+        serde_json::from_slice(stored)
+    }
+
     /// DN of the object of a stored message, for people; after the change, or before it if it was deleted.
     #[must_use]
     pub fn dn(stored: &[u8]) -> Option<String> {

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{PastAttempt, Reason, Timestamp};
+use crate::{MaxRemovals, PastAttempt, Reason, Timestamp};
 
 /// State of the prefill, in the words of the wire contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -66,6 +66,12 @@ pub struct Prefill {
     /// What this round tells.
     #[serde(default, skip_serializing_if = "PrefillMode::is_prefill")]
     pub mode: PrefillMode,
+    /// How many removals this round may tell without being approved; `None`: as the subscription has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_removals: Option<MaxRemovals>,
+    /// This round only counts what a prefill would tell: the consumer does not notice it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
     /// Requested prefills so far: 1 is the one of the registration, 0 means none.
     pub round: u32,
     /// Place of this round's marker in `incoming`: events up to it belong to the snapshot (or the round before).
@@ -92,4 +98,29 @@ pub struct Prefill {
     /// The last attempts that have ended, oldest first; at most [`ATTEMPTS_MAX`](crate::ATTEMPTS_MAX).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attempts: Vec<PastAttempt>,
+}
+
+impl Prefill {
+    /// Does it keep nothing back from the consumer? It is done, or it writes nothing.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.state == PrefillState::Done || self.dry_run
+    }
+
+    /// Is its current attempt complete, and waits for its approval?
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.state == PrefillState::Failed && self.reason == Some(Reason::TooManyRemovals)
+    }
+}
+
+/// What is asked for with a prefill.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PrefillOrder {
+    /// What it shall tell, if that is said.
+    pub mode: Option<PrefillMode>,
+    /// How many removals it may tell without being approved, if that is said.
+    pub max_removals: Option<MaxRemovals>,
+    /// Only count.
+    pub dry_run: bool,
 }

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, fmt, time::Duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Incarnation;
+use crate::{Incarnation, RemovalsByType, removals_text};
 
 /// How far an attempt is. Written about once a second by the attempt itself; never used for a decision, since an
 /// overtaken attempt may still write it: readers ignore what is not of the attempt that they know.
@@ -41,6 +41,9 @@ pub struct Progress {
     /// Removals that a resync tells.
     #[serde(default, skip_serializing_if = "crate::fence::is_zero")]
     pub removed: u64,
+    /// What a resync found known and gone, by type.
+    #[serde(default, skip_serializing_if = "RemovalsByType::is_empty")]
+    pub removals: RemovalsByType,
     /// Objects a second: of late while it works ([`Speed`]), over the whole attempt when it is done.
     pub rate: f64,
     /// Last error that is being retried.
@@ -114,6 +117,7 @@ impl fmt::Display for Progress {
             warnings,
             not_selected,
             removed,
+            removals,
             rate,
             error,
         } = self;
@@ -135,6 +139,9 @@ impl fmt::Display for Progress {
         }
         if *removed > 0 {
             write!(f, ", {removed} of them removals")?;
+        }
+        if removals.values().any(|of| of.removed > 0) {
+            write!(f, ", gone: {}", removals_text(removals))?;
         }
         if *skipped > 0 {
             write!(f, ", {skipped} vanished")?;
@@ -225,6 +232,7 @@ mod tests {
             warnings: vec![],
             not_selected: 0,
             removed: 0,
+            removals: RemovalsByType::new(),
             rate,
             error: None,
         }

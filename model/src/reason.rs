@@ -78,6 +78,8 @@ reasons! {
     SourceUnavailable,
     /// The source holds data that can't be read.
     BadData,
+    /// The prefill is complete, but tells more removals than it may: approve it, or cancel it.
+    TooManyRemovals,
     /// Somebody cancelled the prefill.
     Cancelled,
     /// Set through `PATCH …/prefill`.

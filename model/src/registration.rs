@@ -1,6 +1,6 @@
 //! What a client asks for when it registers, and what that means when the name is taken.
 
-use crate::{RealmTopic, Selection, Subscription, SubscriptionName};
+use crate::{MaxRemovals, RealmTopic, Selection, Subscription, SubscriptionName};
 
 /// What a client asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub struct Registration {
     pub selection: Option<Selection>,
     /// Is it recorded what the consumer is told of, so that a resync can tell what it must remove?
     pub track: bool,
+    /// How many removals a resync may tell without being approved; `None`: as the installation has it.
+    pub max_removals: Option<MaxRemovals>,
 }
 
 /// What a registration means when the name is taken already.
@@ -30,6 +32,8 @@ pub enum RegistrationOutcome {
     SelectionDiffers,
     /// The other answer to "track?": 409.
     TrackDiffers,
+    /// Another limit of removals: 409.
+    MaxRemovalsDiffers,
 }
 
 /// Compares a request with what is registered. Topics are compared as an ordered list, because their order is the
@@ -44,6 +48,8 @@ pub fn compare_registration(existing: &Subscription, asked: &Registration) -> Re
         RegistrationOutcome::SelectionDiffers
     } else if existing.track != asked.track {
         RegistrationOutcome::TrackDiffers
+    } else if existing.max_removals != asked.max_removals {
+        RegistrationOutcome::MaxRemovalsDiffers
     } else {
         RegistrationOutcome::Same
     }
@@ -63,10 +69,13 @@ mod tests {
             request_prefill: true,
             selection: None,
             track: false,
+            max_removals: None,
         };
         let now = "2026-01-01T00:00:00".parse().unwrap();
         let s = Subscription::reserve(asked.clone(), Incarnation(Uuid::from_u128(7)), 5, now);
         assert_eq!(compare_registration(&s, &asked), RegistrationOutcome::Same);
+        asked.max_removals = Some(MaxRemovals::Objects(5));
+        assert_eq!(compare_registration(&s, &asked), RegistrationOutcome::MaxRemovalsDiffers);
         asked.track = true;
         assert_eq!(compare_registration(&s, &asked), RegistrationOutcome::TrackDiffers);
         let filter = Some("(mail=*)".to_owned());

@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    GivenUp, Incarnation, Lost, Prefill, PrefillMode, PrefillState, RealmTopic, Reason, Registration,
-    Selection, SubscriptionName, Timestamp, fence::is_zero, history, shorten,
+    GivenUp, Incarnation, Lost, MaxRemovals, Prefill, PrefillMode, PrefillOrder, PrefillState, RealmTopic,
+    Reason, Registration, Selection, SubscriptionName, Timestamp, fence::is_zero, history, shorten,
 };
 
 /// Longest sentence that an entry keeps, in bytes: webhooks write kilobytes, and every component reads every entry.
@@ -51,6 +51,9 @@ pub struct Subscription {
     /// or never: what was told before is not known.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub track: bool,
+    /// How many removals a resync may tell without being approved; `None`: as the installation has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_removals: Option<MaxRemovals>,
     /// Is it usable?
     pub lifecycle: Lifecycle,
     /// First sequence of the queue's stream.
@@ -105,6 +108,7 @@ impl Subscription {
             request_prefill: registration.request_prefill,
             selection: registration.selection,
             track: registration.track,
+            max_removals: registration.max_removals,
             lifecycle: Lifecycle::Registering,
             first_sequence,
             next_sequence: None,
@@ -112,6 +116,8 @@ impl Subscription {
             prefill: Prefill {
                 state,
                 mode: PrefillMode::Prefill,
+                max_removals: None,
+                dry_run: false,
                 round: number,
                 boundary: None,
                 attempt: number,
@@ -197,17 +203,32 @@ impl Subscription {
     /// As [`with_prefill_again`](Self::with_prefill_again); `mode` is what it shall tell, if that is said.
     #[must_use]
     pub fn with_prefill_of(&self, mode: Option<PrefillMode>, now: Timestamp) -> Option<Self> {
+        self.with_prefill_ordered(PrefillOrder { mode, ..PrefillOrder::default() }, now)
+    }
+
+    /// As [`with_prefill_again`](Self::with_prefill_again), with all that may be asked for. Only a prefill that is done
+    /// can be followed by one that only counts: the consumer goes on reading meanwhile. Whatever follows such a one is a
+    /// new round, since live events of its own round were read without waiting for it.
+    #[must_use]
+    pub fn with_prefill_ordered(&self, order: PrefillOrder, now: Timestamp) -> Option<Self> {
         let mut next = self.clone();
         match self.prefill.state {
             PrefillState::Pending | PrefillState::Running => return None,
-            PrefillState::Failed => {}
-            PrefillState::Done => {
+            PrefillState::Failed if !self.prefill.dry_run => {
+                next.prefill.max_removals = order.max_removals.or(next.prefill.max_removals);
+            }
+            PrefillState::Failed | PrefillState::Done => {
                 next.prefill.round += 1;
                 next.prefill.boundary = None;
                 next.prefill.mode = PrefillMode::default();
+                next.prefill.max_removals = order.max_removals;
+                next.prefill.dry_run = order.dry_run;
             }
         }
-        next.prefill.mode = mode.unwrap_or(next.prefill.mode);
+        if order.dry_run && !next.prefill.dry_run {
+            return None;
+        }
+        next.prefill.mode = order.mode.unwrap_or(next.prefill.mode);
         next.prefill.attempt += 1;
         next.prefill.asked = Some(now.clone());
         next.prefill.state = PrefillState::Pending;
@@ -276,6 +297,7 @@ impl Subscription {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::PrefillTask;
     use uuid::Uuid;
 
     fn now(text: &str) -> Timestamp {
@@ -289,6 +311,7 @@ mod tests {
             request_prefill: prefill,
             selection: None,
             track: false,
+            max_removals: None,
         };
         Subscription::reserve(registration, Incarnation(Uuid::from_u128(7)), 5, now("2026-01-01T00:00:00"))
     }
@@ -353,6 +376,36 @@ mod tests {
         let done = ended(&resync, PrefillState::Done);
         assert_eq!(again(&done, None).prefill.mode, PrefillMode::Prefill);
         assert_eq!(resync.with_prefill_of(Some(PrefillMode::Prefill), later), None);
+    }
+
+    #[test]
+    fn what_only_counts_follows_what_is_done_and_is_followed_by_a_new_round() {
+        let later = now("2026-01-03T00:00:00");
+        let dry = PrefillOrder { mode: Some(PrefillMode::Resync), dry_run: true, ..PrefillOrder::default() };
+        let ended = |s: &Subscription, state| s.with_prefill_state(state, None, None, later.clone()).unwrap();
+        let failed = ended(&subscription(true), PrefillState::Failed);
+        assert_eq!(failed.with_prefill_ordered(dry, later.clone()), None);
+        let counting = subscription(false).with_prefill_ordered(dry, later.clone()).unwrap();
+        assert!(counting.prefill.dry_run && counting.prefill.is_open() && PrefillTask::of(&counting).dry_run);
+        for state in [PrefillState::Done, PrefillState::Failed] {
+            let next = ended(&counting, state).with_prefill_again(later.clone()).unwrap().prefill;
+            assert_eq!((next.round, next.boundary, next.dry_run), (2, None, false), "{state:?}");
+            assert!(!next.is_open());
+        }
+    }
+
+    #[test]
+    fn the_limit_of_removals_is_that_of_the_round_or_of_the_registration() {
+        let later = now("2026-01-03T00:00:00");
+        let of = |s: &Subscription| PrefillTask::of(s).max_removals;
+        let s = Subscription { max_removals: Some(MaxRemovals::Objects(7)), ..subscription(false) };
+        let order = PrefillOrder { max_removals: Some(MaxRemovals::Objects(9)), ..PrefillOrder::default() };
+        let asked = s.with_prefill_ordered(order, later.clone()).unwrap();
+        assert_eq!((of(&s), of(&asked)), (Some(MaxRemovals::Objects(7)), Some(MaxRemovals::Objects(9))));
+        let failed = asked.with_prefill_state(PrefillState::Failed, None, None, later.clone()).unwrap();
+        assert_eq!(of(&failed.with_prefill_again(later.clone()).unwrap()), Some(MaxRemovals::Objects(9)));
+        let done = asked.with_prefill_state(PrefillState::Done, None, None, later.clone()).unwrap();
+        assert_eq!(of(&done.with_prefill_again(later).unwrap()), Some(MaxRemovals::Objects(7)));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Incarnation, PrefillMode, RealmTopic, Selection, Subscription, SubscriptionName};
+use crate::{Incarnation, MaxRemovals, PrefillMode, RealmTopic, Selection, Subscription, SubscriptionName};
 
 /// All that an attempt needs to know about its subscription. Unknown keys are errors: the file may be written by
 /// a newer version, and half-understood requests fill queues wrongly.
@@ -29,6 +29,12 @@ pub struct PrefillTask {
     /// What is told.
     #[serde(default, skip_serializing_if = "PrefillMode::is_prefill")]
     pub mode: PrefillMode,
+    /// How many removals a resync may tell without being approved; `None`: as the installation has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_removals: Option<MaxRemovals>,
+    /// Everything is read and counted, and nothing is written.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
 }
 
 impl PrefillTask {
@@ -44,6 +50,8 @@ impl PrefillTask {
             selection: subscription.selection.clone(),
             track: subscription.track,
             mode: subscription.prefill.mode,
+            max_removals: subscription.prefill.max_removals.or(subscription.max_removals),
+            dry_run: subscription.prefill.dry_run,
         }
     }
 }

@@ -5,15 +5,15 @@ use std::time::Duration;
 use broker::{Broker, Claimed, FenceHolder, Queue};
 use bytes::Bytes;
 use model::{
-    Body, Counts, ExitCode, KnownObject, Message, Phase, PrefillMode, PrefillTask, Publisher, Reason,
-    Timestamp, UDM_REALM,
+    Body, Counts, ExitCode, KnownObject, MaxRemovals, Message, Phase, PrefillMode, PrefillTask, Publisher,
+    Reason, Timestamp, UDM_REALM,
 };
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     dead_letter,
-    known::{Against, Former, Known, Unwritten},
+    known::{Former, Known, Lag, Step, Unwritten},
     outcome::{Failure, Outcome, gone},
     progress::{Teller, Told},
     seam::SeamWatch,
@@ -54,6 +54,8 @@ pub async fn run(
 pub struct Options {
     /// In which shape objects come.
     pub shape: Shape,
+    /// How many removals a resync may tell without being approved, where nothing else was asked for.
+    pub max_removals: MaxRemovals,
     /// Who else hears of the progress.
     pub told: Option<Told>,
 }
@@ -97,6 +99,7 @@ pub async fn run_with(
     let mut fence = match queue.claim_fence(task.round, task.attempt, holder).await {
         Ok(Claimed::Holder(fence)) => fence,
         Ok(Claimed::Sealed) => return Outcome::Done(sealed_counts(&queue).await),
+        Ok(Claimed::Held) => return Outcome::Held(sealed_counts(&queue).await.unwrap_or_default()),
         Ok(Claimed::Overtaken) => return Outcome::Obsolete,
         Ok(Claimed::Cancelled) => return Outcome::Cancelled,
         Ok(Claimed::Gone) => return Outcome::Failed(gone()),
@@ -106,7 +109,18 @@ pub async fn run_with(
         subscription = %task.subscription, incarnation = %task.incarnation, attempt = task.attempt,
         holder = fence.holder(), "filling the queue"
     );
-    if let Err(error) = fence.purge_below().await {
+    let lag = match source.is_current() || former.is_none() {
+        true => Lag::None,
+        // Now: each write under the fence replaces it.
+        false => match fence.claimed_when().await {
+            Ok(when) => Lag::Since(when),
+            Err(error) => return Outcome::Failed(error.into()),
+        },
+    };
+    // What a consumer has not read yet is not of those who only count.
+    if !task.dry_run
+        && let Err(error) = fence.purge_below().await
+    {
         return error.into();
     }
     // A replica may not show yet what was accepted before the boundary, and no live event will tell of that.
@@ -118,11 +132,16 @@ pub async fn run_with(
         }
     }
     teller.phase(Phase::Listing);
-    let seam = if source.is_current() { SeamWatch::start(&queue, task).await } else { SeamWatch::blind() };
-    let how = How { shaper: &shaper, teller: &teller, seam: &seam };
+    let seam = match source.is_current() && !task.dry_run {
+        true => SeamWatch::start(&queue, task).await,
+        false => SeamWatch::blind(),
+    };
+    let max_removals = task.max_removals.unwrap_or(options.max_removals);
+    let how = How { shaper: &shaper, teller: &teller, seam: &seam, lag, max_removals };
     let known = former.map(Known::new);
     let outcome = fill(broker, source, task, &mut fence, &how, known, shutdown).await;
     if task.track
+        && !task.dry_run
         && matches!(outcome, Outcome::Done(_))
         && let Err(error) = fence.forget_known().await
     {
@@ -161,6 +180,8 @@ struct How<'a> {
     shaper: &'a Shaper,
     teller: &'a Teller,
     seam: &'a SeamWatch,
+    lag: Lag,
+    max_removals: MaxRemovals,
 }
 
 /// Copies everything from the source into the queue and seals it.
@@ -184,20 +205,22 @@ async fn fill(
     match written {
         Err(outcome) => outcome,
         Ok(((), mut counts)) => {
+            counts.dry_run = task.dry_run;
             // Only now, when the source has said that this was all: what it did not come to must not be removed.
             if let Some(known) = known {
-                let is_current = source.is_current();
+                let before = counts.messages;
                 let compared = tokio::select! {
                     () = shutdown.cancelled() => Err(Outcome::Failed(stopped())),
-                    compared = compare(broker, task, known, fence, &mut counts, is_current) => compared,
+                    compared = compare(broker, task, known, fence, &mut counts, how) => compared,
                 };
                 if let Err(outcome) = compared {
                     return outcome;
                 }
                 teller.update(|tally| {
                     (tally.done, tally.removed) = (counts.messages, counts.removed);
+                    tally.removals.clone_from(&counts.removals);
                     // Nobody knew of them before.
-                    tally.total = tally.total.map(|total| total + counts.removed);
+                    tally.total = tally.total.map(|total| total + counts.messages - before);
                 });
             }
             let contained = seam.contained();
@@ -206,48 +229,99 @@ async fn fill(
                 tracing::info!(%subscription, attempt = task.attempt, events, "the prefill holds these live events already");
             }
             teller.phase(Phase::Sealing);
-            match fence.seal_leaving_out(counts.clone(), contained).await {
-                Ok(()) => {
-                    teller.phase(Phase::Done);
-                    Outcome::Done(Some(counts))
-                }
-                Err(error) => error.into(),
+            // All of it is written by now, and nothing is read before the seal: so what is approved is what is read.
+            let held = !task.dry_run && how.max_removals.is_passed_by(&counts.removals);
+            let ended = match held {
+                true => fence.hold(counts.clone(), contained).await,
+                false => fence.seal_leaving_out(counts.clone(), contained).await,
+            };
+            if let Err(error) = ended {
+                return error.into();
             }
+            teller.phase(Phase::Done);
+            if held { Outcome::Held(counts) } else { Outcome::Done(Some(counts)) }
         }
     }
 }
 
-/// Compares the whole snapshot with what was known before, and tells the removals of a resync.
+/// Compares the whole snapshot with what was known before, and tells what a resync tells of the difference.
 async fn compare(
     broker: &Broker,
     task: &PrefillTask,
     known: Known,
     fence: &mut FenceHolder,
     counts: &mut Counts,
-    is_current: bool,
+    how: &How<'_>,
 ) -> Result<(), Outcome> {
     let queue = broker.queue(&task.subscription, task.incarnation);
-    let against = Against { task, missing: &counts.missing, is_current };
     let mut batch = Batch::new();
-    let mut missing = known.compare(&queue, fence, against).await?;
+    let mut missing = known.compare(&queue, fence, task, how.lag).await?;
+    if task.mode == PrefillMode::Resync {
+        counts.removals = missing.removals();
+    }
+    if task.dry_run {
+        counts.removed = counts.removals.values().map(|of| of.removed).sum();
+        counts.messages += counts.removed;
+        return Ok(());
+    }
     loop {
-        let next = missing.next().await?;
-        let ended = next.is_none();
-        if let Some((object, moved)) = next {
-            let body = Body::removal(object.removal(moved));
+        let step = missing.next().await?;
+        let ended = matches!(step, Step::End);
+        let flush = matches!(step, Step::Flush);
+        tell(broker, task, step, fence, counts, &mut batch).await?;
+        if ended || flush || batch.is_full() {
+            batch.write(fence, counts, Some(&mut missing.unwritten)).await?;
+        }
+        if ended {
+            return Ok(());
+        }
+    }
+}
+
+/// The messages of one difference.
+async fn tell(
+    broker: &Broker,
+    task: &PrefillTask,
+    step: Step,
+    fence: &FenceHolder,
+    counts: &mut Counts,
+    batch: &mut Batch,
+) -> Result<(), Outcome> {
+    match step {
+        Step::Flush | Step::End => {}
+        Step::Remove(object, again) => {
             let size = object.size();
+            let body = Body::removal(object.head());
             let (_, payload) =
                 envelope(object.topic, body, size).map_err(|error| unwritable("a removal", &error))?;
             batch.push(payload);
             counts.removed += 1;
+            // A consumer that finds objects by their DN has removed what is there now.
+            if let Some(index) = again
+                && let Some(payload) = fence.message(index).await.map_err(Failure::from)?
+            {
+                batch.push(payload);
+            }
         }
-        if ended || batch.is_full() {
-            batch.write(fence, counts, Some(&mut missing.unwritten)).await?;
-        }
-        if ended && missing.is_over() {
-            return Ok(());
+        Step::Move(former, index) => {
+            let Some(payload) = fence.message(index).await.map_err(Failure::from)? else { return Ok(()) };
+            let moved = Message::stored(&payload)
+                .and_then(|message| {
+                    let body = Body { old: former.head(), new: message.body.new };
+                    envelope(message.topic, body, payload.len() + former.size())
+                })
+                .map_err(|error| unwritable("a move", &error))?;
+            let (topic, payload) = moved;
+            if payload.len() > broker.largest_message() {
+                dead_letter::too_large(broker, task, topic, &payload).await?;
+                counts.set_aside += 1;
+            } else {
+                batch.push(payload);
+                counts.moved += 1;
+            }
         }
     }
+    Ok(())
 }
 
 /// Writes what comes until the source closes the channel.
@@ -260,7 +334,7 @@ async fn write_all(
     known: &mut Option<Known>,
     shutdown: &CancellationToken,
 ) -> Result<Counts, Outcome> {
-    let How { shaper, teller, seam } = how;
+    let How { shaper, teller, seam, .. } = how;
     let mut counts = Counts::default();
     let mut vanished = Vanished::default();
     let mut received = Vec::with_capacity(BATCH_MESSAGES);
@@ -283,14 +357,24 @@ async fn write_all(
                     let index = counts.messages + batch.messages.len() as u64 + 1;
                     let as_of = object.as_of;
                     coverage.note(object.object.get());
-                    let Some((topic, payload)) = message(object, index, shaper)? else {
+                    // Before anything is stripped from it: what it is recognised by need not be selected.
+                    let whole = match known {
+                        Some(_) => KnownObject::of_object(&object.topic, object.object.get()),
+                        None => None,
+                    };
+                    let Some(Shaped { topic, payload, known: seen }) = message(object, index, shaper, whole)?
+                    else {
                         counts.not_selected += 1;
                         continue;
                     };
-                    if let Some(known) = known {
-                        known.wrote(&payload);
+                    let fits = payload.len() <= broker.largest_message();
+                    if let (Some(known), Some(object)) = (known.as_mut(), seen) {
+                        known.exists(object, fits.then_some(index));
                     }
-                    if payload.len() > broker.largest_message() {
+                    if task.dry_run {
+                        counts.messages += u64::from(fits);
+                        counts.set_aside += u64::from(!fits);
+                    } else if !fits {
                         dead_letter::too_large(broker, task, topic, &payload).await?;
                         counts.set_aside += 1;
                     } else {
@@ -298,16 +382,20 @@ async fn write_all(
                         batch.push(payload);
                     }
                 }
-                SourceEvent::Skipped { .. } => {
+                SourceEvent::Skipped { topic, dn, confirmed } => {
+                    if let (Some(known), false) = (known.as_mut(), confirmed) {
+                        known.vanished(topic, dn);
+                    }
                     counts.skipped += 1;
                     vanished.skipped += 1;
                 }
-                SourceEvent::Broken { topic, dn, problem, .. } => {
+                SourceEvent::Broken { topic, dn, uuid, problem } => {
                     if let Some(known) = known {
-                        let (topic, dn) = (topic.clone(), dn.clone());
-                        known.exists(KnownObject { topic, dn, id: None, identifier: None });
+                        known.broken(topic.clone(), dn.clone(), uuid);
                     }
-                    dead_letter::unreadable(broker, task, topic, dn, problem).await?;
+                    if !task.dry_run {
+                        dead_letter::unreadable(broker, task, topic, dn, problem).await?;
+                    }
                     counts.set_aside += 1;
                 }
                 SourceEvent::NoModule { topic } => {
@@ -329,6 +417,9 @@ async fn write_all(
                         tracing::warn!(subscription = %task.subscription, "{warning}");
                         counts.warnings.push(warning);
                     }
+                    if let Some(known) = known {
+                        known.finished(topic);
+                    }
                     teller.update(|tally| tally.topic = None);
                 }
                 SourceEvent::Retrying { error } => teller.update(|tally| tally.error = Some(error.into())),
@@ -340,6 +431,11 @@ async fn write_all(
                 tracing::warn!(subscription = %task.subscription, warning);
                 counts.warnings.push(warning);
             }
+        }
+        if task.dry_run
+            && let Some(known) = known
+        {
+            known.unwritten.take();
         }
         let full = batch.is_full() || known.as_ref().is_some_and(|known| known.unwritten.is_full());
         if ended || arrived.is_none() || full {
@@ -426,13 +522,28 @@ impl Batch {
     }
 }
 
-/// The message of an object, as consumers know it; `None` if it is not selected.
-fn message(object: SnapshotObject, index: u64, shaper: &Shaper) -> Result<Option<(String, Bytes)>, Outcome> {
+/// An object as its subscription gets it.
+struct Shaped {
+    topic: String,
+    payload: Bytes,
+    /// What is recorded of it.
+    known: Option<KnownObject>,
+}
+
+/// The message of an object, as consumers know it; `None` if it is not selected. `whole`: what the object says of itself.
+fn message(
+    object: SnapshotObject,
+    index: u64,
+    shaper: &Shaper,
+    whole: Option<KnownObject>,
+) -> Result<Option<Shaped>, Outcome> {
     let topic = object.topic.clone();
     let failed = |error: serde_json::Error| unwritable(&format!("object {index} ({topic})"), &error);
     let Some(object) = shaper.apply(object).map_err(failed)? else { return Ok(None) };
+    let known = whole.map(|whole| whole.told_as(object.object.get()));
     let length = object.object.get().len();
-    envelope(object.topic, Body::snapshot(object.object), length).map(Some).map_err(failed)
+    let (topic, payload) = envelope(object.topic, Body::snapshot(object.object), length).map_err(failed)?;
+    Ok(Some(Shaped { topic, payload, known }))
 }
 
 /// Topic and message; `length` is that of the object.

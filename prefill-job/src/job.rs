@@ -55,6 +55,13 @@ pub fn report(config: &Config, outcome: &Outcome) {
             let (messages, skipped) = counts.as_ref().map_or((0, 0), |c| (c.messages, c.skipped));
             tracing::info!(messages, skipped, "the prefill is complete");
         }
+        Outcome::Held(counts) => {
+            tracing::warn!(
+                removed = counts.removed,
+                "the prefill is held: {}",
+                model::held_text(&counts.removals)
+            );
+        }
         Outcome::Obsolete => tracing::info!("a later attempt has taken over"),
         Outcome::Cancelled => tracing::info!("this attempt was cancelled"),
         Outcome::Failed(Failure { code, reason, message, .. }) => {

@@ -63,6 +63,7 @@ impl Metrics {
     pub(crate) fn ended(&self, outcome: &Outcome) {
         let outcome = match outcome {
             Outcome::Done(_) => "done",
+            Outcome::Held(_) => "held",
             Outcome::Obsolete => "obsolete",
             Outcome::Cancelled => "cancelled",
             Outcome::Failed(failure) if failure.code.is_permanent() => "failed",

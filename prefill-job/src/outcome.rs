@@ -1,7 +1,7 @@
 //! How an attempt ends: exit code, termination message, and what it means for the subscription.
 
 use broker::FillError;
-use model::{Counts, ExitCode, Reason, chain, shorten};
+use model::{Counts, ExitCode, Reason, chain, held_text, removals_text, shorten};
 use serde::{Deserialize, Serialize};
 
 use crate::source::SourceError;
@@ -11,6 +11,8 @@ use crate::source::SourceError;
 pub enum Outcome {
     /// Sealed, by this run or an earlier one of the same attempt.
     Done(Option<Counts>),
+    /// Complete, with more removals than it may tell: it waits for its approval.
+    Held(Counts),
     /// A later attempt has taken over: nothing is left to do.
     Obsolete,
     /// Somebody has cancelled this attempt: nothing is left to do.
@@ -45,7 +47,7 @@ const SENTENCE_MAX: usize = TERMINATION_MESSAGE_MAX - 1024 - WARNINGS_MAX * WARN
 /// What the container leaves in `/dev/termination-log`: a contract with the controller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TerminationMessage {
-    /// `done`, `obsolete`, or the class of the failure.
+    /// `done`, `held`, `obsolete`, or the class of the failure.
     pub class: String,
     /// A sentence for people.
     pub message: String,
@@ -69,7 +71,7 @@ impl Outcome {
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Done(_) | Self::Obsolete | Self::Cancelled => ExitCode::Done,
+            Self::Done(_) | Self::Held(_) | Self::Obsolete | Self::Cancelled => ExitCode::Done,
             Self::Failed(failure) => failure.code,
         }
     }
@@ -79,11 +81,13 @@ impl Outcome {
     pub fn termination_message(&self) -> TerminationMessage {
         let class = match self {
             Self::Done(_) => "done",
+            Self::Held(_) => "held",
             Self::Obsolete | Self::Cancelled => "obsolete",
             Self::Failed(failure) => class(failure.code),
         };
         let (message, counts) = match self {
             Self::Done(counts) => (complete(counts.as_ref()), counts.as_ref()),
+            Self::Held(counts) => (held_text(&counts.removals), Some(counts)),
             Self::Obsolete => ("a later attempt has taken over".to_owned(), None),
             Self::Cancelled => ("this attempt was cancelled".to_owned(), None),
             Self::Failed(failure) => (failure.message.clone(), None),
@@ -105,8 +109,12 @@ impl Outcome {
 /// Says what a complete prefill does not hold.
 fn complete(counts: Option<&Counts>) -> String {
     let mut text = "the prefill is complete".to_owned();
-    let Some(Counts { removed, set_aside, missing, warnings, .. }) = counts else { return text };
-    if *removed > 0 {
+    let Some(counts) = counts else { return text };
+    let Counts { messages, removed, removals, set_aside, missing, warnings, dry_run, .. } = counts;
+    if *dry_run {
+        let gone = removals_text(removals);
+        text = format!("{messages} messages were counted and none was written; gone: {gone}");
+    } else if *removed > 0 {
         text.push_str(&format!("; {removed} of its messages tell what is to be removed"));
     }
     if *set_aside > 0 {
@@ -179,6 +187,12 @@ impl From<FillError> for Outcome {
     }
 }
 
+impl From<Failure> for Outcome {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
 /// The subscription does not exist any more.
 pub(crate) fn gone() -> Failure {
     Failure::permanent(
@@ -228,6 +242,7 @@ mod tests {
         let permanent = Failure::permanent(ExitCode::CredentialsRefused, Reason::CredentialsRefused, "401");
         for (outcome, code, class) in [
             (Outcome::Done(None), ExitCode::Done, "done"),
+            (Outcome::Held(Counts::default()), ExitCode::Done, "held"),
             (Outcome::Obsolete, ExitCode::Done, "obsolete"),
             (Outcome::Cancelled, ExitCode::Done, "obsolete"),
             (Outcome::Failed(permanent), ExitCode::CredentialsRefused, "credentials_refused"),

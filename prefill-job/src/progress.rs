@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use broker::Broker;
-use model::{Phase, PrefillTask, Progress, Speed};
+use model::{Phase, PrefillTask, Progress, RemovalsByType, Speed};
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +29,7 @@ pub(crate) struct Tally {
     pub warnings: Vec<String>,
     pub not_selected: u64,
     pub removed: u64,
+    pub removals: RemovalsByType,
     pub error: Option<Arc<str>>,
 }
 
@@ -49,6 +50,7 @@ impl Tally {
             warnings: self.warnings.clone(),
             not_selected: self.not_selected,
             removed: self.removed,
+            removals: self.removals.clone(),
             rate,
             error: self.error.as_deref().map(str::to_owned),
         }
@@ -167,6 +169,8 @@ mod tests {
             selection: None,
             track: false,
             mode: model::PrefillMode::Prefill,
+            max_removals: None,
+            dry_run: false,
         };
         for (phase, topic, shown) in [
             (Phase::Waiting, None, Phase::Waiting),

@@ -97,6 +97,8 @@ mod tests {
             selection,
             track: false,
             mode: model::PrefillMode::Prefill,
+            max_removals: None,
+            dry_run: false,
         };
         let object = SnapshotObject {
             topic: "users/user".into(),

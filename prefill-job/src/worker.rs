@@ -6,7 +6,9 @@
 use std::{sync::Arc, time::Duration};
 
 use broker::{Broker, Modified, Task, TasksConfig};
-use model::{Lifecycle, Prefill, PrefillState, PrefillTask, Reason, Timestamp, chain};
+use model::{
+    Lifecycle, MaxRemovals, Prefill, PrefillState, PrefillTask, Reason, Timestamp, chain, held_text,
+};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +33,8 @@ pub struct Config {
     pub tasks: TasksConfig,
     /// In which shape objects come.
     pub shape: Shape,
+    /// How many removals a resync may tell without being approved.
+    pub max_removals: MaxRemovals,
     /// What it tells of itself.
     pub metrics: Metrics,
 }
@@ -131,7 +135,8 @@ impl Worker {
             self.sealed_or(request, gave_up(tries - 1)).await
         } else {
             let (told, _running) = self.config.metrics.attempt();
-            let options = Options { shape: self.config.shape, told: Some(told) };
+            let Config { shape, max_removals, .. } = self.config;
+            let options = Options { shape, max_removals, told: Some(told) };
             let (broker, source) = (&self.broker, &self.source);
             let outcome =
                 attempt::run_with(broker, source, request, &self.holder, &self.shutdown, options).await;
@@ -170,6 +175,9 @@ impl Worker {
         match fence {
             Ok(Some(fence)) if fence.value.seals(request.incarnation, request.attempt) => {
                 Outcome::Done(fence.value.counts)
+            }
+            Ok(Some(fence)) if fence.value.holds(request.incarnation, request.attempt) => {
+                Outcome::Held(fence.value.counts.unwrap_or_default())
             }
             _ => Outcome::Failed(failure),
         }
@@ -241,6 +249,11 @@ fn decide(
 ) -> (Option<PrefillState>, Option<Reason>, Option<String>, Fate) {
     match outcome {
         Outcome::Done(_) => (Some(PrefillState::Done), None, None, Fate::Finish),
+        // Nothing to be tried again: somebody has to decide.
+        Outcome::Held(counts) => {
+            let message = Some(held_text(&counts.removals));
+            (Some(PrefillState::Failed), Some(Reason::TooManyRemovals), message, Fate::Finish)
+        }
         Outcome::Obsolete => (None, None, None, Fate::Finish),
         // Whoever cancels writes the fence first, and may have ended before the state was recorded.
         Outcome::Cancelled => (
@@ -285,6 +298,13 @@ mod tests {
         let twin = Failure { lost_to_twin: true, ..transient() };
         for (outcome, last, state, reason, fate) in [
             (Outcome::Done(None), false, Some(Done), None, Fate::Finish),
+            (
+                Outcome::Held(model::Counts::default()),
+                false,
+                Some(Failed),
+                Some(Reason::TooManyRemovals),
+                Fate::Finish,
+            ),
             (Outcome::Obsolete, false, None, None, Fate::Finish),
             (Outcome::Cancelled, false, Some(Failed), Some(Reason::Cancelled), Fate::Finish),
             (Outcome::Failed(twin), true, None, None, Fate::Leave),

@@ -122,7 +122,7 @@ async fn objects_are_selected_and_shaped_on_their_way() {
     };
     let task = PrefillTask { selection: Some(selection), ..PrefillTask::of(&s) };
     let nowhere = Selection { position: Some("uid=u7,dc=x".into()), ..Selection::default() };
-    let options = attempt::Options { shape: Shape::Live, told: None };
+    let options = attempt::Options { shape: Shape::Live, ..attempt::Options::default() };
     let run = async |task: &PrefillTask| {
         let shutdown = CancellationToken::new();
         attempt::run_with(&broker, &source(&file), task, "pod", &shutdown, options.clone()).await
@@ -258,6 +258,7 @@ fn start_worker_with(
     metrics: Metrics,
 ) -> (tokio::task::JoinHandle<()>, DropGuard) {
     let config = worker::Config {
+        max_removals: model::MaxRemovals::default(),
         parallel: 1,
         tries_max: Some(tries_max),
         holder: "worker".into(),

@@ -8,10 +8,12 @@ use broker::{
     testing::{NatsServer, eventually, ready_subscription, ready_subscription_with},
 };
 use model::{
-    Counts, ExitCode, PrefillMode, PrefillState, PrefillTask, Reason, Registration, Selection, Subscription,
+    Counts, ExitCode, MaxRemovals, PrefillMode, PrefillOrder, PrefillState, PrefillTask, Properties, Reason,
+    Registration, Removals, Selection, Subscription,
 };
 use prefill_job::{
-    Outcome, attempt,
+    Outcome, Shape,
+    attempt::{self, Options},
     source::{
         Source,
         dump::Dump,
@@ -42,6 +44,9 @@ struct World {
     subscription: Subscription,
     incoming_seq: u64,
     round: u32,
+    /// What each prefill may tell, unless a test is about that.
+    max_removals: MaxRemovals,
+    shape: Shape,
     _server: NatsServer,
 }
 
@@ -57,7 +62,20 @@ impl World {
         for id in users {
             udm.directory().put(&user(id).to_string()).unwrap();
         }
-        Self { broker, udm, queue, copier, subscription, incoming_seq: 0, round: 0, _server: server }
+        let (incoming_seq, round, max_removals) = (0, 0, MaxRemovals::Objects(u64::MAX));
+        let shape = Shape::Udm;
+        Self {
+            broker,
+            udm,
+            queue,
+            copier,
+            subscription,
+            incoming_seq,
+            round,
+            max_removals,
+            shape,
+            _server: server,
+        }
     }
 
     async fn new(users: &[&str]) -> Self {
@@ -87,8 +105,12 @@ impl World {
 
     /// The next round, up to its boundary.
     async fn begin(&mut self, mode: PrefillMode) -> PrefillTask {
+        self.order(PrefillOrder { mode: Some(mode), ..PrefillOrder::default() }).await
+    }
+
+    async fn order(&mut self, order: PrefillOrder) -> PrefillTask {
         if self.round > 0 {
-            let again = |s: &Subscription| s.with_prefill_of(Some(mode), s.created.clone());
+            let again = |s: &Subscription| s.with_prefill_ordered(order, s.created.clone());
             self.modify(again).await;
         }
         self.round += 1;
@@ -104,7 +126,8 @@ impl World {
     }
 
     async fn run(&self, source: &Source, task: &PrefillTask) -> Outcome {
-        attempt::run(&self.broker, source, task, "pod", &CancellationToken::new()).await
+        let options = Options { shape: self.shape, max_removals: self.max_removals, told: None };
+        attempt::run_with(&self.broker, source, task, "pod", &CancellationToken::new(), options).await
     }
 
     async fn done(&mut self) {
@@ -126,15 +149,8 @@ impl World {
 
     /// All that waits, acknowledged: the objects after, and the removals that a prefill told.
     async fn read(&self) -> (Vec<String>, Vec<Value>) {
-        let cancel = CancellationToken::new();
-        let view = self.broker.registry().view(cancel.clone());
-        view.synced().await;
-        let readers = Readers::new(self.broker.clone(), view, ReaderConfig::default());
         let (mut present, mut removed) = (Vec::new(), Vec::new());
-        let wait = Duration::from_millis(200);
-        let (name, incarnation) = (&self.subscription.name, self.subscription.incarnation);
-        while let Some(got) = readers.next(name, incarnation, wait, &cancel, true).await.unwrap() {
-            let message: Value = serde_json::from_slice(&got.payload).unwrap();
+        for message in self.read_all().await {
             match message["body"]["new"]["dn"].as_str() {
                 Some(dn) => present.push(dn.to_owned()),
                 None if message["publisher_name"] == "udm-pre-fill" => {
@@ -144,8 +160,22 @@ impl World {
                 None => {}
             }
         }
-        cancel.cancel();
         (present, removed)
+    }
+
+    async fn read_all(&self) -> Vec<Value> {
+        let cancel = CancellationToken::new();
+        let view = self.broker.registry().view(cancel.clone());
+        view.synced().await;
+        let readers = Readers::new(self.broker.clone(), view, ReaderConfig::default());
+        let mut messages = Vec::new();
+        let wait = Duration::from_millis(200);
+        let (name, incarnation) = (&self.subscription.name, self.subscription.incarnation);
+        while let Some(got) = readers.next(name, incarnation, wait, &cancel, true).await.unwrap() {
+            messages.push(serde_json::from_slice(&got.payload).unwrap());
+        }
+        cancel.cancel();
+        messages
     }
 
     /// DNs that were told as removed.
@@ -186,7 +216,7 @@ async fn what_prefill_and_live_events_told_of_and_what_is_gone_is_told_once() {
     let (present, removed) = world.read().await;
     assert_eq!(present, ["a", "c", "d"].map(dn));
     let whole = |id: &str| {
-        json!({"dn": dn(id), "objectType": "users/user", "id": id,
+        json!({"dn": dn(id), "objectType": "users/user", "id": id, "uuid": format!("uuid-{id}"),
                "properties": {"univentionObjectIdentifier": format!("ident-{id}")}})
     };
     assert_eq!(removed, ["b", "e"].map(whole));
@@ -225,19 +255,100 @@ async fn a_set_of_many_parts_is_compared_and_made_small_again() {
     assert_eq!(world.known().await, (1700, 0));
 }
 
+/// `user`, elsewhere.
+fn moved(id: &str) -> Value {
+    let mut moved = user(id);
+    moved["dn"] = json!(format!("uid={id},ou=away,dc=x"));
+    moved
+}
+
 #[tokio::test]
-async fn of_what_has_moved_only_the_former_place_is_told() {
+async fn a_move_is_told_as_a_change_from_where_it_was_to_where_it_is() {
     let mut world = World::new(&["a", "b"]).await;
     world.prefill(PrefillMode::Prefill).await;
     world.read().await;
     world.udm.directory().remove(&dn("a")).unwrap();
-    let mut moved = user("a");
-    moved["dn"] = json!("uid=a,ou=away,dc=x");
-    world.udm.directory().put(&moved.to_string()).unwrap();
-    world.resync().await;
-    let (present, removed) = world.read().await;
-    assert!(present.contains(&"uid=a,ou=away,dc=x".to_owned()), "{present:?}");
-    assert_eq!(removed, [json!({"dn": dn("a"), "objectType": "users/user"})]);
+    world.udm.directory().put(&moved("a").to_string()).unwrap();
+    let counts = world.resync().await;
+    assert_eq!((counts.messages, counts.removed, counts.moved), (3, 0, 1));
+    let mut messages = world.read_all().await;
+    let told = messages.pop().unwrap();
+    assert_eq!((&told["publisher_name"], &told["topic"]), (&json!("udm-pre-fill"), &json!("users/user")));
+    let former = json!({"dn": dn("a"), "objectType": "users/user", "id": "a", "uuid": "uuid-a",
+                        "properties": {"univentionObjectIdentifier": "ident-a"}});
+    assert_eq!(told["body"]["old"], former);
+    assert_eq!(told["body"]["new"]["dn"], moved("a")["dn"]);
+    assert_eq!(told["body"]["new"]["properties"], moved("a")["properties"]);
+    assert!(messages.iter().all(|message| message["body"]["old"] == json!({})), "{messages:?}");
+    let again = world.resync().await;
+    assert_eq!((again.removed, again.moved), (0, 0));
+}
+
+#[tokio::test]
+async fn nothing_that_lives_is_removed_by_any_key_whatever_is_selected_and_in_either_shape() {
+    for shape in [Shape::Udm, Shape::Live] {
+        for properties in [
+            None,
+            Some(Properties::Keep(vec!["username".into()])),
+            Some(Properties::Strip(vec!["univentionObjectIdentifier".into()])),
+        ] {
+            let selection = Selection { properties: properties.clone(), ..Selection::default() };
+            let mut world = World::with(&["users/user"], &["a", "b"], Some(selection)).await;
+            world.shape = shape;
+            world.prefill(PrefillMode::Prefill).await;
+            world.read().await;
+            world.udm.directory().remove(&dn("a")).unwrap();
+            world.udm.directory().put(&moved("a").to_string()).unwrap();
+            let counts = world.resync().await;
+            assert_eq!((counts.removed, counts.moved), (0, 1), "{shape:?} {properties:?}");
+            let (_, removed) = world.read().await;
+            assert!(removed.is_empty(), "{shape:?} {properties:?}: {removed:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_that_was_replaced_under_its_dn_is_removed_and_the_other_one_comes_behind() {
+    let mut world = World::new(&["a", "b"]).await;
+    world.prefill(PrefillMode::Prefill).await;
+    world.read().await;
+    let mut other = user("a");
+    other["uuid"] = json!("uuid-other");
+    other["properties"]["univentionObjectIdentifier"] = json!("ident-other");
+    world.udm.directory().remove(&dn("a")).unwrap();
+    world.udm.directory().put(&other.to_string()).unwrap();
+    assert_eq!(world.resync().await.removed, 1);
+    let messages = world.read_all().await;
+    let [_, _, removal, again] = messages.as_slice() else { panic!("{messages:?}") };
+    // Its id is the other one's, too: by that nothing is to be removed.
+    let former = json!({"dn": dn("a"), "objectType": "users/user", "uuid": "uuid-a",
+                        "properties": {"univentionObjectIdentifier": "ident-a"}});
+    assert_eq!(removal["body"], json!({"old": former, "new": {}}));
+    assert_eq!((&again["body"]["old"], &again["body"]["new"]["uuid"]), (&json!({}), &other["uuid"]));
+    assert_eq!(world.resync().await.removed, 0);
+}
+
+#[tokio::test]
+async fn an_identifier_that_is_invented_at_each_answer_makes_no_removal() {
+    let mut world = World::new(&["a", "b"]).await;
+    let invent = |n: u32| {
+        let mut a = user("a");
+        a["properties"]["univentionObjectIdentifier"] = json!(format!("invented-{n}"));
+        a
+    };
+    for n in 0..4 {
+        world.udm.directory().put(&invent(n).to_string()).unwrap();
+        if n == 2 {
+            // A live event has yet another one, and no UUID.
+            let mut event = invent(99);
+            event.as_object_mut().unwrap().remove("uuid");
+            event["id"] = json!("invented-99");
+            world.event(json!({}), event).await;
+        }
+        let counts = world.prefill(if n == 0 { PrefillMode::Prefill } else { PrefillMode::Resync }).await;
+        assert_eq!((counts.removed, counts.moved), (0, 0), "{n}");
+        world.read().await;
+    }
 }
 
 #[tokio::test]
@@ -257,9 +368,7 @@ async fn a_live_event_during_the_resync_tells_the_fate_of_its_object_itself() {
     let claimed = async || queue.fence().await.unwrap().unwrap().value.round;
     eventually("the attempt to begin", SOON, claimed, |round| *round == 2).await;
     // It is elsewhere by now, which comes behind the prefill.
-    let mut moved = user("b");
-    moved["dn"] = json!("uid=b,ou=away,dc=x");
-    world.event(user("b"), moved).await;
+    world.event(user("b"), moved("b")).await;
     let outcome = running.await.unwrap();
     let Outcome::Done(Some(counts)) = outcome else { panic!("{outcome:?}") };
     world.done().await;
@@ -313,7 +422,8 @@ async fn nothing_is_told_as_removed_unless_all_was_read() {
     }
     world.udm.faults().set(Faults::default());
     let outcome = world.run(&world.source(), &task).await;
-    assert_eq!(outcome, Outcome::Done(Some(Counts { messages: 3, removed: 1, ..Counts::default() })));
+    let Outcome::Done(Some(counts)) = outcome else { panic!("{outcome:?}") };
+    assert_eq!((counts.messages, counts.removed), (3, 1));
     world.done().await;
     assert_eq!(world.read_removed().await, [dn("c")]);
 }
@@ -332,11 +442,8 @@ async fn a_type_that_the_directory_lost_is_no_removal_of_all_its_objects() {
     let lost = Config { missing_wait: Duration::ZERO, reads_primary: true, ..lost };
     let task = world.begin(PrefillMode::Resync).await;
     let outcome = world.run(&Source::Udm(Udm::new(lost).unwrap()), &task).await;
-    let missing = vec!["test/.*".to_owned()];
-    assert_eq!(
-        outcome,
-        Outcome::Done(Some(Counts { messages: 2, removed: 1, missing, ..Counts::default() }))
-    );
+    let Outcome::Done(Some(counts)) = outcome else { panic!("{outcome:?}") };
+    assert_eq!((counts.messages, counts.removed, counts.missing), (2, 1, vec!["test/.*".to_owned()]));
     world.done().await;
     assert_eq!((world.read_removed().await, world.known().await), (vec![dn("b")], (2, 1)));
 }
@@ -379,7 +486,8 @@ async fn where_the_directory_may_lag_behind_what_is_young_stays() {
     let lagging = Source::Udm(Udm::new(Config { reads_primary: false, ..world.config() }).unwrap());
     let task = world.begin(PrefillMode::Resync).await;
     let outcome = world.run(&lagging, &task).await;
-    assert_eq!(outcome, Outcome::Done(Some(Counts { messages: 1, ..Counts::default() })));
+    let Outcome::Done(Some(counts)) = outcome else { panic!("{outcome:?}") };
+    assert_eq!((counts.messages, counts.removed), (1, 0));
     world.done().await;
     assert_eq!(world.resync().await.removed, 1);
 }
@@ -412,5 +520,195 @@ async fn who_does_not_track_pays_nothing() {
     copier.mark(1, &s.marker()).await.unwrap();
     let event = json!({"topic": "users/user", "body": {"old": {}, "new": user("a")}});
     copier.copy(&[Copy { incoming_seq: 2, payload: event.to_string().into() }]).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("users.jsonl");
+    std::fs::write(&path, format!("{}\n", user("b"))).unwrap();
+    let task = PrefillTask::of(&s);
+    assert!(!task.track);
+    let dump = Source::Dump(Dump::new(&path));
+    let outcome = attempt::run(&broker, &dump, &task, "pod", &CancellationToken::new()).await;
+    assert!(matches!(&outcome, Outcome::Done(Some(counts)) if counts.messages == 1), "{outcome:?}");
     assert!(queue.known_from(1, false).await.unwrap().is_empty());
+}
+
+/// Types that lost one of theirs: in a pattern, while the pattern still matches another one.
+#[tokio::test]
+async fn a_type_that_is_just_not_loaded_loses_nothing_though_its_pattern_matches_others() {
+    let mut world = World::with(&["test/.*"], &[], None).await;
+    let thing = |kind: &str, n: u32| {
+        json!({"dn": format!("cn={kind}{n},dc=x"), "objectType": format!("test/{kind}"), "id": format!("{kind}{n}"),
+               "uuid": format!("uuid-{kind}{n}"), "properties": {}})
+    };
+    for n in 0..5 {
+        world.udm.directory().put(&thing("one", n).to_string()).unwrap();
+        world.udm.directory().put(&thing("two", n).to_string()).unwrap();
+    }
+    assert_eq!(world.prefill(PrefillMode::Prefill).await.messages, 10);
+    world.read().await;
+    let half = StandIn::start(Directory::empty(), Faults::default()).await.unwrap();
+    for n in 0..5 {
+        half.directory().put(&thing("two", n).to_string()).unwrap();
+    }
+    let config = Config { reads_primary: true, ..Config::new(half.base_url(), world.config().credentials) };
+    let task = world.begin(PrefillMode::Resync).await;
+    let outcome = world.run(&Source::Udm(Udm::new(config).unwrap()), &task).await;
+    let Outcome::Done(Some(counts)) = outcome else { panic!("{outcome:?}") };
+    assert_eq!((counts.messages, counts.removed), (5, 0));
+}
+
+/// What a person does about a prefill that is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Decision {
+    Approve,
+    Cancel,
+    AskAgain,
+}
+
+/// A subscription of fifty users whose list is suddenly empty.
+async fn held() -> (World, PrefillTask, Counts) {
+    let ids: Vec<String> = (0..50).map(|n| format!("user{n:02}")).collect();
+    let mut world = World::new(&ids.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    world.max_removals = MaxRemovals::default();
+    world.prefill(PrefillMode::Prefill).await;
+    world.read().await;
+    for id in &ids {
+        world.udm.directory().remove(&dn(id)).unwrap();
+    }
+    let task = world.begin(PrefillMode::Resync).await;
+    let outcome = world.run(&world.source(), &task).await;
+    let Outcome::Held(counts) = outcome else { panic!("{outcome:?}") };
+    (world, task, counts)
+}
+
+#[tokio::test]
+async fn a_list_that_is_well_and_empty_is_held_until_a_person_decides() {
+    for decision in [Decision::Approve, Decision::Cancel, Decision::AskAgain] {
+        let (mut world, task, counts) = held().await;
+        assert_eq!(counts.removals["users/user"], Removals { known: 50, removed: 50 }, "{decision:?}");
+        // What comes meanwhile waits behind it.
+        world.event(json!({}), user("new")).await;
+        assert!(world.read_all().await.is_empty(), "{decision:?}");
+        // Another pod of the attempt finds it held, and changes nothing of what is to be approved.
+        let fence = world.queue.fence().await.unwrap().unwrap().revision;
+        assert_eq!(world.run(&world.source(), &task).await, Outcome::Held(counts.clone()));
+        assert_eq!(world.queue.fence().await.unwrap().unwrap().revision, fence);
+        let (attempt, queue) = (task.attempt, world.queue.clone());
+        match decision {
+            Decision::Approve => {
+                assert!(!queue.approve_fence(attempt + 1).await.unwrap());
+                // Once, or twice, or at the same time.
+                let (one, two) = tokio::join!(queue.approve_fence(attempt), queue.approve_fence(attempt));
+                assert!(one.unwrap() && two.unwrap() && queue.approve_fence(attempt).await.unwrap());
+                assert!(!queue.cancel_fence(attempt).await.unwrap());
+                world.done().await;
+                let (present, removed) = world.read().await;
+                assert_eq!((present, removed.len()), (vec![dn("new")], 50));
+                // They were read: what was known before is forgotten, and not told again.
+                assert_eq!(world.resync().await.removed, 1);
+                assert_eq!(world.known().await, (0, 1));
+            }
+            Decision::Cancel => {
+                assert!(queue.cancel_fence(attempt).await.unwrap());
+                assert!(!queue.approve_fence(attempt).await.unwrap());
+                assert_eq!(world.run(&world.source(), &task).await, Outcome::Cancelled);
+                assert!(world.read_all().await.is_empty());
+            }
+            Decision::AskAgain => {
+                let failed = |s: &Subscription| {
+                    let reason = Some(Reason::TooManyRemovals);
+                    s.with_prefill_state(PrefillState::Failed, reason, None, s.created.clone())
+                };
+                world.modify(failed).await;
+                // It is held again: what was held before does not count as told.
+                let next = world.begin(PrefillMode::Resync).await;
+                let outcome = world.run(&world.source(), &next).await;
+                let Outcome::Held(again) = outcome else { panic!("{outcome:?}") };
+                assert_eq!(again.removals["users/user"], Removals { known: 51, removed: 51 });
+                assert!(!queue.approve_fence(attempt).await.unwrap(), "that is another attempt");
+                world.modify(failed).await;
+                // The list is whole again.
+                for n in 0..50 {
+                    world.udm.directory().put(&user(&format!("user{n:02}")).to_string()).unwrap();
+                }
+                world.udm.directory().put(&user("new").to_string()).unwrap();
+                let counts = world.resync().await;
+                assert_eq!((counts.messages, counts.removed), (51, 0));
+                assert_eq!(world.read().await.1.len(), 0);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_held_attempt_that_was_killed_anywhere_before_is_held_in_the_end() {
+    let ids: Vec<String> = (0..300).map(|n| format!("user{n:03}")).collect();
+    let mut world = World::new(&ids.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    world.max_removals = MaxRemovals::default();
+    world.prefill(PrefillMode::Prefill).await;
+    world.read().await;
+    for id in &ids[..200] {
+        world.udm.directory().remove(&dn(id)).unwrap();
+    }
+    let task = world.begin(PrefillMode::Resync).await;
+    let source = world.source();
+    for messages in [1, 99, 101, 250, 300] {
+        let written = async || world.queue.pending().await.unwrap().unwrap().prefill;
+        tokio::select! {
+            outcome = world.run(&source, &task) => assert!(matches!(outcome, Outcome::Held(_)), "{outcome:?}"),
+            _ = eventually("enough is written", SOON, written, |n| *n >= messages) => {}
+        }
+    }
+    let outcome = world.run(&source, &task).await;
+    let Outcome::Held(counts) = outcome else { panic!("{outcome:?}") };
+    assert_eq!((counts.messages, counts.removed), (300, 200));
+    assert!(world.read_all().await.is_empty());
+    assert!(world.queue.approve_fence(task.attempt).await.unwrap());
+    world.done().await;
+    let (present, removed) = world.read().await;
+    assert_eq!((present.len(), removed.len()), (100, 200));
+}
+
+#[tokio::test]
+async fn a_run_that_only_counts_writes_nothing_and_the_consumer_goes_on() {
+    let mut world = World::new(&["a", "b", "c"]).await;
+    world.prefill(PrefillMode::Prefill).await;
+    world.read().await;
+    world.udm.directory().remove(&dn("a")).unwrap();
+    let known = world.known().await;
+    let dry = PrefillOrder { mode: Some(PrefillMode::Resync), dry_run: true, ..PrefillOrder::default() };
+    let task = world.order(dry).await;
+    world.event(json!({}), user("d")).await;
+    world.udm.directory().put(&user("d").to_string()).unwrap();
+    // Not even a moment: it is pending now.
+    assert_eq!(world.read().await.0, [dn("d")]);
+    let outcome = world.run(&world.source(), &task).await;
+    let Outcome::Done(Some(counts)) = outcome else { panic!("{outcome:?}") };
+    assert!(counts.dry_run && counts.messages == 4);
+    assert_eq!(counts.removals["users/user"], Removals { known: 4, removed: 1 });
+    assert_eq!(world.queue.pending().await.unwrap().unwrap().prefill, 0);
+    assert_eq!(world.known().await, (known.0 + 1, known.1));
+    world.done().await;
+    world.event(json!({}), user("e")).await;
+    world.udm.directory().put(&user("e").to_string()).unwrap();
+    assert_eq!(world.read().await.0, [dn("e")]);
+    assert_eq!(world.resync().await.removed, 1);
+    assert_eq!(world.read_removed().await, [dn("a")]);
+}
+
+#[tokio::test]
+async fn objects_that_all_answer_404_are_no_removals() {
+    let mut world = World::new(&["a", "b", "c"]).await;
+    world.max_removals = MaxRemovals::default();
+    world.prefill(PrefillMode::Prefill).await;
+    world.read().await;
+    world.udm.faults().add(Rule::new(Effect::Status { code: 404 }).on(On::Object));
+    let task = world.begin(PrefillMode::Resync).await;
+    let outcome = world.run(&world.source(), &task).await;
+    let told = match &outcome {
+        Outcome::Done(Some(counts)) => counts.removed,
+        _ => 0,
+    };
+    assert_eq!(told, 0, "{outcome:?}");
+    world.done().await;
+    assert!(world.read_removed().await.is_empty());
 }

@@ -83,6 +83,7 @@ impl World {
         let _ended = shutdown.clone().drop_guard();
         self.broker.tasks().submit(&PrefillTask::of(&self.subscription)).await.unwrap();
         let config = worker::Config {
+            max_removals: model::MaxRemovals::default(),
             parallel: 1,
             tries_max: None,
             holder: "worker".to_owned(),

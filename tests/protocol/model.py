@@ -593,6 +593,121 @@ class Reg:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+Bs = namedtuple('Bs', 'entry fence q pods people rec job seen bud')
+Be = namedtuple('Be', 'att st why')            # the entry: P(ending/running) D(one) F(ailed); why: '' H(eld) C(ancelled) X
+Bf = namedtuple('Bf', 'seq att by st')         # the fence: o(pen) s(ealed) h(eld) c(ancelled); by: whose snapshot it closes
+Bp = namedtuple('Bp', 'n att pc F')            # a pod
+Bw = namedtuple('Bw', 'what att by pc F')      # a request of a person about the snapshot `by` that was shown; pc: r(ead) w(rite)
+Bb = namedtuple('Bb', 'pods ask again')
+
+# The rules of the brake (README.md, M25 to M27)
+M25_HOLD = 'M25'     # an attempt with too many removals ends held: not sealed, so not done, so not read
+M26_FINAL = 'M26'    # held is final for its attempt: no twin takes the fence and fills anew
+M27_BOUND = 'M27'    # an approval seals only that held fence which the person was shown: attempt and compare-and-set
+BRAKE = frozenset([M25_HOLD, M26_FINAL, M27_BOUND])
+
+
+class Brake:
+    """The brake of a resync. Every snapshot holds too many removals. Pods, people and whoever records may stop before any step. A message is (attempt, pod
+    that wrote it, 'object' or 'removal'). Checked: a removal is read only of the very snapshot that a person approved, and never of one that was cancelled;
+    the goal (all is read, or a person gave it up) stays in reach. Live events wait behind a prefill that is not done whatever its fence says: class Model."""
+    def __init__(self, mends, pods=3, ask=2, again=1):
+        self.m, self.bud = frozenset(mends), Bb(pods, ask, again)
+
+    def initial(self):
+        return Bs(Be(1, 'P', ''), Bf(1, 0, 0, 'o'), (), (), (), (), '', (), self.bud)
+
+    def check(self, s):
+        pass
+
+    def goal(self, s):
+        return (s.entry.st == 'D' and not s.q) or ('cancel', s.entry.att) in s.seen
+
+    def pruned(self, s):      # a budget of the model ends here, not the protocol
+        return not s.bud.ask or not s.bud.pods
+
+    def steps(self, s):
+        e, f = s.entry, s.fence
+        if e.st == 'P' and s.bud.pods:
+            n = self.bud.pods - s.bud.pods + 1
+            yield 'pod %d of attempt %d starts' % (n, e.att), s._replace(pods=s.pods + (Bp(n, e.att, 'r', 0),), bud=s.bud._replace(pods=s.bud.pods - 1))
+        for i, p in enumerate(s.pods):
+            yield from self.pod(s, i, p)
+        if s.bud.ask and f.st == 'h':
+            for what in ('approve', 'cancel'):
+                yield ('a person is shown snapshot %d of attempt %d and wants to %s it' % (f.by, f.att, what),
+                       s._replace(people=s.people + (Bw(what, f.att, f.by, 'r', 0),), bud=s.bud._replace(ask=s.bud.ask - 1)))
+        for i, w in enumerate(s.people):
+            yield from self.person(s, i, w)
+        if s.bud.again and e.st == 'F':
+            yield 'asked again: attempt %d' % (e.att + 1), s._replace(entry=Be(e.att + 1, 'P', ''), bud=s.bud._replace(again=0))
+        # Controller or worker: looks at the fence, stops, records.
+        seen = (f.att, f.st)
+        if f.att == e.att and f.st in 'shc' and e.st != 'D' and not s.rec:
+            yield 'recorder sees %s' % (seen,), s._replace(rec=seen)
+        if s.rec:
+            att, st = s.rec
+            t = s._replace(rec=())
+            if att == e.att and e.st != 'D':
+                t = t._replace(entry=Be(att, 'D', '') if st == 's' else Be(att, 'F', 'H' if st == 'h' else 'C'))
+            yield 'recorder writes %s' % (s.rec,), t
+        # The consumer: what is done is read.
+        if e.st == 'D':
+            mine = [m for m in s.q if m[0] == e.att]
+            if mine:
+                att, by, kind = mine[0]
+                if kind == 'removal' and ('approve', att, by) not in s.seen:
+                    raise Bad('a removal is read that nobody approved (attempt %d, snapshot %d)' % (att, by))
+                if ('cancel', att) in s.seen:
+                    raise Bad('a prefill is read that was cancelled')
+                yield 'consumer reads a %s of attempt %d' % (kind, att), s._replace(q=s.q[:s.q.index(mine[0])] + s.q[s.q.index(mine[0]) + 1:])
+            elif s.q:
+                yield 'what is left of other attempts is dropped', s._replace(q=())
+
+    def pod(self, s, i, p):
+        def put(s2, p2):
+            l = list(s2.pods); l[i:i + 1] = [p2] if p2 else []
+            return s2._replace(pods=tuple(l))
+        f, me = s.fence, 'pod %d: ' % p.n
+        if p.pc == 'r':
+            ended = f.att > p.att or (f.att == p.att and (f.st in 'sc' or (f.st == 'h' and M26_FINAL in self.m)))
+            yield (me + 'fence is another\'s, or final: ends' if ended else me + 'reads the fence', put(s, None if ended else p._replace(pc='w', F=f.seq)))
+        elif p.pc == 'w':
+            if f.seq == p.F:
+                n = f.seq + 1
+                yield me + 'takes the fence and purges', put(s._replace(fence=Bf(n, p.att, p.n, 'o'), q=()), p._replace(pc='f', F=n))
+            else:
+                yield me + 'refused, reads again', put(s, p._replace(pc='r'))
+        elif f.seq != p.F:
+            yield me + 'has lost the fence', put(s, None)
+        elif p.pc == 'f':
+            yield me + 'writes its snapshot', put(s._replace(q=s.q + ((p.att, p.n, 'object'), (p.att, p.n, 'removal'))), p._replace(pc='s'))
+        else:
+            st = 'h' if M25_HOLD in self.m else 's'
+            yield me + ('holds' if st == 'h' else 'seals'), put(s._replace(fence=Bf(f.seq + 1, p.att, p.n, st)), None)
+
+    def person(self, s, i, w):
+        def put(s2, w2):
+            l = list(s2.people); l[i:i + 1] = [w2] if w2 else []
+            return s2._replace(people=tuple(l))
+        f, me = s.fence, 'request to %s attempt %d: ' % (w.what, w.att)
+        said = s._replace(seen=tuple(sorted(set(s.seen) | {('approve', w.att, w.by) if w.what == 'approve' else ('cancel', w.att)})))
+        bound = M27_BOUND in self.m
+        if w.pc == 'r':
+            if w.what == 'approve' and f.st == 's' and f.att == w.att:
+                yield me + 'is approved already', put(s, None)
+            elif f.st != 'h' and (bound or f.st != 'o' or w.what == 'cancel') or (bound and f.att != w.att) or (w.what == 'cancel' and f.att != w.att):
+                yield me + '409', put(s, None)
+            else:
+                yield me + 'reads the fence', put(s, w._replace(pc='w', F=f.seq))
+        elif f.seq == w.F or not bound:
+            st = 's' if w.what == 'approve' else 'c'
+            yield me + 'writes the fence', put(said._replace(fence=f._replace(seq=f.seq + 1, st=st)), None)
+        else:
+            yield me + 'refused, reads again', put(s, w._replace(pc='r'))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 def explore(model, limit=400_000, seconds=60):
     """Breadth first. Returns (violation or None, trace, states, complete)."""
     t0 = time.process_time()
@@ -698,6 +813,11 @@ def main():
         for d in ('stream', 'kv'):
             go(name, 'as written, %s first' % d, Reg(False, d, **args))
         go(name, 'mended', Reg(True, **args))
+    if want('H1'):
+        name = 'H1 a resync with too many removals'
+        for m in sorted(BRAKE):
+            go(name, 'all rules but ' + m, Brake(BRAKE - {m}))
+        go(name, 'all rules', Brake(BRAKE))
 
 
 if __name__ == '__main__':

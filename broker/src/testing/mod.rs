@@ -244,6 +244,7 @@ pub async fn ready_subscription_with(
         request_prefill: true,
         selection: None,
         track: false,
+        max_removals: None,
     };
     change(&mut registration);
     let now = "2026-01-01T00:00:00".parse().expect("a time");

@@ -43,6 +43,7 @@ impl Case {
             request_prefill: prefill,
             selection: None,
             track: false,
+            max_removals: None,
         };
         let mut s = Subscription::reserve(registration, Incarnation(Uuid::new_v4()), 1, now());
         s.lifecycle = Lifecycle::Ready;

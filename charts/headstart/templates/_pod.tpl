@@ -127,6 +127,10 @@ annotations:
   value: {{ $config.udmReadsPrimary | quote }}
 - name: UDM_LAG_SECONDS
   value: {{ $config.udmLagSeconds | int64 | quote }}
+- name: MAX_REMOVALS_PERCENT
+  value: {{ $config.maxRemovals.percent | int64 | quote }}
+- name: MAX_REMOVALS_OBJECTS
+  value: {{ $config.maxRemovals.objects | int64 | quote }}
 - name: UDM_MISSING_TYPES
   value: {{ $config.udmMissingTypes }}
 - name: UDM_MISSING_SECONDS

@@ -26,9 +26,19 @@ impl Actor {
             Request::Retry => current.with_prefill_again(now()),
             Request::Pause => current.with_paused(true),
             Request::Resume => current.with_paused(false),
-            Request::Cancel => None,
+            Request::Cancel | Request::Approve => None,
         };
-        if request == Request::Cancel {
+        if request == Request::Approve {
+            // Only the attempt of this Job, and only while it is held.
+            let queue = self.broker.queue(subscription, *incarnation);
+            if !queue.approve_fence(*attempt).await? {
+                return self.answer(job, word, false, "the prefill is not held any more").await;
+            }
+            let objects =
+                queue.fence().await?.and_then(|fence| fence.value.counts).map(|counts| counts.messages);
+            let done = State { state: PrefillState::Done, reason: None, message: None };
+            self.record(identity, done, objects, Some(job)).await?;
+        } else if request == Request::Cancel {
             // The fence first: from here on the attempt can neither write nor complete.
             if !self.broker.queue(subscription, *incarnation).cancel_fence(*attempt).await? {
                 return self.answer(job, word, false, "the prefill is complete already").await;

@@ -29,6 +29,7 @@ impl Scene {
             request_prefill: true,
             selection: None,
             track: false,
+            max_removals: None,
         };
         let mut entry = Subscription::reserve(registration, Incarnation(uuid::Uuid::new_v4()), 1, now());
         entry.lifecycle = Lifecycle::Ready;

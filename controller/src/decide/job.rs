@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use manifests::Identity;
-use model::{FenceState, PrefillState, PrefillTask, Reason, Subscription};
+use model::{FenceState, PrefillState, PrefillTask, Reason, RemovalsByType, Subscription, held_text};
 
 use super::{Action, Because, Rules};
 use crate::{
@@ -51,6 +51,12 @@ pub(super) fn verdict(observed: &Observed, entry: &Subscription, rules: &Rules, 
         }
         FenceSeen::Found(fence) if fence.seals(entry.incarnation, attempt) => {
             return Verdict::Is(PrefillState::Done, None);
+        }
+        // Complete, and whatever became of its Job: a person decides.
+        FenceSeen::Found(fence) if fence.holds(entry.incarnation, attempt) => {
+            let nothing = RemovalsByType::new();
+            let removals = fence.counts.as_ref().map_or(&nothing, |counts| &counts.removals);
+            return Verdict::failed(Reason::TooManyRemovals, held_text(removals));
         }
         FenceSeen::Found(fence)
             if fence.attempt == attempt

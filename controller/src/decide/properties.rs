@@ -51,9 +51,11 @@ fn entries() -> Vec<World> {
 }
 
 fn fences() -> Vec<FenceSeen> {
-    use FenceState::{Cancelled, Open, Sealed};
+    use FenceState::{Cancelled, Held, Open, Sealed};
     let mut fences = vec![FenceSeen::NotRead, FenceSeen::Missing];
-    for (attempt, state) in [(0, Open), (1, Open), (1, Sealed), (1, Cancelled), (2, Sealed), (3, Open)] {
+    for (attempt, state) in
+        [(0, Open), (1, Open), (1, Sealed), (1, Cancelled), (1, Held), (2, Sealed), (3, Open)]
+    {
         fences.push(World::new().fence(attempt, state).observed.fence);
     }
     fences

@@ -17,6 +17,8 @@ pub enum Request {
     Pause,
     /// Let it go on.
     Resume,
+    /// Let it be read, although it tells many removals.
+    Approve,
 }
 
 impl Request {
@@ -26,6 +28,7 @@ impl Request {
             "cancel" => Some(Self::Cancel),
             "pause" => Some(Self::Pause),
             "resume" => Some(Self::Resume),
+            "approve" => Some(Self::Approve),
             _ => None,
         }
     }
@@ -38,6 +41,7 @@ impl Request {
             Self::Cancel => "cancel",
             Self::Pause => "pause",
             Self::Resume => "resume",
+            Self::Approve => "approve",
         }
     }
 }
@@ -54,8 +58,8 @@ pub(super) fn answer(observed: &Observed, entry: &Subscription) -> Option<Action
 }
 
 fn judge(entry: &Subscription, text: &str) -> Result<Request, &'static str> {
-    let request =
-        Request::parse(text).ok_or("there is no such request: retry, cancel, pause and resume are known")?;
+    let request = Request::parse(text)
+        .ok_or("there is no such request: retry, cancel, pause, resume and approve are known")?;
     let prefill = &entry.prefill;
     let open = entry.awaits_prefill();
     match request {
@@ -63,6 +67,8 @@ fn judge(entry: &Subscription, text: &str) -> Result<Request, &'static str> {
         Request::Cancel if prefill.reason == Some(Reason::Cancelled) => {
             Err("the prefill is cancelled already")
         }
+        Request::Cancel if prefill.is_held() => Ok(request),
+        Request::Approve if !prefill.is_held() => Err("the prefill is not held: there is nothing to approve"),
         Request::Cancel | Request::Pause if !open => Err(match prefill.state {
             PrefillState::Done => "the prefill is done",
             _ => "the prefill has failed",

@@ -45,6 +45,7 @@ impl World {
             request_prefill: true,
             selection: None,
             track: false,
+            max_removals: None,
         };
         let mut entry = Subscription::reserve(registration, MINE, 1, time());
         entry.lifecycle = Lifecycle::Ready;
@@ -113,6 +114,8 @@ impl World {
             state,
             counts: None,
             contained: Vec::new(),
+            known_below: None,
+            approved: false,
         });
         self
     }
@@ -300,6 +303,12 @@ impl World {
                     Request::Retry => entry.with_prefill_again(time()),
                     Request::Pause => entry.with_paused(true),
                     Request::Resume => entry.with_paused(false),
+                    Request::Approve => {
+                        if let FenceSeen::Found(fence) = &mut self.observed.fence {
+                            fence.state = FenceState::Sealed;
+                        }
+                        entry.with_prefill_state(PrefillState::Done, None, None, time())
+                    }
                     Request::Cancel => {
                         let reason = Some(Reason::Cancelled);
                         entry.with_prefill_state(PrefillState::Failed, reason, None, time())

@@ -130,6 +130,8 @@ mod tests {
             selection: None,
             track: false,
             mode: model::PrefillMode::Prefill,
+            max_removals: None,
+            dry_run: false,
         }
     }
 

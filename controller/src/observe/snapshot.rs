@@ -109,6 +109,7 @@ mod tests {
             request_prefill: true,
             selection: None,
             track: false,
+            max_removals: None,
         };
         let incarnation = model::Incarnation(uuid::Uuid::from_u128(1));
         let mut entry =

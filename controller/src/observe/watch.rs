@@ -188,6 +188,8 @@ mod tests {
             selection: None,
             track: false,
             mode: model::PrefillMode::Prefill,
+            max_removals: None,
+            dry_run: false,
         };
         let mut job = manifests::job(template, &task);
         job.metadata.uid = Some("u".into());

@@ -17,6 +17,7 @@ fn entry(name: &str, lifecycle: Lifecycle) -> Subscription {
         request_prefill: true,
         selection: None,
         track: false,
+        max_removals: None,
     };
     let incarnation = Incarnation(uuid::Uuid::new_v4());
     let mut entry =
@@ -190,6 +191,7 @@ async fn progress_that_comes_after_the_removal_is_removed_but_not_that_of_the_ne
         phase: model::Phase::Reading,
         not_selected: 0,
         removed: 0,
+        removals: model::RemovalsByType::new(),
         set_aside: 0,
         missing: vec![],
         warnings: vec![],

@@ -77,6 +77,7 @@ pub async fn register_selecting(
         request_prefill: false,
         selection,
         track: false,
+        max_removals: None,
     };
     let now = "2026-01-01T00:00:00".parse().unwrap();
     let (first, revision) = match broker.registry().get(&name).await.unwrap() {

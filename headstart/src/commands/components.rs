@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::start::{Beginning, kubernetes, template};
 use crate::{
     health,
-    settings::{self, Attempts, Http, LauncherKind, Queues, Shape},
+    settings::{self, Attempts, Http, LauncherKind, Queues, Removals, Shape},
 };
 
 /// Below the 30 to 60 s after which proxies take a silent connection for dead.
@@ -143,7 +143,7 @@ pub async fn worker(settings: settings::Worker, shutdown: CancellationToken) -> 
     let not_ready = beginning.not_ready(|| None);
     health::serve(settings.probes.health_listen, not_ready, registry, shutdown.clone()).await?;
     let Some(broker) = beginning.connect_with_layout(&nats).await? else { return Ok(()) };
-    let config = worker_config(&settings.attempts, &settings.shape, settings.pod_name);
+    let config = worker_config(&settings.attempts, &settings.shape, &settings.removals, settings.pod_name);
     let config = worker::Config { metrics, ..config };
     worker::run(config, broker.clone(), source, shutdown).await;
     broker.close().await;
@@ -172,13 +172,19 @@ pub fn dispatcher_config(queues: &Queues) -> dispatcher::Config {
 }
 
 /// The configuration of a worker.
-pub fn worker_config(attempts: &Attempts, shape: &Shape, holder: String) -> worker::Config {
+pub fn worker_config(
+    attempts: &Attempts,
+    shape: &Shape,
+    removals: &Removals,
+    holder: String,
+) -> worker::Config {
     worker::Config {
         parallel: usize::from(attempts.parallel_prefills),
         tries_max: u64::try_from(attempts.max_prefill_attempts).ok(),
         holder,
         tasks: TasksConfig::default(),
         shape: shape.shape(),
+        max_removals: removals.limit(),
         metrics: prefill_job::Metrics::default(),
     }
 }

@@ -17,7 +17,11 @@ pub async fn prefill(settings: settings::Prefill, shutdown: CancellationToken) -
         task: settings.task.clone(),
         holder: settings.pod_name.clone(),
         termination_log: settings.termination_log.clone(),
-        options: attempt::Options { shape: settings.shape.shape(), told: None },
+        options: attempt::Options {
+            shape: settings.shape.shape(),
+            max_removals: settings.removals.limit(),
+            told: None,
+        },
     };
     let config = told_to_a_person(config);
     let outcome = match prefill_parts(&settings, &shutdown).await {

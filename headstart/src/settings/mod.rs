@@ -7,6 +7,7 @@ mod dump;
 mod limits;
 mod nats;
 mod register;
+mod removals;
 mod roles;
 mod secret;
 mod serving;
@@ -25,6 +26,7 @@ pub use dump::{Export, Validate};
 pub use limits::{Log, Queues};
 pub use nats::{Nats, NatsAccess};
 pub use register::{IfDifferent, Register};
+pub use removals::Removals;
 pub use roles::{Admin, Roles};
 pub use serving::Serving;
 pub use shape::Shape;
@@ -206,6 +208,8 @@ pub struct Prefill {
     pub udm: Udm,
     #[command(flatten)]
     pub shape: Shape,
+    #[command(flatten)]
+    pub removals: Removals,
     /// The request, as JSON; from the Job's ConfigMap.
     #[arg(
         long,
@@ -234,6 +238,8 @@ pub struct Worker {
     pub udm: Udm,
     #[command(flatten)]
     pub shape: Shape,
+    #[command(flatten)]
+    pub removals: Removals,
     #[command(flatten)]
     pub attempts: Attempts,
     /// Name of this worker, for people.
@@ -275,6 +281,8 @@ pub struct Standalone {
     pub udm: Udm,
     #[command(flatten)]
     pub shape: Shape,
+    #[command(flatten)]
+    pub removals: Removals,
     #[command(flatten)]
     pub roles: Roles,
     #[command(flatten)]

@@ -106,7 +106,12 @@ async fn work(
         async move { running.await.context("dispatcher") }
     });
     parts.spawn({
-        let worker = commands::worker_config(&settings.attempts, &settings.shape, "standalone".to_owned());
+        let worker = commands::worker_config(
+            &settings.attempts,
+            &settings.shape,
+            &settings.removals,
+            "standalone".to_owned(),
+        );
         let running = prefill_job::worker::run(worker, broker.clone(), source, stop.clone());
         async move {
             running.await;

@@ -19,6 +19,7 @@ async fn registered(broker: &Broker) -> (Subscription, Copier) {
         request_prefill: true,
         selection: None,
         track: false,
+        max_removals: None,
     };
     let now = "2026-01-01T00:00:00".parse().unwrap();
     let s = Subscription::reserve(registration, Incarnation(Uuid::new_v4()), 1, now);

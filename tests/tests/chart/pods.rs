@@ -54,6 +54,8 @@ fn job(template: &str) -> k8s_openapi::api::batch::v1::Job {
         selection: None,
         track: false,
         mode: model::PrefillMode::Prefill,
+        max_removals: None,
+        dry_run: false,
     };
     manifests::job(&template, &task)
 }

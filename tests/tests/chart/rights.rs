@@ -56,6 +56,7 @@ async fn register(api: &Broker, name: &str) -> Subscription {
         request_prefill: true,
         selection: None,
         track: true,
+        max_removals: None,
     };
     let now = "2026-01-01T00:00:00".parse().unwrap();
     let s = Subscription::reserve(registration, Incarnation(Uuid::new_v4()), 1, now);
@@ -78,7 +79,7 @@ async fn fill(writer: &Broker, s: &Subscription) {
     };
     holder.purge_below().await.unwrap();
     let object = Bytes::from_static(EVENT);
-    let known = KnownObjects { removed: false, objects: KnownObject::named_by(EVENT) };
+    let known = KnownObjects { objects: KnownObject::named_by(EVENT), ..KnownObjects::default() };
     let (messages, known) = ([object.clone(), object], [known]);
     // What is not allowed is tried for long.
     let written = tokio::time::timeout(SOON, holder.write_knowing(1, &messages, &known)).await;
@@ -99,6 +100,7 @@ async fn fill(writer: &Broker, s: &Subscription) {
         warnings: vec![],
         not_selected: 0,
         removed: 0,
+        removals: model::RemovalsByType::new(),
         rate: 1.0,
         error: None,
     };

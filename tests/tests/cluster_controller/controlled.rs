@@ -240,6 +240,7 @@ impl Controlled {
             request_prefill: true,
             selection: None,
             track: false,
+            max_removals: None,
         };
         let incarnation = Incarnation(uuid::Uuid::new_v4());
         let registry = self.broker.registry();

@@ -102,6 +102,7 @@ fn entry(incarnation: u128, attempt: u32) -> Subscription {
         request_prefill: true,
         selection: None,
         track: false,
+        max_removals: None,
     };
     let incarnation = Incarnation(Uuid::from_u128(incarnation << 96));
     let mut entry =

@@ -69,6 +69,11 @@ fn asked_for_by_annotation() {
         world.with_job(move |job| job.request = Some(text))
     };
     let kept = |world: World| world.admitted().fate(dead());
+    let held = || {
+        let world =
+            World::new().state(Failed, Some(Reason::TooManyRemovals)).fence(1, model::FenceState::Held);
+        world.admitted().fate(Fate::Complete)
+    };
     let refused = "the prefill is pending or running: there is nothing to retry";
     table(vec![
         ("retry", asked(kept(failed()), "retry"), "obey retry"),
@@ -86,10 +91,18 @@ fn asked_for_by_annotation() {
         ("pause, after it failed", asked(kept(failed()), "pause"), "refuse pause: the prefill has failed"),
         ("resume, not paused", asked(pending().job(), "resume"), "refuse resume: the prefill is not paused"),
         ("resume", asked(pending().with_entry(|e| e.prefill.paused = true).job(), "resume"), "obey resume"),
+        ("approve", asked(held(), "approve"), "obey approve"),
+        ("cancel, what is held", asked(held(), "cancel"), "obey cancel"),
+        ("retry, what is held", asked(held(), "retry"), "obey retry"),
+        (
+            "approve, what is not held",
+            asked(kept(failed()), "approve"),
+            "refuse approve: the prefill is not held: there is nothing to approve",
+        ),
         (
             "something else",
             asked(pending().job(), "dance"),
-            "refuse dance: there is no such request: retry, cancel, pause and resume are known",
+            "refuse dance: there is no such request: retry, cancel, pause, resume and approve are known",
         ),
         (
             "on the Job of an earlier attempt",
