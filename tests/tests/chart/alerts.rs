@@ -164,10 +164,17 @@ async fn alerts_fire_on_what_components_print() {
     use Values::{Appear, Are, Gone, With};
     let figures = figures().await;
     let calm = || Change("headstart_prefills_with_reason{", Are(constant("0")));
-    let cases: [(&[&str], Vec<Change>); 19] = [
+    let cases: [(&[&str], Vec<Change>); 20] = [
         (&[], vec![calm()]),
         // What really happened, unchanged.
         (&["HeadstartPrefillFailed"], vec![]),
+        (
+            &["HeadstartPrefillHeld"],
+            vec![Change(
+                "headstart_prefills_with_reason{",
+                With("reason=\"BadData\"", "reason=\"TooManyRemovals\"", constant("1")),
+            )],
+        ),
         (
             &["HeadstartPrefillWaits"],
             vec![Change(
