@@ -38,7 +38,7 @@ pub enum FenceSeen {
     /// The stream is gone.
     Missing,
     /// As the leader told it.
-    Found(Fence),
+    Found(Box<Fence>),
 }
 
 /// Admission's answer.

@@ -531,6 +531,7 @@ struct Shaped {
 }
 
 /// The message of an object, as consumers know it; `None` if it is not selected. `whole`: what the object says of itself.
+#[expect(clippy::result_large_err, reason = "an attempt ends once")]
 fn message(
     object: SnapshotObject,
     index: u64,

@@ -106,7 +106,7 @@ impl World {
     }
 
     pub fn fence(mut self, attempt: u32, state: FenceState) -> Self {
-        self.observed.fence = FenceSeen::Found(Fence {
+        self.observed.fence = FenceSeen::Found(Box::new(Fence {
             incarnation: MINE,
             round: 1,
             attempt,
@@ -116,7 +116,7 @@ impl World {
             contained: Vec::new(),
             known_below: None,
             approved: false,
-        });
+        }));
         self
     }
 

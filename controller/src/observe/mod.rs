@@ -77,7 +77,8 @@ impl Observer {
         }
         if depends_on_fence(&observed, &entry) {
             let fence = self.broker.queue(name, entry.incarnation).fence().await?;
-            observed.fence = fence.map_or(FenceSeen::Missing, |fence| FenceSeen::Found(fence.value));
+            observed.fence =
+                fence.map_or(FenceSeen::Missing, |fence| FenceSeen::Found(Box::new(fence.value)));
         }
         if entry.prefill.state == PrefillState::Running {
             observed.progress = self.progress(&entry).await?;

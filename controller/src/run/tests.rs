@@ -78,6 +78,7 @@ impl Scene {
             realms_topics: vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
             request_prefill: true,
             selection: None,
+            max_removals: None,
             track: false,
         };
         let mut entry = Subscription::reserve(registration, incarnation, 1, at());

@@ -33,7 +33,7 @@ use crate::{Removals, RemovalsByType};
 
 /// A key of an object, as a hash of 64 bits. Packed, since there are three for each object.
 #[derive(Clone, Copy, Debug)]
-#[repr(packed(4))]
+#[repr(Rust, packed(4))]
 struct Key {
     hash: u64,
     object: u32,
