@@ -95,6 +95,7 @@ mod tests {
             realms_topics: vec![],
             request_prefill: true,
             selection: None,
+            max_removals: None,
             track: false,
         };
         let now = "2026-01-01T00:00:00".parse().unwrap();

@@ -242,6 +242,7 @@ async fn ready_subscription_again(broker: &Broker) -> (Subscription, Queue) {
         realms_topics: vec![],
         request_prefill: true,
         selection: None,
+        max_removals: None,
         track: false,
     };
     let incarnation = model::Incarnation(uuid::Uuid::new_v4());
