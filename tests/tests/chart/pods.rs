@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{
     SETS,
-    helm::{kind, name, render},
+    helm::{kind, name, render, root},
 };
 
 /// A pod and who makes it.
@@ -242,4 +242,23 @@ fn files_that_variables_name_are_mounted() {
             assert!(mounted, "{}: {path}", pod.owner);
         }
     });
+}
+
+/// What `docs/admission-policy.yaml` does not name it refuses: a variable that the chart gains has to be named there.
+#[test]
+fn the_admission_policy_knows_the_variables_of_a_prefill() {
+    let policy = std::fs::read_to_string(root().join("docs/admission-policy.yaml")).unwrap();
+    let known = |name: &str| {
+        name.starts_with("UDM_") || name.ends_with("_FILE") || policy.contains(&format!("'{name}'"))
+    };
+    let pods = SETS.into_iter().flat_map(all).filter(|pod| pod.spec["containers"][0]["args"][0] == "prefill");
+    let names: Vec<String> = pods
+        .flat_map(|pod| pod.spec["containers"][0]["env"].as_array().cloned().unwrap_or_default())
+        .map(|env| env["name"].as_str().unwrap().to_owned())
+        // What an administrator adds is the administrator's to add there, too.
+        .filter(|name| name != "REGION")
+        .collect();
+    assert!(names.len() > 10, "{names:?}");
+    let unknown: Vec<&String> = names.iter().filter(|name| !known(name)).collect();
+    assert!(unknown.is_empty(), "{unknown:?}");
 }
