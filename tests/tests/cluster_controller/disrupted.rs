@@ -36,8 +36,8 @@ pub fn patient() -> Rules {
 pub async fn ends_well(mail: &Subject<'_>, former_pod: &str, counted: u64) -> Result<()> {
     mail.await_pod(1, Some(former_pod)).await?;
     mail.expect(Running, None).await?;
-    let failed = mail.job(1)?["status"]["failed"].as_u64().unwrap_or(0);
-    ensure!(failed == counted, "{failed} tries count");
+    let failed = |job: &Value| job["status"]["failed"].as_u64().unwrap_or(0);
+    mail.await_job("failed tries are counted", 1, |job| failed(job) == counted).await?;
     mail.seal().await?;
     let done = mail.expect_shown(1, Done, None).await?;
     ensure!(done.prefill.attempt == 1, "{done:?}");

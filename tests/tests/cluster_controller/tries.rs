@@ -22,7 +22,8 @@ async fn a_transient_error_is_tried_again_until_the_limit() -> Result<()> {
     let failed = mail.expect_shown(1, Failed, Some(Reason::BackoffLimitExceeded)).await?;
     let message = failed.prefill.message.clone().unwrap_or_default();
     ensure!(message.contains("connection refused"), "{message}");
-    ensure!(mail.job(1)?["status"]["failed"] == 2, "{:#}", mail.job(1)?);
+    // The Job controller counts a pod after its end could be read.
+    mail.await_job("both pods are counted", 1, |job| job["status"]["failed"] == 2).await?;
     let [only] = failed.prefill.attempts.as_slice() else { panic!("{failed:?}") };
     ensure!(only.message.as_ref().is_some_and(|text| text.contains("connection refused")), "{only:?}");
     Ok(())
@@ -41,7 +42,12 @@ async fn a_permanent_error_fails_at_once() -> Result<()> {
         let failed = subject.expect_shown(1, Failed, Some(reason)).await?;
         let message = failed.prefill.message.unwrap_or_default();
         ensure!(message.contains(&format!("says {class}")), "{message}");
-        ensure!(subject.job(1)?["status"]["failed"] == 1, "{:#}", subject.job(1)?);
+        let failed = |job: &serde_json::Value| {
+            let conditions = job["status"]["conditions"].as_array();
+            conditions.is_some_and(|all| all.iter().any(|condition| condition["type"] == "Failed"))
+        };
+        let job = subject.await_job("the Job has failed", 1, failed).await?;
+        ensure!(job["status"]["failed"] == 1, "{job:#}");
     }
     Ok(())
 }
@@ -52,8 +58,7 @@ async fn complete_without_a_seal_has_failed() -> Result<()> {
     world.tell_pods("exit 0")?;
     let mail = world.subscribe_and_activate("mail").await?;
     mail.expect_shown(1, Failed, Some(Reason::EndedWithoutSeal)).await?;
-    ensure!(mail.job(1)?["status"]["succeeded"] == 1);
-    Ok(())
+    mail.await_job("its pod is counted", 1, |job| job["status"]["succeeded"] == 1).await.map(drop)
 }
 
 #[tokio::test(flavor = "multi_thread")]
