@@ -159,3 +159,21 @@ async fn an_export_that_fails_leaves_what_was_there() {
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn udm_is_asked_directly_whatever_proxy_is_set() {
+    let udm = StandIn::start(directory(), Faults::default()).await.unwrap();
+    let proxy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    proxy.set_nonblocking(true).unwrap();
+    let address = format!("http://{}", proxy.local_addr().unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("groups.jsonl");
+    let mut command = export(&udm, &path, &["--topic", "groups/group"]);
+    for variable in ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
+        command.env(variable, &address);
+    }
+    command.env_remove("NO_PROXY").env_remove("no_proxy");
+    let done = output(command).await;
+    assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
+    assert!(proxy.accept().is_err(), "a proxy would see the password");
+}

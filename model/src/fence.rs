@@ -88,6 +88,12 @@ pub(crate) fn is_zero(number: &u64) -> bool {
 }
 
 impl Fence {
+    /// Was this attempt cancelled?
+    #[must_use]
+    pub fn is_cancelled(&self, attempt: u32) -> bool {
+        self.state == FenceState::Cancelled && self.attempt == attempt
+    }
+
     /// Does this seal complete that attempt?
     #[must_use]
     pub fn seals(&self, incarnation: Incarnation, attempt: u32) -> bool {

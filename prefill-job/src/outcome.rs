@@ -106,6 +106,13 @@ impl Outcome {
     }
 }
 
+/// What a complete prefill does not hold, or should be looked at, if there is such.
+pub(crate) fn notable(counts: &Counts) -> Option<String> {
+    let Counts { set_aside, missing, warnings, .. } = counts;
+    let is_notable = *set_aside > 0 || !missing.is_empty() || !warnings.is_empty();
+    is_notable.then(|| complete(Some(counts)))
+}
+
 /// Says what a complete prefill does not hold.
 fn complete(counts: Option<&Counts>) -> String {
     let mut text = "the prefill is complete".to_owned();

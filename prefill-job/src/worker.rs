@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     attempt::{self, Options},
     metrics::Metrics,
-    outcome::{Failure, Outcome},
+    outcome::{Failure, Outcome, notable},
     shape::Shape,
     source::Source,
 };
@@ -140,6 +140,7 @@ impl Worker {
             let (broker, source) = (&self.broker, &self.source);
             let outcome =
                 attempt::run_with(broker, source, request, &self.holder, &self.shutdown, options).await;
+            let outcome = self.cancelled_or(request, outcome).await;
             self.config.metrics.ended(&outcome);
             outcome
         };
@@ -180,6 +181,19 @@ impl Worker {
                 Outcome::Held(fence.value.counts.unwrap_or_default())
             }
             _ => Outcome::Failed(failure),
+        }
+    }
+
+    /// An attempt that lost its fence while it wrote was overtaken, or cancelled by a request that may have ended before
+    /// it recorded that.
+    async fn cancelled_or(&self, request: &PrefillTask, outcome: Outcome) -> Outcome {
+        if outcome != Outcome::Obsolete {
+            return outcome;
+        }
+        let fence = self.broker.queue(&request.subscription, request.incarnation).fence().await;
+        match fence {
+            Ok(Some(fence)) if fence.value.is_cancelled(request.attempt) => Outcome::Cancelled,
+            _ => outcome,
         }
     }
 
@@ -248,7 +262,9 @@ fn decide(
     pause: Duration,
 ) -> (Option<PrefillState>, Option<Reason>, Option<String>, Fate) {
     match outcome {
-        Outcome::Done(_) => (Some(PrefillState::Done), None, None, Fate::Finish),
+        Outcome::Done(counts) => {
+            (Some(PrefillState::Done), None, counts.as_ref().and_then(notable), Fate::Finish)
+        }
         // Nothing to be tried again: somebody has to decide.
         Outcome::Held(counts) => {
             let message = Some(held_text(&counts.removals));

@@ -15,7 +15,7 @@ use prefill_job::{
         udm::{BrokenObjects, Config, Credentials, MissingTypes, Retries, Udm},
     },
 };
-use stand_in_udm::{Directory, Effect, Faults, Population, Rule, Settings, StandIn};
+use stand_in_udm::{Directory, Effect, Faults, On, Population, Rule, Settings, StandIn};
 use tokio_util::sync::CancellationToken;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -236,4 +236,52 @@ async fn a_pod_that_was_overtaken_while_it_was_thought_dead_adds_nothing() {
     assert!(matches!(first, Outcome::Failed(Failure { lost_to_twin: true, .. })), "{first:?}");
     assert_eq!(second, done(USERS));
     assert_eq!(dns(&broker, &s).await, udm.directory().dns("users/user"));
+}
+
+#[tokio::test]
+async fn a_replica_that_lags_is_waited_for_before_anything_is_listed() {
+    let (server, udm) = (NatsServer::start().await, stand_in().await);
+    let broker = server.broker().await;
+    let (s, _) = registered(&broker, &["users/user"]).await;
+    udm.faults().update(|faults| faults.get_delay_ms = 0);
+    let lagging = source(&udm, |config| config.lag = Duration::from_secs(2));
+    let arrives = async {
+        let phase = async || broker.progress().get(&s.name).await.unwrap().map(|progress| progress.phase);
+        eventually("it waits", SOON, phase, |phase| *phase == Some(model::Phase::Waiting)).await;
+        assert_eq!(udm.counters().numbers().index, 0);
+        udm.directory().put(r#"{"dn":"uid=late,dc=x","objectType":"users/user"}"#).unwrap();
+    };
+    let (outcome, ()) = tokio::join!(run(&broker, &lagging, &s), arrives);
+    assert_eq!(outcome, done(USERS + 1));
+    // Where UDM reads the primary there is nothing to wait for.
+    let primary = source(&udm, |config| {
+        (config.lag, config.reads_primary) = (Duration::from_secs(3600), true);
+    });
+    let again = PrefillTask { attempt: 2, ..PrefillTask::of(&s) };
+    let outcome = attempt::run(&broker, &primary, &again, "pod", &CancellationToken::new()).await;
+    assert_eq!(outcome, done(USERS + 1));
+}
+
+#[tokio::test]
+async fn many_objects_that_are_gone_are_a_warning_and_what_nobody_could_read_a_dead_letter() {
+    let (server, udm) = (NatsServer::start().await, stand_in().await);
+    let broker = server.broker().await;
+    let (s, _) = registered(&broker, &["groups/group", "test/thing"]).await;
+    let half = r#"{"dn":"cn=half,dc=x","objectType":"test/thing","properties":{"note":"HALF"}}"#;
+    udm.directory().put(half).unwrap();
+    // The stand-in keeps an object's bytes, and reads them first: so the half comes from its answer.
+    udm.faults().add(Rule::new(Effect::VanishAfter).on(On::List).module("groups/group"));
+    udm.faults()
+        .add(Rule::new(Effect::Replace { from: "HALF".into(), to: "\\ud800".into() }).dn("cn=half,dc=x"));
+    let outcome = run(&broker, &source(&udm, |_| {}), &s).await;
+    let Outcome::Done(Some(counts)) = &outcome else { panic!("{outcome:?}") };
+    assert_eq!((counts.skipped, counts.set_aside, counts.warnings.len()), (4, 1, 1));
+    assert!(counts.warnings[0].contains("4 of 4 objects of groups/group"), "{:?}", counts.warnings);
+    assert!(outcome.termination_message().message.contains("groups/group"));
+    let progress = broker.progress().get(&s.name).await.unwrap().unwrap();
+    assert_eq!(progress.warnings, counts.warnings);
+    let letters = broker.dead_letters().list(&s, 0, 10).await.unwrap();
+    let letter = &letters[0].letter;
+    assert_eq!(letter.dn.as_deref(), Some("cn=half,dc=x"));
+    assert!(letter.problem.as_deref().is_some_and(|problem| problem.contains("surrogate")), "{letter:?}");
 }

@@ -21,6 +21,7 @@ use prefill_job::{
     worker,
 };
 use prometheus_client::registry::Registry;
+use stand_in_udm::{Directory, Faults, Population, StandIn};
 use tempfile::NamedTempFile;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
@@ -336,4 +337,82 @@ async fn tries_are_limited_and_the_reason_is_recorded() {
     let prefill = broker.registry().subscription(&s.name).await.unwrap().unwrap().value.prefill;
     let message = prefill.message.unwrap();
     assert!(message.contains("gave up") && !message.contains("secret"), "{message}");
+}
+
+#[tokio::test]
+async fn a_cancelled_prefill_stays_cancelled_whoever_was_first() {
+    // The request that cancels may end between the fence and the entry.
+    for entry_too in [true, false] {
+        let server = NatsServer::start().await;
+        let broker = server.broker().await;
+        let (s, queue) = registered(&broker).await;
+        activate(&s, &queue).await;
+        broker.tasks().submit(&PrefillTask::of(&s)).await.unwrap();
+        assert!(queue.cancel_fence(s.prefill.attempt).await.unwrap());
+        if entry_too {
+            let cancelled = |s: &Subscription| {
+                s.with_prefill_state(PrefillState::Failed, Some(Reason::Cancelled), None, s.created.clone())
+            };
+            broker.registry().modify(&s.name, s.incarnation, cancelled).await.unwrap();
+        }
+        let revision = async || broker.registry().subscription(&s.name).await.unwrap().unwrap().revision;
+        let before = revision().await;
+        let file = dump(5);
+        let _worker = start_worker(&broker, source(&file), 3);
+        let queued = async || broker.tasks().contains(&PrefillTask::of(&s)).await.unwrap();
+        eventually("the task to be gone", SOON, queued, |there| !there).await;
+        assert_eq!(state(&broker, &s).await, (PrefillState::Failed, Some(Reason::Cancelled)), "{entry_too}");
+        assert!(!entry_too || revision().await == before, "it was running in between");
+    }
+}
+
+#[tokio::test]
+async fn a_task_that_comes_again_after_its_end_changes_nothing() {
+    let server = NatsServer::start().await;
+    let broker = server.broker().await;
+    let (s, queue) = registered(&broker).await;
+    activate(&s, &queue).await;
+    let file = dump(5);
+    let _worker = start_worker(&broker, source(&file), 3);
+    let queued = async || broker.tasks().contains(&PrefillTask::of(&s)).await.unwrap();
+    let mut done = None;
+    for _ in 0..2 {
+        broker.tasks().submit(&PrefillTask::of(&s)).await.unwrap();
+        eventually("the task to be finished", SOON, queued, |there| !there).await;
+        assert_eq!(state(&broker, &s).await.0, PrefillState::Done);
+        let now = broker.registry().subscription(&s.name).await.unwrap().unwrap().revision;
+        assert_eq!(*done.get_or_insert(now), now, "done never goes back to running");
+    }
+}
+
+#[tokio::test]
+async fn a_worker_keeps_its_task_for_as_long_as_it_works() {
+    let server = NatsServer::start().await;
+    let broker = server.broker().await;
+    let (s, queue) = ready_subscription(&broker, &["users/user"]).await;
+    activate(&s, &queue).await;
+    let population = Population { users: 30, photos_per_mille: 0, ..Population::default() };
+    // Three seconds, and the task would come again after one and a half.
+    let faults = Faults { get_delay_ms: 100, ..Faults::default() };
+    let udm = StandIn::start(Directory::generated(population), faults).await.unwrap();
+    let credentials = Credentials::Basic { username: "cn=admin".into(), password: "univention".into() };
+    let one_by_one = udm::Config { concurrency_max: 1, ..udm::Config::new(udm.base_url(), credentials) };
+    let source = Arc::new(Source::Udm(Udm::new(one_by_one).unwrap()));
+    let config = worker::Config {
+        // A twin is there to take it.
+        parallel: 2,
+        tries_max: Some(3),
+        holder: "worker".into(),
+        tasks: TasksConfig { backoff: vec![Duration::from_millis(1500)] },
+        shape: Shape::default(),
+        max_removals: model::MaxRemovals::default(),
+        metrics: Metrics::default(),
+    };
+    broker.tasks().submit(&PrefillTask::of(&s)).await.unwrap();
+    let shutdown = CancellationToken::new();
+    let _working = tokio::spawn(worker::run(config, broker.clone(), source, shutdown.clone()));
+    let _end = shutdown.drop_guard();
+    eventually("done", SOON, async || state(&broker, &s).await.0, |s| *s == PrefillState::Done).await;
+    assert_eq!(udm.counters().numbers().objects, 30, "each object was asked for once");
+    assert_eq!(udm.counters().numbers().lists["users/user"], 1);
 }

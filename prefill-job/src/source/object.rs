@@ -23,6 +23,8 @@ pub(super) enum ObjectError {
     Utf8(#[from] std::str::Utf8Error),
     #[error("the key objectType is missing or empty")]
     NoType,
+    #[error("consumers could not read it: {0}")]
+    Undeliverable(#[from] model::json::JsonError),
     #[error("it has more than {0} bytes")]
     TooLong(usize),
 }
@@ -44,6 +46,7 @@ pub(super) fn take(mut bytes: Vec<u8>) -> Result<(String, Box<RawValue>), Object
             object_type
         }
     };
+    model::json::check(&bytes)?;
     let text = String::from_utf8(bytes).map_err(|e| e.utf8_error())?;
     Ok((object_type, RawValue::from_string(text)?))
 }

@@ -43,11 +43,19 @@ pub fn error(code: u16, message: &str, address: &str) -> Response<Body> {
 /// 422: a parameter of the query is wrong.
 pub fn unprocessable(parameter: &str, problem: &str, address: &str) -> Response<Body> {
     let mut error = Members::default();
-    let message = format!("1 error(s) occurred:\nQuery string \"{parameter}\": {problem}\n");
+    let is_query = parameter != "position";
+    let message = match is_query {
+        true => format!("1 error(s) occurred:\nQuery string \"{parameter}\": {problem}\n"),
+        false => format!("1 error(s) occurred:\nRequest argument \"{parameter}\" {problem}\n"),
+    };
     error.number("code", 422).string("title", "Unprocessable Entity").string("message", &message);
     let mut parameters = Members::default();
     parameters.string(parameter, problem);
-    error.raw("error", &format!("{{\"query_string\": {}}}", parameters.into_object()));
+    let parameters = parameters.into_object();
+    match is_query {
+        true => error.raw("error", &format!("{{\"query_string\": {parameters}}}")),
+        false => error.raw("error", &parameters),
+    };
     let mut detail = Members::default();
     detail.strings("location", ["query", parameter]).string("message", problem).string("type", "value_error");
     let mut own = Members::default();
@@ -111,6 +119,7 @@ pub fn instead(effect: &Effect, target: &str, address: &str) -> Option<Response<
         | Effect::Truncate { .. }
         | Effect::Vanish
         | Effect::Move { .. }
+        | Effect::Replace { .. }
         | Effect::Unload { .. }
         | Effect::VanishAfter => None,
     }

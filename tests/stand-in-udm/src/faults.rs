@@ -128,6 +128,13 @@ pub enum Effect {
         /// The new DN.
         to: String,
     },
+    /// A part of the answer's text is another.
+    Replace {
+        /// What is replaced.
+        from: String,
+        /// What comes instead.
+        to: String,
+    },
     /// The module is not loaded any more: 404, here and from now on.
     Unload {
         /// The module.

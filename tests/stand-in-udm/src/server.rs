@@ -284,7 +284,10 @@ impl Asking<'_> {
         };
         let position = query.position.as_deref().unwrap_or(app.directory.base());
         if position != app.directory.base() && app.directory.get(position).is_none() {
-            let problem = format!("LDAP object {position} could not be found.");
+            let problem = format!(
+                "LDAP object {position} could not be found.\nIt possibly has been deleted or moved. Please update your \
+                 search results and open the object again."
+            );
             return answer::unprocessable("position", &problem, self.target);
         }
         let (delay, size_limit) = app.switches.read(|faults| (faults.list_delay_ms, faults.size_limit));
@@ -390,7 +393,10 @@ impl Asking<'_> {
         if self.headers.get(header::IF_NONE_MATCH).is_some_and(|known| known == etag.as_str()) {
             return answer::with_headers(StatusCode::NOT_MODIFIED, &[(header::ETAG, &etag)], Body::empty());
         }
-        let text = object.got(&links);
+        let mut text = object.got(&links);
+        if let Some(Effect::Replace { from, to }) = &effect {
+            text = text.replace(from, to);
+        }
         let headers = [(header::CONTENT_TYPE, "application/json"), (header::ETAG, etag.as_str())];
         let body = match effect {
             None => Body::from(text),
