@@ -48,6 +48,7 @@ mod prefill;
 mod pulse;
 mod query;
 mod readiness;
+mod reads;
 mod registration;
 mod request;
 mod request_id;

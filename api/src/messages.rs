@@ -66,22 +66,22 @@ pub(crate) async fn next(
     let (wait, pop) = (parameters.timeout(), parameters.pop());
     parameters.finish()?;
     let Subscription { name, incarnation, .. } = &entry.value;
-    let poll = Poll::begin(&app, name)?;
+    let poll = Poll::begin(&app, &entry.value)?;
     let (deadline, end) = (Instant::now() + wait, app.life.end());
-    let (body, held) = loop {
+    let (message, held) = loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let delivered = app.readers.next(name, *incarnation, left, &end, false).await?;
         let Some(message) = delivered else { break (None, None) };
         // What is not sent is delivered again, so it is only removed when there is room for the answer.
         let held = app.answers.hold(Owner::Subscription(name), message.payload.len())?;
         if !pop || app.readers.acknowledge(name, *incarnation, message.id.sequence).await? {
-            break (Some(message.payload), Some(held));
+            break (Some(message), Some(held));
         }
         // Somebody else took it.
     };
-    app.metrics.deliveries.inc_by(u64::from(body.is_some()));
-    let nothing = body.is_none();
-    let body = poll.answer(body.unwrap_or(Bytes::from_static(b"null")), held);
+    app.metrics.delivered(message.as_slice());
+    let nothing = message.is_none();
+    let body = poll.answer(message.map_or(Bytes::from_static(b"null"), |message| message.payload), held);
     Ok(messages(&app, name, body, nothing))
 }
 
@@ -95,11 +95,11 @@ pub(crate) async fn batch(
     let (wait, limit) = (parameters.timeout(), parameters.limit());
     parameters.finish()?;
     let Subscription { name, incarnation, .. } = &entry.value;
-    let poll = Poll::begin(&app, name)?;
+    let poll = Poll::begin(&app, &entry.value)?;
     let delivered = app.readers.batch(name, *incarnation, wait, &app.life.end(), limit).await?;
     let size = 2 + delivered.iter().map(|m| m.payload.len() + 1).sum::<usize>();
     let held = app.answers.hold(Owner::Subscription(name), size)?;
-    app.metrics.deliveries.inc_by(delivered.len() as u64);
+    app.metrics.delivered(&delivered);
     let nothing = delivered.is_empty();
     let mut body = BytesMut::with_capacity(size);
     body.extend_from_slice(b"[");
@@ -120,9 +120,11 @@ struct Poll {
 }
 
 impl Poll {
-    fn begin(app: &App, name: &SubscriptionName) -> Result<Self, ApiError> {
+    fn begin(app: &App, subscription: &Subscription) -> Result<Self, ApiError> {
+        let name = &subscription.name;
         let place = app.polls.take(name).ok_or_else(|| too_many("polls", app.polls.each()))?;
         app.answers.room(Owner::Subscription(name))?;
+        app.reads.note(app.broker.last_reads(), subscription);
         Ok(Self { place, waiting: app.metrics.waiting_poll() })
     }
 

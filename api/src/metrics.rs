@@ -1,5 +1,8 @@
 //! What the API tells of itself: all names in one place.
 
+use std::time::SystemTime;
+
+use broker::Delivered;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -8,7 +11,7 @@ use prometheus_client::{
 
 /// Requests by method, route and status. The text format adds `_total` to counters.
 pub(crate) const REQUESTS: &str = "headstart_api_requests";
-/// Time from request to answer by route, in seconds (the format adds the unit); polls wait on purpose.
+/// Time from request to answer by method and route, in seconds (the format adds the unit); polls wait on purpose.
 pub(crate) const REQUEST_DURATION: &str = "headstart_api_request_duration";
 /// Polls that wait for a message at this moment.
 pub(crate) const POLLS_WAITING: &str = "headstart_api_polls_waiting";
@@ -22,6 +25,8 @@ pub(crate) const EVENTS_ACCEPTED: &str = "headstart_api_events_accepted";
 pub(crate) const EVENTS_TOO_LARGE: &str = "headstart_api_events_too_large";
 /// Messages that were given to consumers, redeliveries included.
 pub(crate) const MESSAGES_DELIVERED: &str = "headstart_api_messages_delivered";
+/// Time from the acceptance of an event to its first delivery by a replica, in seconds (the format adds the unit).
+pub(crate) const DELIVERY_DELAY: &str = "headstart_api_delivery_delay";
 /// Messages that consumers have acknowledged.
 pub(crate) const MESSAGES_ACKNOWLEDGED: &str = "headstart_api_messages_acknowledged";
 
@@ -37,6 +42,11 @@ pub(crate) const ANSWER_BYTES: &str = "headstart_api_answer_bytes_held";
 /// Upper bounds in seconds: a look at NATS takes a millisecond, a password hash 30, Kubernetes up to 16 s.
 const BUCKETS_S: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0];
 
+/// Upper bounds in seconds: a consumer that waits has an event after some milliseconds, one that was away for a
+/// weekend after days.
+const DELAYS_S: [f64; 12] =
+    [0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0, 300.0, 3600.0, 86_400.0, 604_800.0];
+
 /// One kind of request. Labels are fixed words and codes, never what a client sent.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct Request {
@@ -48,6 +58,7 @@ pub(crate) struct Request {
 /// A route, as it stands in the description.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct Route {
+    pub method: &'static str,
     pub route: String,
 }
 
@@ -67,7 +78,8 @@ pub(crate) struct Metrics {
     unreadable: Gauge,
     pub events: Counter,
     pub events_too_large: Counter,
-    pub deliveries: Counter,
+    deliveries: Counter,
+    delivery_delay: Histogram,
     pub acknowledgements: Counter,
     pub logins_refused: Family<Refusal, Counter>,
     connections: Gauge,
@@ -81,7 +93,7 @@ impl Metrics {
         let requests = Family::<Request, Counter>::default();
         registry.register(REQUESTS, "Requests, by route and status", requests.clone());
         let durations = Family::new_with_constructor((|| Histogram::new(BUCKETS_S)) as fn() -> Histogram);
-        let help = "Time from request to answer, by route; polls wait on purpose";
+        let help = "Time from request to answer, by method and route; polls wait on purpose";
         registry.register_with_unit(REQUEST_DURATION, help, Unit::Seconds, durations.clone());
         let polls = Gauge::default();
         registry.register(POLLS_WAITING, "Polls that wait for a message", Gauge::clone(&polls));
@@ -104,6 +116,9 @@ impl Metrics {
             "Messages delivered, redeliveries included",
             Counter::clone(&deliveries),
         );
+        let delivery_delay = Histogram::new(DELAYS_S);
+        let help = "Time from the acceptance of an event to its first delivery by this replica";
+        registry.register_with_unit(DELIVERY_DELAY, help, Unit::Seconds, delivery_delay.clone());
         registry.register(MESSAGES_ACKNOWLEDGED, "Messages acknowledged", Counter::clone(&acknowledgements));
         let logins_refused = Family::<Refusal, Counter>::default();
         registry.register(LOGINS_REFUSED, "Logins refused, by reason", logins_refused.clone());
@@ -127,6 +142,7 @@ impl Metrics {
             events,
             events_too_large,
             deliveries,
+            delivery_delay,
             acknowledgements,
             logins_refused,
             connections,
@@ -143,6 +159,17 @@ impl Metrics {
             (&self.answer_bytes, answer_bytes),
         ] {
             gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Messages go out to a consumer.
+    pub(crate) fn delivered(&self, messages: &[Delivered]) {
+        self.deliveries.inc_by(messages.len() as u64);
+        let now = SystemTime::now();
+        let first = messages.iter().filter(|message| message.num_delivered == 1);
+        for accepted in first.filter_map(|message| message.accepted) {
+            // Two clocks: ours may be behind that of NATS.
+            self.delivery_delay.observe(now.duration_since(accepted).unwrap_or_default().as_secs_f64());
         }
     }
 

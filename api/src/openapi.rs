@@ -103,7 +103,8 @@ fn described(root_path: &str) -> Value {
         "security": [{"HTTPBasic": []}],
         "paths": {
             "/v1/subscriptions": {
-                "get": operation("List all subscriptions", "Role: admin.", &[], None, &[
+                "get": operation("List all subscriptions", "Role: admin. By name. One whose queue can't be looked at in time has no \
+                    queue here, and is as its entry says.", &[], None, &[
                     (200, "The subscriptions", Some(json!({"type": "array", "items": schema("Subscription")}))),
                     UNAUTHORIZED, INTERNAL, UNAVAILABLE,
                 ]),
@@ -498,6 +499,50 @@ fn object(required: &[&str], properties: Value) -> Value {
     json!({"type": "object", "required": required, "properties": properties})
 }
 
+/// What waits in a queue.
+fn queue() -> Value {
+    let count = json!({"type": "integer", "minimum": 0});
+    let time = json!({"type": "string", "format": "date-time"});
+    let given_up = object(
+        &["at", "limit", "live", "prefill"],
+        json!({
+            "at": time, "limit": {"enum": ["messages", "bytes"]},
+            "live": {"type": "integer", "description": "Live messages that were lost"},
+            "prefill": {"type": "integer", "description": "Messages of the prefill that were lost"},
+        }),
+    );
+    let lost = object(
+        &["at", "incoming_seq"],
+        json!({
+            "at": time,
+            "incoming_seq": {"type": "integer", "description": "Number of the first event that it may have missed"},
+        }),
+    );
+    object(
+        &["prefill", "live", "dead_letters", "limit", "full", "bytes", "when_full", "swept"],
+        json!({
+            "prefill": count, "live": count, "dead_letters": count,
+            "oldest_at": {"type": ["string", "null"], "format": "date-time", "description": "When the oldest message \
+                that waits was written; null: none waits"},
+            "last_read_at": {"type": ["string", "null"], "format": "date-time", "description": "When its consumer \
+                last asked for messages, to the minute; null: never, or before this was noted"},
+            "limit": {"type": "integer", "description": "Most messages of each kind. A prefill that reaches it \
+                waits, and live events do what when_full says"},
+            "full": {"type": "boolean"},
+            "bytes": {"type": "integer", "description": "Bytes of the whole queue"},
+            "limit_bytes": {"type": ["integer", "null"], "description": "Most of them, about; live events do what \
+                when_full says"},
+            "limit_age": {"type": ["number", "null"], "description": "Seconds after which a live message that \
+                was not acknowledged is removed"},
+            "when_full": {"enum": ["wait", "give-up"], "description": "wait: events wait in the event log; \
+                give-up: the queue is deleted, and the subscription must be removed and registered again"},
+            "swept": {"type": "integer", "description": "Live messages that were removed by age so far"},
+            "given_up": {"anyOf": [{"type": "null"}, given_up]},
+            "lost": {"anyOf": [{"type": "null"}, lost]},
+        }),
+    )
+}
+
 fn schemas() -> Value {
     let text = json!({"type": "string"});
     let count = json!({"type": "integer", "minimum": 0});
@@ -582,29 +627,10 @@ fn schemas() -> Value {
             "prefill_queue_status": states(), "selection": schema("Selection"), "prefill": schema("Prefill"),
             "track": {"type": "boolean", "description": "Can it be resynced? Absent: no"},
             "max_removals": max_removals(),
-            "queue": object(&["prefill", "live", "dead_letters", "limit", "full", "bytes", "when_full", "swept"], json!({
-                "prefill": count, "live": count, "dead_letters": count,
-                "limit": {"type": "integer", "description": "Most messages of each kind. A prefill that reaches it \
-                    waits, and live events do what when_full says"},
-                "full": {"type": "boolean"},
-                "bytes": {"type": "integer", "description": "Bytes of the whole queue"},
-                "limit_bytes": {"type": ["integer", "null"], "description": "Most of them, about; live events do what \
-                    when_full says"},
-                "limit_age": {"type": ["number", "null"], "description": "Seconds after which a live message that \
-                    was not acknowledged is removed"},
-                "when_full": {"enum": ["wait", "give-up"], "description": "wait: events wait in the event log; \
-                    give-up: the queue is deleted, and the subscription must be removed and registered again"},
-                "swept": {"type": "integer", "description": "Live messages that were removed by age so far"},
-                "given_up": {"anyOf": [{"type": "null"}, object(&["at", "limit", "live", "prefill"], json!({
-                    "at": {"type": "string", "format": "date-time"}, "limit": {"enum": ["messages", "bytes"]},
-                    "live": {"type": "integer", "description": "Live messages that were lost"},
-                    "prefill": {"type": "integer", "description": "Messages of the prefill that were lost"},
-                }))]},
-                "lost": {"anyOf": [{"type": "null"}, object(&["at", "incoming_seq"], json!({
-                    "at": {"type": "string", "format": "date-time"},
-                    "incoming_seq": {"type": "integer", "description": "Number of the first event that it may have missed"},
-                }))]},
-            })),
+            "lifecycle": {"enum": ["registering", "ready"], "description": "registering: the registration is under way, \
+                or broke off; the same request again completes it"},
+            "created": {"type": "string", "format": "date-time", "description": "When the name was registered"},
+            "queue": queue(),
         })),
         "Prefill": object(&["state", "round", "attempt", "since", "boundary_known"], json!({
             "state": states(), "mode": {"enum": ["prefill", "resync"]}, "round": count, "attempt": count, "since": {"type": "string", "format": "date-time"},

@@ -218,8 +218,8 @@ async fn shown(
     entry: &Revised<Subscription>,
     caller: &Caller,
 ) -> Result<Response, ApiError> {
-    let details = app.details(entry).await?.ok_or_else(|| gone(entry.value.name.as_str(), caller))?;
-    Ok(json(status, &PrefillView::new(&entry.value, &details)))
+    let details = app.details(&entry.value).await?.ok_or_else(|| gone(entry.value.name.as_str(), caller))?;
+    Ok(json(status, &PrefillView::new(&entry.value, Some(&details))))
 }
 
 /// Sets the state from outside, as the prefill service of the former software does. Any transition is accepted.

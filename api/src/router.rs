@@ -193,7 +193,7 @@ async fn count(State(app): Shared, route: MatchedPath, request: Request, next: N
     };
     let began = Instant::now();
     let answer = next.run(request).await;
-    let took = app.metrics.durations.get_or_create(&RouteLabel { route: route.as_str().to_owned() });
+    let took = app.metrics.durations.get_or_create(&RouteLabel { method, route: route.as_str().to_owned() });
     took.observe(began.elapsed().as_secs_f64());
     let labels = RequestLabels { method, route: route.as_str().to_owned(), status: answer.status().as_u16() };
     app.metrics.requests.get_or_create(&labels).inc();

@@ -1,6 +1,6 @@
 //! What all handlers share.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 use axum::extract::State;
 use broker::{Broker, EventPublisher, QueueCounts, Readers, RegistryView, Revised};
@@ -18,6 +18,7 @@ use crate::{
     places::Places,
     pulse::Pulse,
     readiness::Readiness,
+    reads::Reads,
     roles::KnownRoles,
     run::NotReady,
 };
@@ -43,6 +44,7 @@ pub(crate) struct App {
     pub connections: Arc<Connections>,
     /// Whether NATS answered, a moment ago.
     pub readiness: Readiness,
+    pub reads: Reads,
     pub life: Life,
 }
 
@@ -87,10 +89,20 @@ pub(crate) struct Details {
     pub broken: bool,
     /// Name of the current attempt's Job, where prefills are Jobs.
     pub job: Option<String>,
-    /// What waits in its queue, if that exists.
-    pub queue: Option<QueueCounts>,
     /// What the current attempt found gone, where it is held, or only counted.
     pub removals: Option<RemovalsByType>,
+}
+
+/// What is told of a queue.
+#[derive(Default)]
+pub(crate) struct QueueDetails {
+    /// What waits in it, if it exists.
+    pub counts: Option<QueueCounts>,
+    pub dead_letters: u64,
+    /// When the oldest message that waits in it was written.
+    pub oldest: Option<SystemTime>,
+    /// When its consumer asked for messages last.
+    pub last_read: Option<SystemTime>,
 }
 
 impl App {
@@ -121,6 +133,7 @@ impl App {
             answers: Answers::default(),
             connections,
             readiness: Readiness::default(),
+            reads: Reads::default(),
             life,
         }))
     }
@@ -134,12 +147,11 @@ impl App {
     }
 
     /// What is told of a subscription beside its entry. `None`: it was removed meanwhile.
-    pub(crate) async fn details(&self, entry: &Revised<Subscription>) -> Result<Option<Details>, ApiError> {
-        let Subscription { name, incarnation, lifecycle, prefill, .. } = &entry.value;
+    pub(crate) async fn details(&self, entry: &Subscription) -> Result<Option<Details>, ApiError> {
+        let Subscription { name, incarnation, lifecycle, prefill, .. } = entry;
         let queue = self.broker.queue(name, *incarnation);
         // One that was given up, or is back after it was not found, may be there: it is broken all the same.
-        let has_queue =
-            !entry.value.is_broken() && (*lifecycle != Lifecycle::Ready || queue.exists().await?);
+        let has_queue = !entry.is_broken() && (*lifecycle != Lifecycle::Ready || queue.exists().await?);
         if !has_queue {
             // Being removed just now looks the same: the entry, read again, tells the difference.
             let now = self.broker.registry().subscription(name).await?;
@@ -148,8 +160,7 @@ impl App {
             }
         }
         let progress = if prefill.attempt == 0 { None } else { self.broker.progress().get(name).await? };
-        let job =
-            if prefill.attempt == 0 { None } else { self.launcher.job_name(&PrefillTask::of(&entry.value)) };
+        let job = if prefill.attempt == 0 { None } else { self.launcher.job_name(&PrefillTask::of(entry)) };
         let removals = match has_queue && (prefill.is_held() || prefill.dry_run) {
             true => {
                 let fence = queue.fence().await?.filter(|fence| fence.value.attempt == prefill.attempt);
@@ -157,7 +168,21 @@ impl App {
             }
             false => None,
         };
-        Ok(Some(Details { progress, broken: !has_queue, job, queue: queue.pending().await?, removals }))
+        Ok(Some(Details { progress, broken: !has_queue, job, removals }))
+    }
+
+    /// What is told of a subscription's queue.
+    pub(crate) async fn queue_details(&self, entry: &Subscription) -> Result<QueueDetails, ApiError> {
+        let (name, incarnation) = (&entry.name, entry.incarnation);
+        let queue = self.broker.queue(name, incarnation);
+        let (letters, reads) = (self.broker.dead_letters(), self.broker.last_reads());
+        let (counts, dead_letters, oldest, last_read) = futures::try_join!(
+            queue.pending(),
+            letters.count(entry),
+            queue.oldest(),
+            reads.get(name, incarnation)
+        )?;
+        Ok(QueueDetails { counts, dead_letters, oldest, last_read })
     }
 
     /// For tests of crashes: stops here for ever if the test wants so.

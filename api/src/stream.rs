@@ -248,6 +248,7 @@ impl Stream {
         while self.app.answers.room(Owner::Subscription(name)).is_err() {
             tokio::time::sleep(NO_ROOM_PAUSE).await;
         }
+        self.app.reads.note(self.app.broker.last_reads(), &self.own.entry.value);
         let messages = tokio::select! {
             messages = self.queue.next(self.app.config.stream_heartbeat) => messages,
             () = changed(&self.app, name, failed, &mut self.changes) => {
@@ -276,7 +277,7 @@ impl Stream {
         if messages.is_empty() {
             return (self.format.heartbeat(), false);
         }
-        self.app.metrics.deliveries.inc_by(messages.len() as u64);
+        self.app.metrics.delivered(&messages);
         let chunk = self.format.messages(&messages);
         let held = self.app.answers.hold_anyway(Owner::Subscription(name), chunk.len());
         (keep(chunk, held), false)
@@ -362,7 +363,7 @@ mod tests {
     #[test]
     fn what_is_written() {
         let payload = Bytes::from("{\"a\":\r\n\"\u{85}\u{2028}\u{2029} \u{e9}\u{20ac}\"}");
-        let messages = [Delivered { payload, id: "p300".parse().unwrap(), num_delivered: 1 }];
+        let messages = [Delivered { payload, id: "p300".parse().unwrap(), num_delivered: 1, accepted: None }];
         for (format, written, heartbeat, end) in [
             (
                 Format::Events,

@@ -1,12 +1,16 @@
 //! `/v1/subscriptions`.
 
+use std::time::Duration;
+
 use axum::{
     extract::{Path, State},
     http::StatusCode,
     response::Response,
 };
 use broker::{Removal, Revised};
+use futures::StreamExt;
 use model::{Lifecycle, Subscription};
+use tokio::time::Instant;
 
 use crate::{
     access::Caller,
@@ -17,17 +21,36 @@ use crate::{
     lookup::{existing, gone, now},
     registration,
     request::{self, Change},
-    state::{App, Shared},
+    state::{App, Details, QueueDetails, Shared},
     views::{PrefillView, QueueView, SubscriptionView},
 };
 
+/// Subscriptions of a list that are looked at at once.
+const LOOKED_AT_AT_ONCE: usize = 16;
+/// How long the queues of a list may take, all together: one that does not answer must not hide the others.
+const LIST_WITHIN: Duration = Duration::from_secs(10);
+
 async fn shown(app: &App, entry: &Revised<Subscription>, caller: &Caller) -> Result<Response, ApiError> {
     let subscription = &entry.value;
-    let details = app.details(entry).await?.ok_or_else(|| gone(subscription.name.as_str(), caller))?;
-    let dead_letters = app.broker.dead_letters().count(subscription).await?;
-    let queue = QueueView::new(subscription, details.queue, dead_letters, &app.config.limits);
-    let prefill = PrefillView::new(subscription, &details);
-    Ok(json(StatusCode::OK, &SubscriptionView::new(subscription, Some(prefill), queue)))
+    let seen = look(app, subscription).await?.ok_or_else(|| gone(subscription.name.as_str(), caller))?;
+    Ok(json(StatusCode::OK, &view(app, subscription, Some(&seen))))
+}
+
+/// What is told of a subscription beside its entry. `None`: it was removed meanwhile.
+async fn look(app: &App, subscription: &Subscription) -> Result<Option<(Details, QueueDetails)>, ApiError> {
+    let Some(details) = app.details(subscription).await? else { return Ok(None) };
+    Ok(Some((details, app.queue_details(subscription).await?)))
+}
+
+/// Without a look it is as its entry says.
+fn view<'a>(
+    app: &'a App,
+    subscription: &'a Subscription,
+    seen: Option<&'a (Details, QueueDetails)>,
+) -> SubscriptionView<'a> {
+    let prefill = PrefillView::new(subscription, seen.map(|(details, _)| details));
+    let queue = seen.and_then(|(_, queue)| QueueView::new(subscription, queue, &app.config.limits));
+    SubscriptionView::new(subscription, prefill, queue)
 }
 
 pub(crate) async fn create(State(app): Shared, body: JsonBody) -> Result<Response, ApiError> {
@@ -47,10 +70,31 @@ pub(crate) async fn create(State(app): Shared, body: JsonBody) -> Result<Respons
 
 pub(crate) async fn list(State(app): Shared) -> Result<Response, ApiError> {
     // What can't be read is left out, logged and counted: it must not hide the others.
-    let listed: Vec<Subscription> = app.broker.registry().list().await?.subscriptions().collect();
-    let ready = listed.iter().filter(|s| s.lifecycle == Lifecycle::Ready);
-    let subscriptions: Vec<SubscriptionView<'_>> = ready.map(SubscriptionView::brief).collect();
-    Ok(json(StatusCode::OK, &subscriptions))
+    let mut listed: Vec<Subscription> = app.broker.registry().list().await?.subscriptions().collect();
+    listed.retain(|s| s.lifecycle != Lifecycle::Deleting);
+    listed.sort_by(|a, b| a.name.cmp(&b.name));
+    let deadline = Instant::now() + LIST_WITHIN;
+    let looks = listed.into_iter().map(async |subscription| {
+        let late = |_| ApiError::Unavailable { detail: "NATS is away", cause: "it took too long".to_owned() };
+        let seen = tokio::time::timeout_at(deadline, look(&app, &subscription)).await.map_err(late);
+        match seen.and_then(std::convert::identity) {
+            Ok(seen) => seen.map(|seen| (subscription, Some(seen))),
+            Err(error) => {
+                tracing::warn!(
+                    subscription = %subscription.name, error = ?error,
+                    "its queue can't be looked at: the list shows what its entry says"
+                );
+                Some((subscription, None))
+            }
+        }
+    });
+    let seen: Vec<_> = futures::stream::iter(looks)
+        .buffered(LOOKED_AT_AT_ONCE)
+        .filter_map(std::future::ready)
+        .collect()
+        .await;
+    let views: Vec<_> = seen.iter().map(|(s, seen)| view(&app, s, seen.as_ref())).collect();
+    Ok(json(StatusCode::OK, &views))
 }
 
 pub(crate) async fn get(

@@ -1,13 +1,15 @@
 //! What the API shows of a subscription, its queue and its prefill.
 
+use std::time::SystemTime;
+
 use broker::QueueCounts;
 use model::{
-    GivenUp, Lost, MaxRemovals, PastAttempt, PrefillMode, PrefillState, QueueLimits, QueueUse, RealmTopic,
-    Reason, RemovalsByType, Selection, Subscription, SubscriptionName, Timestamp, WhenFull,
+    GivenUp, Lifecycle, Lost, MaxRemovals, PastAttempt, PrefillMode, PrefillState, QueueLimits, QueueUse,
+    RealmTopic, Reason, RemovalsByType, Selection, Subscription, SubscriptionName, Timestamp, WhenFull,
 };
 use serde::Serialize;
 
-use crate::state::Details;
+use crate::state::{Details, QueueDetails};
 
 const BROKEN: &str =
     "the queue is lost, and its events with it: remove the subscription and register it again";
@@ -61,13 +63,14 @@ struct ProgressView<'a> {
 
 impl<'a> PrefillView<'a> {
     /// Progress of another attempt is not shown: an overtaken one may still write it. A lost queue is shown whatever
-    /// the entry says.
-    pub(crate) fn new(subscription: &'a Subscription, details: &'a Details) -> Self {
+    /// the entry says. Without details it is what the entry says.
+    pub(crate) fn new(subscription: &'a Subscription, details: Option<&'a Details>) -> Self {
         let prefill = &subscription.prefill;
-        let current = details.progress.as_ref().filter(|p| {
+        let current = details.and_then(|d| d.progress.as_ref()).filter(|p| {
             p.incarnation == subscription.incarnation && p.attempt == prefill.attempt && p.attempt > 0
         });
-        let (state, reason, message) = if details.broken {
+        let broken = details.map_or_else(|| subscription.is_broken(), |d| d.broken);
+        let (state, reason, message) = if broken {
             let message = if subscription.given_up.is_some() { GIVEN_UP } else { BROKEN };
             (PrefillState::Failed, Some(Reason::Broken), Some(message))
         } else {
@@ -84,7 +87,7 @@ impl<'a> PrefillView<'a> {
             reason,
             message,
             boundary_known: prefill.boundary.is_some(),
-            job: details.job.clone(),
+            job: details.and_then(|d| d.job.clone()),
             progress: current.map(|p| ProgressView {
                 phase: p.phase.as_str(),
                 topic: p.topic.as_deref(),
@@ -102,8 +105,7 @@ impl<'a> PrefillView<'a> {
                 text: p.to_string(),
             }),
             removals: details
-                .removals
-                .as_ref()
+                .and_then(|d| d.removals.as_ref())
                 .or(current.map(|p| &p.removals))
                 .filter(|removals| !removals.is_empty()),
             paused: prefill.paused,
@@ -125,8 +127,9 @@ pub(crate) struct SubscriptionView<'a> {
     track: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_removals: Option<MaxRemovals>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    prefill: Option<PrefillView<'a>>,
+    lifecycle: Lifecycle,
+    created: &'a Timestamp,
+    prefill: PrefillView<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     queue: Option<QueueView<'a>>,
 }
@@ -137,6 +140,10 @@ pub(crate) struct QueueView<'a> {
     prefill: u64,
     live: u64,
     dead_letters: u64,
+    /// When the oldest message that waits was written, by the clock of NATS.
+    oldest_at: Option<Timestamp>,
+    /// When the consumer asked for messages last, to the minute.
+    last_read_at: Option<Timestamp>,
     /// Most messages of each kind.
     limit: u64,
     full: bool,
@@ -155,18 +162,22 @@ impl<'a> QueueView<'a> {
     /// `None`: there is no queue, and none was given up or lost.
     pub(crate) fn new(
         subscription: &'a Subscription,
-        counts: Option<QueueCounts>,
-        dead_letters: u64,
+        details: &QueueDetails,
         limits: &QueueLimits,
     ) -> Option<Self> {
         let given_up = subscription.given_up.as_ref();
         // What is left of one that is broken is not delivered any more.
-        let counts = if subscription.is_broken() { QueueCounts::default() } else { counts? };
+        let (counts, oldest) = match subscription.is_broken() {
+            true => (QueueCounts::default(), None),
+            false => (details.counts?, details.oldest),
+        };
         let held = QueueUse::from(counts);
         Some(Self {
             prefill: held.prefill,
             live: held.live,
-            dead_letters,
+            dead_letters: details.dead_letters,
+            oldest_at: oldest.and_then(shown_time),
+            last_read_at: details.last_read.and_then(shown_time),
             limit: limits.messages_of(&held),
             full: limits.is_full(&held),
             bytes: held.bytes,
@@ -181,25 +192,27 @@ impl<'a> QueueView<'a> {
 }
 
 impl<'a> SubscriptionView<'a> {
-    pub(crate) fn brief(subscription: &'a Subscription) -> Self {
-        Self::new(subscription, None, None)
-    }
-
     pub(crate) fn new(
         subscription: &'a Subscription,
-        prefill: Option<PrefillView<'a>>,
+        prefill: PrefillView<'a>,
         queue: Option<QueueView<'a>>,
     ) -> Self {
         Self {
             name: &subscription.name,
             realms_topics: &subscription.realms_topics,
             request_prefill: subscription.request_prefill,
-            prefill_queue_status: prefill.as_ref().map_or(subscription.prefill.state.as_str(), |p| p.state),
+            prefill_queue_status: prefill.state,
             selection: subscription.selection.as_ref(),
             track: subscription.track,
             max_removals: subscription.max_removals,
+            lifecycle: subscription.lifecycle,
+            created: &subscription.created,
             prefill,
             queue,
         }
     }
+}
+
+fn shown_time(at: SystemTime) -> Option<Timestamp> {
+    jiff::Timestamp::try_from(at).ok().map(Timestamp::from_utc)
 }

@@ -83,8 +83,10 @@ async fn fill(server: &Server, count: u64) -> Subscription {
     let first = copier.checkpoint().incoming_seq.max(1_000_000) + 1;
     let numbers: Vec<u64> = (first..first + count).collect();
     for numbers in numbers.chunks(Copier::LARGEST_BATCH) {
-        let copies: Vec<Copy> =
-            numbers.iter().map(|n| Copy { incoming_seq: *n, payload: payload.clone() }).collect();
+        let copies: Vec<Copy> = numbers
+            .iter()
+            .map(|n| Copy { incoming_seq: *n, accepted: None, payload: payload.clone() })
+            .collect();
         copier.copy(&copies).await.unwrap();
     }
     entry

@@ -249,6 +249,7 @@ impl Installation {
                 .iter()
                 .map(|n| Copy {
                     incoming_seq: first + *n as u64,
+                    accepted: None,
                     payload: payload::event("bench/none", *n, size),
                 })
                 .collect();

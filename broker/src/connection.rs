@@ -17,8 +17,8 @@ use serde::Deserialize;
 use tokio::sync::watch;
 
 use crate::{
-    Credentials, DeadLetters, Error, EventLog, EventPublisher, NatsTls, Position, ProgressBoard, Queue,
-    Registry, Secret, SecretError, StreamLimits, Tasks,
+    Credentials, DeadLetters, Error, EventLog, EventPublisher, LastReads, NatsTls, Position, ProgressBoard,
+    Queue, Registry, Secret, SecretError, StreamLimits, Tasks,
     wire::{TIMEOUT, Wire, code},
 };
 
@@ -205,6 +205,12 @@ impl Broker {
     #[must_use]
     pub fn progress(&self) -> ProgressBoard {
         ProgressBoard::new(self.wire.clone())
+    }
+
+    /// When consumers last asked for messages, for people.
+    #[must_use]
+    pub fn last_reads(&self) -> LastReads {
+        LastReads::new(self.wire.clone())
     }
 
     /// Sends what is buffered and closes the connection.

@@ -1,6 +1,8 @@
 //! Copying events into a queue, exactly once over any crash: each batch begins with the checkpoint, on the condition
 //! that it is still the last one.
 
+use std::time::SystemTime;
+
 use bytes::Bytes;
 use model::{Checkpoint, KnownObject, KnownObjects, Marker};
 
@@ -15,6 +17,8 @@ use crate::{
 pub struct Copy {
     /// Its sequence in `incoming`.
     pub incoming_seq: u64,
+    /// When it was accepted, by the clock of NATS, if that is known.
+    pub accepted: Option<SystemTime>,
     /// The event.
     pub payload: Bytes,
 }
@@ -120,15 +124,18 @@ impl Copier {
         batch.push(checkpoint);
         batch.extend(known);
         let subject = self.queue.subject(Part::Main);
-        batch.extend(copies.iter().map(|copy| Outgoing {
-            subject: subject.clone(),
-            headers: headers([
+        batch.extend(copies.iter().map(|copy| {
+            let mut headers = headers([
                 (names::EXPECTED_STREAM, self.queue.stream.clone()),
                 (names::INCARNATION, next.incarnation.to_string()),
                 (names::ROUND, next.epoch.round.to_string()),
                 (names::INCOMING_SEQ, copy.incoming_seq.to_string()),
-            ]),
-            payload: copy.payload.clone(),
+            ]);
+            let accepted = copy.accepted.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+            if let Some(accepted) = accepted {
+                headers.insert(names::ACCEPTED, accepted.as_millis().to_string().as_str());
+            }
+            Outgoing { subject: subject.clone(), headers, payload: copy.payload.clone() }
         }));
         match self.queue.wire().publish_batch(batch).await {
             Ok(last_sequence) => {

@@ -1,6 +1,9 @@
 //! The event log `incoming`: events and markers, in the order of acceptance.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use bytes::Bytes;
@@ -163,6 +166,8 @@ fn number_in(text: &str) -> Option<u64> {
 pub struct LogEntry {
     /// Its sequence.
     pub sequence: u64,
+    /// When it was accepted, by the clock of NATS.
+    pub accepted: SystemTime,
     /// What it is.
     pub item: LogItem,
 }
@@ -284,11 +289,9 @@ impl EventLog {
             .map_err(|e| Error::unavailable(action, e))?;
         let entries =
             messages.map_err(move |e| Error::unavailable(action, e)).and_then(|message| async move {
-                let sequence = message
-                    .info()
-                    .map_err(|e| Error::corrupt("an entry of the event log", e))?
-                    .stream_sequence;
-                Ok(LogEntry { sequence, item: item(&message.subject, message.payload.clone()) })
+                let info = message.info().map_err(|e| Error::corrupt("an entry of the event log", e))?;
+                let (sequence, accepted) = (info.stream_sequence, SystemTime::from(info.published));
+                Ok(LogEntry { sequence, accepted, item: item(&message.subject, message.payload.clone()) })
             });
         Ok(entries.boxed())
     }

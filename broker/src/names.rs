@@ -27,12 +27,19 @@ pub(crate) const BUCKETS: [&str; 4] = [SUBSCRIPTIONS, CREDENTIALS, PREFILL, DISP
 /// Key in the bucket `DISPATCHER`.
 pub(crate) const POSITION_KEY: &str = "position";
 
+/// Key in the bucket `PREFILL` beside the progress: one token of a subject, and no name of a subscription.
+pub(crate) fn last_read_key(name: &SubscriptionName) -> String {
+    format!("read/{name}")
+}
+
 /// Headers of our messages.
 pub(crate) const INCARNATION: &str = "Headstart-Incarnation";
 pub(crate) const ROUND: &str = "Headstart-Round";
 pub(crate) const ATTEMPT: &str = "Headstart-Attempt";
 pub(crate) const INDEX: &str = "Headstart-Index";
 pub(crate) const INCOMING_SEQ: &str = "Headstart-Incoming-Seq";
+/// When the event was accepted, in milliseconds since 1970 by the clock of NATS.
+pub(crate) const ACCEPTED: &str = "Headstart-Accepted";
 
 /// Number of the messages that follow a dead letter and hold its parts.
 pub(crate) const PARTS: &str = "Headstart-Parts";

@@ -67,6 +67,7 @@ impl Broker {
         };
         self.credentials().delete(name, incarnation).await?;
         self.progress().delete(name).await?;
+        self.last_reads().delete(name).await?;
         let tombstone = Entry::Tombstone(Tombstone { next_sequence: next });
         match registry.update(name, &tombstone, current.revision).await {
             // A conflict: somebody else finished the same removal.
@@ -101,6 +102,7 @@ impl Broker {
                 self.dead_letters().remove_of_name(&name).await?;
                 self.credentials().delete_any(&name).await?;
                 self.progress().delete(&name).await?;
+                self.last_reads().delete(&name).await?;
                 let tombstone = Entry::Tombstone(Tombstone { next_sequence: next });
                 serde_json::to_vec(&tombstone).map_err(|e| Error::corrupt("a tombstone", e))?
             }

@@ -103,8 +103,9 @@ async fn copies_are_written_once_whoever_writes_them() {
     let server = NatsServer::start().await;
     let broker = server.broker().await;
     let (s, queue) = registered(&broker, 1).await;
-    let copies: Vec<Copy> =
-        (5..9).map(|n| Copy { incoming_seq: n, payload: Bytes::from(format!("{n}")) }).collect();
+    let copies: Vec<Copy> = (5..9)
+        .map(|n| Copy { incoming_seq: n, accepted: None, payload: Bytes::from(format!("{n}")) })
+        .collect();
     let mut one = Copier::open(queue.clone()).await.unwrap().unwrap();
     let mut two = Copier::open(queue.clone()).await.unwrap().unwrap();
     one.mark(4, &s.marker()).await.unwrap();
@@ -116,7 +117,7 @@ async fn copies_are_written_once_whoever_writes_them() {
     two.reload().await.unwrap();
     two.copy(&copies).await.unwrap();
     // Its checkpoint's number was worked out, not read: the next write proves that it was right.
-    two.copy(&[Copy { incoming_seq: 9, payload: Bytes::from_static(b"9") }]).await.unwrap();
+    two.copy(&[Copy { incoming_seq: 9, accepted: None, payload: Bytes::from_static(b"9") }]).await.unwrap();
     two.copy(&copies).await.unwrap();
     assert_eq!(queue.pending().await.unwrap().unwrap().main, 5);
     assert_eq!(queue.checkpoint().await.unwrap().unwrap().value.incoming_seq, 9);
@@ -205,7 +206,8 @@ async fn what_a_consumer_is_told_of_is_recorded_with_what_tells_it_whatever_the_
     let mut copier = Copier::open(queue.clone()).await.unwrap().unwrap().tracking(true);
     copier.mark(1, &s.marker()).await.unwrap();
     let copies = |seqs: std::ops::Range<u64>| -> Vec<Copy> {
-        seqs.map(|n| Copy { incoming_seq: n, payload: object(&format!("live{n}")).into() }).collect()
+        seqs.map(|n| Copy { incoming_seq: n, accepted: None, payload: object(&format!("live{n}")).into() })
+            .collect()
     };
     for seqs in [2..3, 3..4] {
         copier.copy(&copies(seqs)).await.unwrap();

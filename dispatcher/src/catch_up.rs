@@ -212,7 +212,7 @@ impl Lane {
             portion.through = found.sequence;
             match found.item {
                 LogItem::Event(payload) if self.wants(found.sequence, &payload) => {
-                    if let Some(copy) = self.see(found.sequence, payload) {
+                    if let Some(copy) = self.see(found.sequence, found.accepted, payload) {
                         bytes += copy.payload.len();
                         portion.batch.push(copy);
                     }

@@ -112,7 +112,8 @@ mod tests {
         let lanes = HashMap::from([(lane, inlet.clone())]);
         let mut crowd = Crowd::default();
         for sequence in 1..=3 {
-            inlet.put(Item::Event { sequence, payload: bytes::Bytes::from_static(b"{}") });
+            let payload = bytes::Bytes::from_static(b"{}");
+            inlet.put(Item::Event { sequence, accepted: std::time::UNIX_EPOCH, payload });
             crowd.put(lane, &inlet);
         }
         crowd.look(&lanes, Duration::ZERO);

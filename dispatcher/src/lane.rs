@@ -7,7 +7,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use broker::{Copier, Copy, LargeEvent};
@@ -172,7 +172,9 @@ impl Lane {
         let mut batch = Vec::with_capacity(items.len());
         for item in items {
             match item {
-                Item::Event { sequence, payload } => batch.extend(self.see(sequence, payload)),
+                Item::Event { sequence, accepted, payload } => {
+                    batch.extend(self.see(sequence, accepted, payload));
+                }
                 Item::Marker { sequence, marker } => self.mark(sequence, &marker).await?,
                 Item::TooLarge { sequence, event } => self.set_aside(sequence, &event).await?,
             }
@@ -185,13 +187,13 @@ impl Lane {
     }
 
     /// An event as the subscription sees it, if it does.
-    pub(crate) fn see(&self, sequence: u64, payload: Bytes) -> Option<Copy> {
+    pub(crate) fn see(&self, sequence: u64, accepted: SystemTime, payload: Bytes) -> Option<Copy> {
         let payload = match sequence > self.writer.checkpoint() {
             true => self.choice.see(&self.writer.name, payload, &self.writer.metrics)?,
             // It is in the queue, and only counted.
             false => payload,
         };
-        Some(Copy { incoming_seq: sequence, payload })
+        Some(Copy { incoming_seq: sequence, accepted: Some(accepted), payload })
     }
 
     /// Writes copies, however long it takes.

@@ -15,7 +15,7 @@
 //! mailbox; both `put` and `join` happen under the mailbox's lock. So an entry above `until` has not been announced
 //! when the lane joined, and will be put in; one at or below it is ignored when it is put in late.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::SystemTime};
 
 use broker::LargeEvent;
 use bytes::Bytes;
@@ -25,7 +25,7 @@ use model::Marker;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Item {
     /// Copy this event.
-    Event { sequence: u64, payload: Bytes },
+    Event { sequence: u64, accepted: SystemTime, payload: Bytes },
     /// From here on the events of this marker follow.
     Marker { sequence: u64, marker: Arc<Marker> },
     /// An event that NATS does not carry: a dead letter.

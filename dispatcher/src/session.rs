@@ -1,6 +1,11 @@
 //! One reading of the log, from the position in KV on.
 
-use std::{collections::HashMap, collections::HashSet, convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    convert::Infallible,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use broker::{Broker, LargeEvent, LogEntry, LogItem, Revised, Whose};
 use bytes::Bytes;
@@ -362,7 +367,7 @@ impl<'a> Session<'a> {
         self.read = expected;
         self.pace.announce(expected);
         match entry.item {
-            LogItem::Event(payload) => self.route(entry.sequence, &payload),
+            LogItem::Event(payload) => self.route(entry.sequence, entry.accepted, &payload),
             LogItem::TooLarge(event) => self.route_large(entry.sequence, event),
             LogItem::Marker(marker) => self.activate(entry.sequence, marker),
             LogItem::Unreadable(Some(whose)) => self.hold(entry.sequence, &whose),
@@ -376,7 +381,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn route(&mut self, sequence: u64, payload: &Bytes) {
+    fn route(&mut self, sequence: u64, accepted: SystemTime, payload: &Bytes) {
         let Head { realm, topic } = match Head::of(payload) {
             Ok(head) => head,
             Err(error) => {
@@ -391,7 +396,7 @@ impl<'a> Session<'a> {
             // A lane that has ended has reported so, or is about to.
             if let Some(inlet) = self.lanes.get(incarnation) {
                 let payload = own.get_or_insert_with(|| Bytes::copy_from_slice(payload)).clone();
-                inlet.put(Item::Event { sequence, payload });
+                inlet.put(Item::Event { sequence, accepted, payload });
                 self.crowd.put(*incarnation, inlet);
             }
         }

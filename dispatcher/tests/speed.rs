@@ -26,7 +26,7 @@ async fn dispatching_beside_raw_copies() {
     let raw = register(&broker, "raw", "none").await;
     let mut copier = Copier::open(broker.queue(&raw.name, raw.incarnation)).await.unwrap().unwrap();
     let copies: Vec<Copy> =
-        (1..=EVENTS).map(|n| Copy { incoming_seq: n, payload: payload.clone() }).collect();
+        (1..=EVENTS).map(|n| Copy { incoming_seq: n, accepted: None, payload: payload.clone() }).collect();
     let began = Instant::now();
     for batch in copies.chunks(Copier::LARGEST_BATCH) {
         copier.copy(batch).await.unwrap();

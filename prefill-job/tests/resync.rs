@@ -99,7 +99,8 @@ impl World {
         self.incoming_seq += 1;
         let event = json!({"publisher_name": "udm-listener", "ts": "2026-01-01T00:00:00", "realm": "udm",
                            "topic": "users/user", "body": {"old": old, "new": new}});
-        let copy = Copy { incoming_seq: self.incoming_seq, payload: event.to_string().into() };
+        let copy =
+            Copy { incoming_seq: self.incoming_seq, accepted: None, payload: event.to_string().into() };
         self.copier.copy(&[copy]).await.unwrap();
     }
 
@@ -519,7 +520,10 @@ async fn who_does_not_track_pays_nothing() {
     let mut copier = Copier::open(queue.clone()).await.unwrap().unwrap();
     copier.mark(1, &s.marker()).await.unwrap();
     let event = json!({"topic": "users/user", "body": {"old": {}, "new": user("a")}});
-    copier.copy(&[Copy { incoming_seq: 2, payload: event.to_string().into() }]).await.unwrap();
+    copier
+        .copy(&[Copy { incoming_seq: 2, accepted: None, payload: event.to_string().into() }])
+        .await
+        .unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("users.jsonl");
     std::fs::write(&path, format!("{}\n", user("b"))).unwrap();

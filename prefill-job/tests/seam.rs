@@ -53,7 +53,8 @@ impl World {
         self.incoming_seq += 1;
         let event = json!({"publisher_name": "udm-listener", "ts": "2026-01-01T00:00:00", "realm": "udm",
                            "topic": "users/user", "body": {"old": old, "new": new}});
-        let copy = Copy { incoming_seq: self.incoming_seq, payload: event.to_string().into() };
+        let copy =
+            Copy { incoming_seq: self.incoming_seq, accepted: None, payload: event.to_string().into() };
         self.copier.copy(&[copy]).await.unwrap();
     }
 

@@ -19,7 +19,7 @@ mod stream;
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use async_nats::jetstream::message::StreamMessage;
@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::stream::{QueueStream, StreamEnd};
 use self::{heads::Look, memory::Memory};
-use crate::{Broker, Error, Queue, RegistryView, Revised, many::Limits, names};
+use crate::{Broker, Error, Queue, RegistryView, Revised, many::Limits, names, wire::header};
 
 /// How queues are read.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +56,8 @@ pub struct Delivered {
     pub id: EventId,
     /// How often this replica has delivered it, this time included.
     pub num_delivered: u64,
+    /// When its event was accepted, by the clock of NATS; `None` for a message of a prefill, and where it is not known.
+    pub accepted: Option<SystemTime>,
 }
 
 /// Why a queue can't be read.
@@ -238,7 +240,10 @@ impl Readers {
             let num_delivered = memory.deliver(message.sequence, *tag, self.config.redelivery_delay);
             let payload = Message::with_place(&message.payload, message.sequence, num_delivered);
             let id = EventId { kind: tag.kind(), sequence: message.sequence };
-            Delivered { payload: Bytes::from(payload), id, num_delivered }
+            let accepted: Option<u64> = header(&message.headers, names::ACCEPTED);
+            let accepted =
+                accepted.and_then(|ms| SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(ms)));
+            Delivered { payload: Bytes::from(payload), id, num_delivered, accepted }
         };
         messages.iter().map(deliver).collect()
     }

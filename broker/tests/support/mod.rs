@@ -83,7 +83,7 @@ impl Case {
         if !copier.checkpoint().active {
             copier.mark(1, &self.s.marker()).await.unwrap();
         }
-        copier.copy(&[Copy { incoming_seq, payload: message(text) }]).await.unwrap();
+        copier.copy(&[Copy { incoming_seq, accepted: None, payload: message(text) }]).await.unwrap();
     }
 
     /// Texts of a batch.

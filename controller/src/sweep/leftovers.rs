@@ -48,11 +48,16 @@ impl Leftovers {
     }
 }
 
-/// Removes the progress of a name unless it is of the subscription that has the name now.
+/// Removes the progress of a name, and the note of its last read, unless they are of the subscription that has the name
+/// now.
 pub(super) async fn clear(broker: &Broker, name: &SubscriptionName) -> Result<(), broker::Error> {
     let board = broker.progress();
-    let Some(progress) = board.get(name).await? else { return Ok(()) };
+    let progress = board.get(name).await?;
     let current = broker.registry().subscription(name).await?;
+    if current.is_none() {
+        broker.last_reads().delete(name).await?;
+    }
+    let Some(progress) = progress else { return Ok(()) };
     if current.is_none_or(|current| current.value.incarnation != progress.incarnation) {
         board.delete(name).await?;
         tracing::debug!(subscription = %name, "the progress of a former {name} is removed");

@@ -7,7 +7,7 @@ use super::*;
 const SMALL: Bound = Bound { entries: 3, bytes: 1000 };
 
 fn event(sequence: u64) -> Item {
-    Item::Event { sequence, payload: Bytes::from_static(b"12345") }
+    Item::Event { sequence, accepted: std::time::UNIX_EPOCH, payload: Bytes::from_static(b"12345") }
 }
 
 fn marker(sequence: u64) -> Item {

@@ -31,7 +31,7 @@ async fn registered(broker: &Broker) -> (Subscription, Copier) {
 
 fn changed(incoming_seq: u64, dn: &str) -> Copy {
     let body = serde_json::json!({ "body": { "old": { "dn": dn }, "new": { "dn": dn } } });
-    Copy { incoming_seq, payload: body.to_string().into() }
+    Copy { incoming_seq, accepted: None, payload: body.to_string().into() }
 }
 
 fn object(dn: &str) -> Bytes {
