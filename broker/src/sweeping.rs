@@ -50,6 +50,17 @@ impl Queue {
         Ok(main.into_iter().chain(prefill).min())
     }
 
+    /// For how long the oldest message has waited, by the clock of NATS alone; `None`: none waits.
+    ///
+    /// # Errors
+    /// NATS away.
+    pub async fn oldest_age(&self) -> Result<Option<Duration>, Error> {
+        let Some(oldest) = self.oldest().await? else { return Ok(None) };
+        // Asked second, so that it is not before.
+        let Some(now) = self.time().await? else { return Ok(None) };
+        Ok(Some(now.duration_since(oldest).unwrap_or_default()))
+    }
+
     /// Removes live messages that have been in the queue for longer than `age`; answers how many. NATS stamps them, so
     /// it is also asked what the time is: our own clock says nothing about them.
     ///

@@ -73,6 +73,7 @@ pub async fn controller(settings: settings::Controller, shutdown: CancellationTo
     let mut registry = Registry::default();
     let metrics = controller::Metrics::register(&mut registry);
     let storage = controller::StorageMetrics::register(&mut registry, settings.nats_store_limit);
+    let ages = settings.queue_ages.then(|| controller::QueueAges::register(&mut registry));
     let seen = metrics.clone();
     // Without Jobs there is nothing to list first.
     let lists = template.is_some();
@@ -83,6 +84,9 @@ pub async fn controller(settings: settings::Controller, shutdown: CancellationTo
     health::serve(settings.probes.health_listen, not_ready, registry, shutdown.clone()).await?;
     let Some(broker) = beginning.connect_with_layout(&nats).await? else { return Ok(()) };
     tokio::spawn(storage.keep(broker.clone(), shutdown.clone()));
+    if let Some(ages) = ages {
+        tokio::spawn(ages.keep(broker.clone(), metrics.clone(), shutdown.clone()));
+    }
     match template {
         None => sweep(broker.clone(), metrics, shutdown).await?,
         Some(template) => {

@@ -190,6 +190,11 @@ pub struct Controller {
     /// Bytes that NATS may store, for the metric headstart_nats_store_limit_bytes: a client can't ask a server for it.
     #[arg(long, env, value_name = "BYTES")]
     pub nats_store_limit: Option<u64>,
+    /// Show how long the oldest message of each queue waits: the metric headstart_queue_oldest_seconds, one series a
+    /// subscription.
+    #[arg(long, env, value_name = "BOOL", default_value = "false", action = clap::ArgAction::Set,
+          value_parser = clap::builder::BoolishValueParser::new())]
+    pub queue_ages: bool,
     /// Name of the Lease by which one controller at a time works; without it none is asked for.
     #[arg(long, env, value_name = "NAME")]
     pub lease_name: Option<String>,

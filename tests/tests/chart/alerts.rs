@@ -78,7 +78,15 @@ async fn figures() -> Series {
         start(&nats, &["dispatcher"], "--health-listen"),
         start(
             &nats,
-            &["controller", "--launcher", "queue", "--nats-store-limit", "1000000000"],
+            &[
+                "controller",
+                "--launcher",
+                "queue",
+                "--queue-ages",
+                "true",
+                "--nats-store-limit",
+                "1000000000",
+            ],
             "--health-listen",
         ),
         start(&nats, &["worker", "--source", dump.to_str().unwrap()], "--health-listen"),
@@ -94,8 +102,11 @@ async fn figures() -> Series {
     eventually("a registration", SOON, registered, |done| *done).await;
     register("chat", false).await.unwrap();
     let failed = async || metrics(&all[1]).await;
-    let shown = |text: &String| text.contains("state=\"failed\",reason=\"BadData\"");
-    eventually("the failed prefill among the figures", SOON, failed, shown).await;
+    let shown = |text: &String| {
+        text.contains("state=\"failed\",reason=\"BadData\"")
+            && text.contains("headstart_queue_oldest_seconds{subscription=\"chat\"}")
+    };
+    eventually("the failed prefill, and a queue, among the figures", SOON, failed, shown).await;
     let mut series = Series::new();
     for component in all.iter().chain([&api]) {
         let text = metrics(component).await;
@@ -164,7 +175,7 @@ async fn alerts_fire_on_what_components_print() {
     use Values::{Appear, Are, Gone, With};
     let figures = figures().await;
     let calm = || Change("headstart_prefills_with_reason{", Are(constant("0")));
-    let cases: [(&[&str], Vec<Change>); 20] = [
+    let cases: [(&[&str], Vec<Change>); 23] = [
         (&[], vec![calm()]),
         // What really happened, unchanged.
         (&["HeadstartPrefillFailed"], vec![]),
@@ -220,6 +231,14 @@ async fn alerts_fire_on_what_components_print() {
             &["HeadstartQueueGivenUp"],
             vec![calm(), Change("headstart_dispatcher_queues_given_up_total", Are(growing(1)))],
         ),
+        (
+            &["HeadstartConsumerDoesNotRead"],
+            vec![calm(), Change("headstart_queue_oldest_seconds{", Are("1000+60x600".into()))],
+        ),
+        // A consumer that reads slowly: what is the oldest changes.
+        (&[], vec![calm(), Change("headstart_queue_oldest_seconds{", Are("9000+40x600".into()))]),
+        // A prefill of hours was done ten minutes ago.
+        (&[], vec![calm(), Change("headstart_queue_oldest_seconds{", Are("0x109 9000+60x600".into()))]),
         (
             &["HeadstartDeadLetters"],
             vec![calm(), Change("headstart_dispatcher_dead_letters_total", Are(growing(1)))],

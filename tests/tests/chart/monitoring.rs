@@ -6,9 +6,10 @@ use crate::helm::{kind, render, root};
 
 /// Where the components register their figures. A family without a value yet is in no answer of /metrics, so the names
 /// are read here.
-const SOURCES: [&str; 4] = [
+const SOURCES: [&str; 5] = [
     "api/src/metrics.rs",
     "controller/src/metrics.rs",
+    "controller/src/queue_ages.rs",
     "controller/src/storage.rs",
     "dispatcher/src/metrics.rs",
 ];
