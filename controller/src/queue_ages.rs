@@ -33,8 +33,15 @@ const OLDEST: &str = "headstart_queue_oldest";
 /// Ages of queues; clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct QueueAges {
-    /// How long the oldest message had waited at the last look, and when that was; `None`: none waits.
-    oldest: Arc<Mutex<BTreeMap<SubscriptionName, Option<(Duration, Instant)>>>>,
+    /// `None`: none waits.
+    oldest: Arc<Mutex<BTreeMap<SubscriptionName, Option<Seen>>>>,
+}
+
+/// How long the oldest message had waited when it was looked at.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    age: Duration,
+    at: Instant,
 }
 
 impl Collector for QueueAges {
@@ -43,7 +50,7 @@ impl Collector for QueueAges {
         let mut family = encoder.encode_descriptor(OLDEST, help, Some(&Unit::Seconds), MetricType::Gauge)?;
         let oldest = self.oldest.lock().unwrap_or_else(PoisonError::into_inner);
         for (name, seen) in oldest.iter() {
-            let age = seen.map_or(0.0, |(age, at)| (age + at.elapsed()).as_secs_f64());
+            let age = seen.map_or(0.0, |seen| (seen.age + seen.at.elapsed()).as_secs_f64());
             let labels = [("subscription", name.as_str())];
             ConstGauge::new(age).encode(family.encode_family(&labels)?)?;
         }
@@ -99,7 +106,7 @@ impl QueueAges {
         for (name, age) in seen {
             match age {
                 Ok(age) => {
-                    oldest.insert(name, age.map(|age| (age, Instant::now())));
+                    oldest.insert(name, age.map(|age| Seen { age, at: Instant::now() }));
                 }
                 Err(error) => {
                     tracing::debug!(subscription = %name, error = chain(&error), "the age of its queue is not known");
