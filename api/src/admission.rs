@@ -17,6 +17,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use model::SubscriptionName;
+use tokio::time::Instant;
 
 use crate::{
     access::{Access, Caller, LoggedIn},
@@ -26,6 +27,7 @@ use crate::{
     error::ApiError,
     metrics::Refusal,
     origin::origin,
+    outage::outlast,
     roles::Role,
     state::App,
 };
@@ -44,7 +46,17 @@ pub(crate) async fn let_in(
     let name = path.iter().find(|(key, _)| *key == "name").map_or("", |(_, name)| name);
     let peer = Connection::address_of(request.extensions());
     let origin = origin(peer, request.headers(), &app.config.bounds.trusted_proxies);
-    match app.auth.caller(request.headers(), origin, access, name).await {
+    let headers = request.headers();
+    let look = || app.auth.caller(headers, origin, access, name);
+    let caller = match access {
+        // Only consumers ask for these.
+        Access::Subscriber => {
+            let until = Instant::now() + app.config.bounds.outage_outlasted;
+            outlast(until, &app.life.closing, look).await
+        }
+        _ => look().await,
+    };
+    match caller {
         Ok(caller) => {
             if let Some(connection) = Connection::of(request.extensions()) {
                 connection.logged_in(caller.subscription().map(SubscriptionName::as_str));

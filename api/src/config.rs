@@ -77,6 +77,10 @@ pub struct Bounds {
     pub first_head_within: Duration,
     /// A client that takes nothing of an answer for so long is cut off.
     pub taken_within: Duration,
+    /// While NATS is away: how long consumers' requests outlast the time in which they would be answered otherwise.
+    /// Existing clients end at a 503, and NATS is back after seconds when it is restarted. With the poll's own time it
+    /// stays below the 60 s after which proxies give up.
+    pub outage_outlasted: Duration,
     /// After what time at least a wrong password is answered. It hides that some hashes take longer than others.
     pub refused_after: Duration,
     /// Proxies whose `X-Forwarded-For` is believed.
@@ -93,6 +97,7 @@ impl Default for Bounds {
             head_within: Duration::from_secs(75),
             first_head_within: Duration::from_secs(10),
             taken_within: Duration::from_secs(60),
+            outage_outlasted: Duration::from_secs(30),
             // A hash of the former software takes some 240 ms.
             refused_after: Duration::from_millis(300),
             trusted_proxies: Vec::new(),

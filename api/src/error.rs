@@ -98,7 +98,9 @@ pub(crate) enum ApiError {
     GivenUp,
     /// 500: what trying again won't mend, such as a stored value that can't be read. The cause goes to the log.
     Internal { cause: String },
-    /// 503: something behind us is away.
+    /// 503: NATS is away.
+    Away { cause: String },
+    /// 503: something else behind us is away.
     Unavailable { detail: &'static str, cause: String },
     /// 503: the event log is full.
     LogFull { cause: String },
@@ -133,7 +135,7 @@ pub(crate) fn too_many(what: &str, limit: usize) -> ApiError {
 impl From<broker::Error> for ApiError {
     fn from(error: broker::Error) -> Self {
         if error.is_transient() {
-            Self::unavailable("The message queue is not available at the moment; try again", &error)
+            Self::Away { cause: model::chain(&error) }
         } else {
             Self::Internal { cause: model::chain(&error) }
         }
@@ -261,6 +263,11 @@ impl IntoResponse for ApiError {
                 tracing::error!(error = cause, "a request is answered with 500");
                 answer(StatusCode::INTERNAL_SERVER_ERROR, Code::Internal, "Internal server error")
             }
+            Self::Away { cause } => later(
+                Code::Unavailable,
+                "The message queue is not available at the moment; try again",
+                &cause,
+            ),
             Self::Unavailable { detail, cause } => later(Code::Unavailable, detail, &cause),
             Self::LogFull { cause } => {
                 let text = "The event log is full because a consumer does not read; try again later";

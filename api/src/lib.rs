@@ -42,6 +42,7 @@ mod messages;
 mod metrics;
 mod openapi;
 mod origin;
+mod outage;
 mod password;
 mod places;
 mod prefill;

@@ -11,6 +11,7 @@ use bytes::{Bytes, BytesMut};
 use model::{Subscription, SubscriptionName};
 use serde_json::json;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     access::LoggedIn,
@@ -21,6 +22,7 @@ use crate::{
     failed_prefill::{PREFILL_STATUS, failed_prefill, prefill_status},
     large_event,
     metrics::Counted,
+    outage::outlast,
     places::Place,
     query::{Pairs, Parameters},
     request,
@@ -69,8 +71,11 @@ pub(crate) async fn next(
     let poll = Poll::begin(&app, &entry.value)?;
     let (deadline, end) = (Instant::now() + wait, app.life.end());
     let (message, held) = loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let delivered = app.readers.next(name, *incarnation, left, &end, false).await?;
+        let delivered = outlast(deadline + app.config.bounds.outage_outlasted, &end, || async {
+            let left = deadline.saturating_duration_since(Instant::now());
+            Ok(app.readers.next(name, *incarnation, left, &end, false).await?)
+        });
+        let delivered = if_stopped(delivered.await, &end)?;
         let Some(message) = delivered else { break (None, None) };
         // What is not sent is delivered again, so it is only removed when there is room for the answer.
         let held = app.answers.hold(Owner::Subscription(name), message.payload.len())?;
@@ -96,7 +101,12 @@ pub(crate) async fn batch(
     parameters.finish()?;
     let Subscription { name, incarnation, .. } = &entry.value;
     let poll = Poll::begin(&app, &entry.value)?;
-    let delivered = app.readers.batch(name, *incarnation, wait, &app.life.end(), limit).await?;
+    let (deadline, end) = (Instant::now() + wait, app.life.end());
+    let delivered = outlast(deadline + app.config.bounds.outage_outlasted, &end, || async {
+        let left = deadline.saturating_duration_since(Instant::now());
+        Ok(app.readers.batch(name, *incarnation, left, &end, limit).await?)
+    });
+    let delivered = if_stopped(delivered.await, &end)?;
     let size = 2 + delivered.iter().map(|m| m.payload.len() + 1).sum::<usize>();
     let held = app.answers.hold(Owner::Subscription(name), size)?;
     app.metrics.delivered(&delivered);
@@ -111,6 +121,14 @@ pub(crate) async fn batch(
     }
     body.extend_from_slice(b"]");
     Ok(messages(&app, name, poll.answer(body.freeze(), Some(held)), nothing))
+}
+
+/// Polls that a server ends find nothing, whatever kept it from looking.
+fn if_stopped<T: Default>(answered: Result<T, ApiError>, end: &CancellationToken) -> Result<T, ApiError> {
+    match answered {
+        Err(ApiError::Away { .. }) if end.is_cancelled() => Ok(T::default()),
+        answered => answered,
+    }
 }
 
 /// A poll: its place is taken until its answer is.

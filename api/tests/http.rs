@@ -385,14 +385,30 @@ async fn the_description_is_true() {
 #[tokio::test]
 async fn trouble_behind_us_is_503_and_passes() {
     let mut server = Server::start().await;
-    server.register("mail", &["users/user"], false).await;
+    for name in ["mail", "chat"] {
+        server.register(name, &["users/user"], false).await;
+    }
+    let known = server.send(Method::GET, "/v1/subscriptions/mail/messages?timeout=0", ("mail", "pw"), None);
+    assert_eq!(known.await.status, StatusCode::OK);
     server.nats.kill();
+    // Consumers end at a 503, so they are held until it is back, also those that this replica has not seen before.
+    let polls =
+        [("mail", "messages/next?timeout=0"), ("mail", "messages?timeout=0"), ("chat", "messages/next")];
+    let polls = polls.map(|(name, path)| {
+        let request = server.client.get(server.url(&format!("/v1/subscriptions/{name}/{path}")));
+        tokio::spawn(support::answer(request.basic_auth(name, Some("pw"))))
+    });
     let event = support::event("users/user", "1");
     let away = server.send(Method::POST, "/v1/messages", EVENTS, Some(&event)).await;
     assert_eq!((away.status, away.header("retry-after")), (StatusCode::SERVICE_UNAVAILABLE, "2"));
     let refused = server.send(Method::POST, "/v1/messages", ("udm", "wrong"), Some(&event)).await;
     assert_eq!(refused.status, StatusCode::UNAUTHORIZED);
+    assert!(polls.iter().all(|poll| !poll.is_finished()));
     server.nats.restart().await;
+    for poll in polls {
+        let answer = poll.await.unwrap();
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+    }
     let send = async || server.send(Method::POST, "/v1/messages", EVENTS, Some(&event)).await.status;
     broker::testing::eventually("NATS to be back", Duration::from_secs(30), send, |s| {
         *s == StatusCode::ACCEPTED

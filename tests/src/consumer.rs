@@ -14,6 +14,10 @@ const SOON: Duration = Duration::from_secs(180);
 /// A client for plain HTTP, or for an API under that address whose certificate is of this authority (PEM) and of this
 /// name.
 pub(crate) fn client(tls: Option<(&str, SocketAddr, &str)>) -> Result<Client> {
+    Ok(builder(tls)?.build()?)
+}
+
+fn builder(tls: Option<(&str, SocketAddr, &str)>) -> Result<reqwest::ClientBuilder> {
     // reqwest wants one, also for plain HTTP. A second installation is refused, and fine.
     rustls::crypto::ring::default_provider().install_default().ok();
     let mut builder =
@@ -22,7 +26,7 @@ pub(crate) fn client(tls: Option<(&str, SocketAddr, &str)>) -> Result<Client> {
         let authority = reqwest::Certificate::from_pem(authority.as_bytes())?;
         builder = builder.resolve(name, address).tls_certs_only([authority]);
     }
-    Ok(builder.build()?)
+    Ok(builder)
 }
 
 /// One consumer and its subscription.
@@ -72,6 +76,36 @@ impl Consumer {
         })
         .await?;
         Ok(consumer)
+    }
+
+    /// The same consumer, with a new connection (plain HTTP) for each request.
+    ///
+    /// # Errors
+    /// The client can't be made.
+    pub fn without_keep_alive(&self) -> Result<Self> {
+        let client = builder(None)?.pool_max_idle_per_host(0).build()?;
+        Ok(Self::registered(&client, &self.base, &self.name, &self.password))
+    }
+
+    /// Reads and acknowledges as existing clients do, which any failure ends; until a message with the id `last`. Answers
+    /// the ids.
+    ///
+    /// # Errors
+    /// An answer is not what it should be, or none.
+    pub async fn read_until(self, last: &str) -> Result<Vec<String>> {
+        let (mut ids, began) = (Vec::<String>::new(), std::time::Instant::now());
+        while ids.last().is_none_or(|id| id != last) {
+            let failed =
+                || format!("{} after {} messages, {:?} later", self.name, ids.len(), began.elapsed());
+            let Some(message) = self.next(2.0).await.with_context(failed)? else { continue };
+            let id = message["body"]["new"]["id"].as_str().context("no id")?.to_owned();
+            let sequence = message["sequence_number"].as_u64().context("no sequence_number")?;
+            // This alone they try again.
+            eventually("the acknowledgement", SOON, async || self.acknowledge(sequence).await.map(drop))
+                .await?;
+            ids.push(id);
+        }
+        Ok(ids)
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -132,7 +166,11 @@ impl Consumer {
     /// The API does not answer with 200.
     pub async fn next(&self, timeout_s: f64) -> Result<Option<Value>> {
         let request = self.request(Method::GET, "/messages/next").query(&[("timeout", timeout_s)]);
-        Ok(request.send().await?.error_for_status()?.json().await?)
+        let answer = request.send().await?;
+        let status = answer.status();
+        let text = answer.text().await?;
+        ensure!(status == StatusCode::OK, "{status}: {text}");
+        Ok(serde_json::from_str(&text)?)
     }
 
     /// Acknowledges; false: there is no such message.
@@ -211,16 +249,24 @@ impl Producer {
     /// # Errors
     /// It is never accepted.
     pub async fn send(&self, topic: &str, id: &str) -> Result<()> {
+        eventually("an event to be accepted", SOON, async || self.send_once(topic, id).await).await
+    }
+
+    /// Sends an event.
+    ///
+    /// # Errors
+    /// It is not accepted.
+    pub async fn send_once(&self, topic: &str, id: &str) -> Result<()> {
         let body = json!({
             "publisher_name": "udm-listener", "ts": "2026-01-31T12:00:00", "realm": "udm", "topic": topic,
             "body": {"old": {}, "new": {"objectType": topic, "id": id, "dn": format!("uid={id},dc=x")}},
         });
-        eventually("an event to be accepted", SOON, async || {
-            let request = self.client.post(format!("{}/v1/messages", self.base));
-            let answer = request.basic_auth("udm", Some(&self.password)).json(&body).send().await?;
-            ensure!(answer.status() == StatusCode::ACCEPTED, "{}: {}", answer.status(), answer.text().await?);
-            Ok(())
-        })
+        accepted(
+            self.client
+                .post(format!("{}/v1/messages", self.base))
+                .basic_auth("udm", Some(&self.password))
+                .json(&body),
+        )
         .await
     }
 }

@@ -1,11 +1,12 @@
 //! The whole job in a real Kubernetes: install the chart, register, prefill by a Job, read prefill then live, remove.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use e2e::{Installation, eventually};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 const SOON: Duration = Duration::from_secs(120);
 const MANAGED: &str = "app.kubernetes.io/managed-by=headstart";
@@ -118,6 +119,60 @@ async fn any_component_may_be_killed_at_any_time() -> Result<()> {
     assert_eq!(dns.len(), 155, "each object once");
     assert_eq!(live_ids(&messages), sent);
     Ok(())
+}
+
+/// Consumers as existing ones, which a refused connection or a 503 ends, and a producer that does not send again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_roll_out_of_any_component_refuses_no_request_and_ends_no_consumer() -> Result<()> {
+    let values = ["replicaCount.api=2", "replicaCount.dispatcher=2", "replicaCount.controller=2"];
+    let hs = Installation::install("rollout", 5, 1, &values).await?;
+    let mut consumers = Vec::new();
+    for n in 0..6 {
+        let consumer = hs.register(&format!("app{n}"), &["users/user"], false).await?;
+        let reading = if n % 2 == 0 { consumer.without_keep_alive()? } else { consumer };
+        consumers.push(tokio::spawn(reading.read_until("last")));
+    }
+    let producer = Arc::new(hs.producer());
+    let (stop, mut sent) = (CancellationToken::new(), 0);
+    let sending = tokio::spawn({
+        let (producer, stop) = (producer.clone(), stop.clone());
+        async move {
+            while !stop.is_cancelled() {
+                producer.send_once("users/user", &format!("event{sent}")).await?;
+                sent += 1;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            anyhow::Ok(sent)
+        }
+    });
+    for component in ["api", "dispatcher", "controller", "api"] {
+        roll_out(&hs, &format!("deployment/hs-headstart-{component}"))?;
+    }
+    Installation::upgrade(
+        &hs.namespace,
+        &e2e::chart(),
+        &[&values[..], &["api.config.LOG_LEVEL=debug"]].concat(),
+    );
+    stop.cancel();
+    let sent = sending.await??;
+    ensure!(sent > 100, "only {sent} events were sent");
+    // A NATS with one replica is away for a moment: producers try again then, and consumers are held.
+    roll_out(&hs, "statefulset/hs-headstart-nats")?;
+    producer.send("users/user", "last").await?;
+    let expected: Vec<String> = (0..sent).map(|n| format!("event{n}")).chain(["last".to_owned()]).collect();
+    for consumer in consumers {
+        let mut ids = consumer.await??;
+        // The last one, or an acknowledgement, may have been sent twice.
+        ids.dedup();
+        ensure!(ids == expected, "{} of {}: {ids:?}", ids.len(), expected.len());
+    }
+    Ok(())
+}
+
+/// Replaces the pods of a workload as `kubectl rollout restart` does, and waits until it is over.
+fn roll_out(hs: &Installation, workload: &str) -> Result<()> {
+    hs.namespace.kubectl(&["rollout", "restart", workload])?;
+    hs.namespace.kubectl(&["rollout", "status", workload, "--timeout=180s"]).map(drop)
 }
 
 #[tokio::test]

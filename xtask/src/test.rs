@@ -39,6 +39,7 @@ const IMAGES: [(&str, &str); 3] = [
 /// The environment variables that `cargo xtask test` reads.
 pub const ENVIRONMENT: &str = "Environment:
   KEEP=1                         keep the cluster; the next run uses it
+  HEADSTART_KUBERNETES           the version that our own cluster emulates, such as 1.31
   HEADSTART_TEST_KUBECONFIG      use this cluster instead of one of our own
   HEADSTART_TEST_IMAGE_REGISTRY  from where it pulls headstart:dev, nats:dev and stand-in-udm:dev, to which you
                                  have pushed the archives of `cargo xtask image`";
@@ -49,6 +50,9 @@ pub struct Args {
     /// Leave out the tests that need a Kubernetes
     #[arg(long)]
     without_cluster: bool,
+    /// Run only the tests that need a Kubernetes
+    #[arg(long, conflicts_with = "without_cluster")]
+    only_cluster: bool,
     /// Run only the tests whose names contain one of these
     filters: Vec<String>,
 }
@@ -80,10 +84,24 @@ fn run_all(args: &Args, interrupt: &Interrupt, report: &mut Report) -> Result<()
     };
     let own = std::env::current_exe()?.display().to_string();
     let outside = runner_option(&[&own, "test-runner"]);
-    step("tests without a cluster", || {
-        let mut cargo = cargo_test(&["--no-fail-fast", "--config", &outside, "--"]);
-        runner::run(cargo.args(&args.filters), interrupt, report)
-    })?;
+    if args.only_cluster {
+        // The programs of the images; otherwise cargo builds them with the tests.
+        step("programs", || {
+            commands::run(commands::cargo().args([
+                "build",
+                "--workspace",
+                "--bin",
+                "headstart",
+                "--bin",
+                "stand-in-udm",
+            ]))
+        })?;
+    } else {
+        step("tests without a cluster", || {
+            let mut cargo = cargo_test(&["--no-fail-fast", "--config", &outside, "--"]);
+            runner::run(cargo.args(&args.filters), interrupt, report)
+        })?;
+    }
 
     let clustered = if has_cluster_tests()? {
         step("building the tests for the cluster", || {

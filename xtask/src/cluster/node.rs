@@ -35,7 +35,13 @@ pub struct Args {
     /// End when standard input ends
     #[arg(long)]
     lifeline: bool,
+    /// The minor version that the control plane emulates, such as 1.31; its own without it
+    #[arg(long, env = "HEADSTART_KUBERNETES")]
+    emulate: Option<String>,
 }
+
+/// The components that know how to behave as an older version (KEP-4330).
+const EMULATING: [&str; 3] = ["kube-apiserver", "kube-controller-manager", "kube-scheduler"];
 
 /// When a component is started.
 #[derive(Clone, Copy, PartialEq)]
@@ -143,7 +149,7 @@ const COMPONENTS: [Component; 8] = [
 ///
 /// # Errors
 /// Another process already is this cluster's node, or the namespaces could not be prepared.
-pub fn run(Args { run, bin, cgroup, lifeline }: Args) -> Result<()> {
+pub fn run(Args { run, bin, cgroup, lifeline, emulate }: Args) -> Result<()> {
     let only_one = File::create(run.join("node.lock"))?;
     if only_one.try_lock().is_err() {
         bail!("{} has a node already", run.display());
@@ -162,7 +168,7 @@ pub fn run(Args { run, bin, cgroup, lifeline }: Args) -> Result<()> {
             std::process::exit(0);
         });
     }
-    supervise(&cgroup)
+    supervise(&cgroup, emulate.as_deref())
 }
 
 /// Gives the node a `/proc`, `/run` and `/var` of its own, so that each program finds its usual paths there.
@@ -204,7 +210,7 @@ fn connect() -> Result<()> {
 
 /// Starts the components, waits for any process, and starts a component again that ended. Being the first process,
 /// it also collects the orphans of the node: containerd's shims.
-fn supervise(cgroup: &str) -> ! {
+fn supervise(cgroup: &str, emulate: Option<&str>) -> ! {
     let mut running: HashMap<Pid, &Component> = HashMap::new();
     let mut down: Vec<(Instant, &Component)> =
         COMPONENTS.iter().map(|component| (Instant::now(), component)).collect();
@@ -221,7 +227,7 @@ fn supervise(cgroup: &str) -> ! {
             if *due > Instant::now() || (component.when == When::ControlPlaneReady && !booted) {
                 return true;
             }
-            match start(component, cgroup) {
+            match start(component, cgroup, emulate) {
                 Ok(pid) => running.insert(pid, component),
                 Err(error) => {
                     eprintln!("{error:#}");
@@ -234,13 +240,16 @@ fn supervise(cgroup: &str) -> ! {
     }
 }
 
-fn start(component: &Component, cgroup: &str) -> Result<Pid> {
+fn start(component: &Component, cgroup: &str, emulate: Option<&str>) -> Result<Pid> {
     let name = component.name;
     let log = File::options().create(true).append(true).open(format!("/var/log/{name}.log"))?;
     let mut command = on_node(Command::new(name));
     command.current_dir("/run/cluster/pki").args(component.arguments).stdout(log.try_clone()?).stderr(log);
     if name == "kubelet" {
         command.arg(format!("--cgroup-root=/{cgroup}"));
+    }
+    if let Some(version) = emulate.filter(|_| EMULATING.contains(&name)) {
+        command.arg(format!("--emulated-version={version}"));
     }
     let child = command.spawn().with_context(|| format!("could not start {name}"))?;
     eprintln!("{name} started");
