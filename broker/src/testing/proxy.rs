@@ -62,15 +62,25 @@ impl LossyProxy {
     ///
     /// # Panics
     /// If there is no free port.
-    #[allow(clippy::expect_used)] // a test's helper: a panic is its way to fail
     pub async fn before(server: &NatsServer) -> Self {
+        Self::to(server.port).await
+    }
+
+    /// A proxy to this port of the loopback.
+    ///
+    /// # Panics
+    /// If there is no free port.
+    #[allow(clippy::expect_used)] // a test's helper: a panic is its way to fail
+    pub async fn to(port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("its address");
         let state = Arc::new(State::default());
-        let (shared, port) = (state.clone(), server.port);
+        let shared = state.clone();
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 if let Ok(nats) = TcpStream::connect(("127.0.0.1", port)).await {
+                    client.set_nodelay(true).ok();
+                    nats.set_nodelay(true).ok();
                     let number = shared.latest.fetch_add(1, Ordering::SeqCst) + 1;
                     let ((from_client, to_client), (from_nats, to_nats)) =
                         (client.into_split(), nats.into_split());
@@ -80,6 +90,12 @@ impl LossyProxy {
             }
         });
         Self { address, state, accepting: accepting.abort_handle() }
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// How a component connects through it.

@@ -54,7 +54,9 @@ pub async fn dispatcher(settings: settings::Dispatcher, shutdown: CancellationTo
     let not_ready = beginning.not_ready(dispatching(metrics.clone()));
     health::serve(settings.probes.health_listen, not_ready, registry, shutdown.clone()).await?;
     let Some(broker) = beginning.connect_with_layout(&nats).await? else { return Ok(()) };
-    dispatcher::run(dispatcher_config(&settings.queues), broker.clone(), metrics, shutdown).await?;
+    let mut config = dispatcher_config(&settings.queues);
+    config.lane_entries_max = settings.lane_entries_max.unwrap_or(config.lane_entries_max);
+    dispatcher::run(config, broker.clone(), metrics, shutdown).await?;
     broker.close().await;
     Ok(())
 }

@@ -168,6 +168,9 @@ pub struct Dispatcher {
     pub probes: Probes,
     #[command(flatten)]
     pub queues: Queues,
+    /// Events that may wait in memory for one queue. For tests: a small one makes its lane read the log itself.
+    #[arg(long, env = "DISPATCHER_LANE_ENTRIES_MAX", value_name = "N", hide = true)]
+    pub lane_entries_max: Option<usize>,
 }
 
 #[derive(Debug, Args)]

@@ -107,10 +107,4 @@ impl Api {
             self.client.get(format!("{}/readyz", self.urls[replica % 2])).timeout(Duration::from_secs(2));
         get.send().await.is_ok_and(|answer| answer.status().is_success())
     }
-
-    /// Which routes there are, by `/openapi.json`.
-    pub async fn has_route(&self, path: &str) -> bool {
-        let answer = self.call(0, Role::Admin, Method::GET, "/openapi.json", None).await;
-        answer.is_some_and(|(_, document)| document["paths"].get(path).is_some())
-    }
 }

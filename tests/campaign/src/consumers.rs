@@ -2,7 +2,7 @@
 //! thing at a time, so its history is a sequence.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -10,22 +10,29 @@ use std::{
     time::Duration,
 };
 
-use rand::{RngExt, SeedableRng, rngs::StdRng};
+use rand::{RngExt, SeedableRng, rngs::ChaCha12Rng};
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::{
     client::{Answer, Api, Role},
-    history::{Event, Life, Message, Outcome, Recorder},
+    history::{Event, Life, Message, Moment, Outcome, Recorder},
+    inside::Inside,
     plan::{Action, ConsumerPlan, Reading},
 };
 
+mod actions;
 mod stream;
 
 /// Pause before a request is sent again.
 const AGAIN_AFTER: Duration = Duration::from_millis(150);
 /// Most messages of a batch.
 const BATCH: usize = 40;
+
+/// Reads between two actions: what is overdue must not leave nothing but actions.
+const READS_BETWEEN: u32 = 3;
+/// An action that is later than this may be left out.
+const OVERDUE_MS: u64 = 3_000;
 
 /// How the run comes to its end: consumers stop acting, then the last events are posted, then all is read.
 #[derive(Debug, Default)]
@@ -43,12 +50,21 @@ pub struct Consumer {
     plan: ConsumerPlan,
     api: Api,
     recorder: Recorder,
-    dice: StdRng,
+    inside: Inside,
+    dice: ChaCha12Rng,
     replica: usize,
     life: Life,
     topics: Vec<String>,
     registered: bool,
+    /// Is what it is told recorded, so that it may be resynced?
+    tracked: bool,
+    /// Was a resync asked for that may be held?
+    braked: bool,
+    /// Number of the last live message, and of the newest change in any message.
     newest: u64,
+    newest_held: u64,
+    /// Reads in a row that brought nothing.
+    quiet: u32,
     ending: Arc<Ending>,
     /// Messages that came, whose acknowledgement is still to be sent.
     unacknowledged: Vec<u64>,
@@ -57,19 +73,30 @@ pub struct Consumer {
 
 impl Consumer {
     /// One that does as planned.
-    pub fn new(plan: ConsumerPlan, api: Api, recorder: Recorder, ending: Arc<Ending>) -> Self {
+    pub fn new(
+        plan: ConsumerPlan,
+        api: Api,
+        recorder: Recorder,
+        inside: Inside,
+        ending: Arc<Ending>,
+    ) -> Self {
         let life = Life { consumer: plan.name.clone(), life: 0 };
-        let dice = StdRng::seed_from_u64(plan.seed);
+        let dice = ChaCha12Rng::seed_from_u64(plan.seed);
         Self {
             plan,
             api,
             recorder,
+            inside,
             dice,
             replica: 0,
             life,
             topics: Vec::new(),
             registered: false,
+            tracked: false,
+            braked: false,
             newest: 0,
+            newest_held: 0,
+            quiet: 0,
             ending,
             unacknowledged: Vec::new(),
             stream: None,
@@ -78,8 +105,9 @@ impl Consumer {
 
     /// Does what is planned, and reads until the last event has come. Ends only then: the caller has a deadline.
     pub async fn run(mut self) {
-        let mut actions = std::mem::take(&mut self.plan.actions).into_iter().peekable();
+        let mut actions: VecDeque<(u64, Action)> = std::mem::take(&mut self.plan.actions).into();
         let mut settled = false;
+        let mut reads = 0;
         loop {
             let now = self.recorder.now() / 1000;
             // Whoever is late with its plan leaves out the rest, but is registered.
@@ -94,21 +122,32 @@ impl Consumer {
                 self.read().await;
                 continue;
             }
-            // A time that has passed by long is not made up for: the plan goes on with what comes next.
-            if let Some((_, action)) = actions.next_if(|(at, _)| *at <= now) {
-                self.act(action).await;
-                continue;
+            if !self.registered || reads >= READS_BETWEEN {
+                leave_out(&mut actions, now);
+                if actions.front().is_some_and(|(at, _)| *at <= now)
+                    && let Some((_, action)) = actions.pop_front()
+                {
+                    reads = 0;
+                    self.act(action).await;
+                    continue;
+                }
             }
             if !self.registered {
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 continue;
             }
+            reads += 1;
             self.read().await;
         }
         // Once more: nothing may follow.
         self.read().await;
         if self.unacknowledged.is_empty() {
+            self.look_at_itself().await;
             self.note(self.recorder.now(), Event::Drained { life: self.life.clone() });
+            // Of half of them nothing may be left.
+            if self.dice.random_ratio(1, 2) {
+                self.remove().await;
+            }
         }
     }
 
@@ -116,116 +155,9 @@ impl Consumer {
         let last = self.ending.last.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(last) = last.as_ref() else { return false };
         let wanted = self.topics.iter().filter_map(|topic| last.get(topic)).max();
-        wanted.is_none_or(|wanted| self.newest >= *wanted) && self.unacknowledged.is_empty()
-    }
-
-    async fn act(&mut self, action: Action) {
-        match action {
-            Action::Register { topics, prefill, gap_ms, late } => {
-                if self.registered {
-                    if late {
-                        self.leave_late_requests().await;
-                    }
-                    self.remove().await;
-                    tokio::time::sleep(Duration::from_millis(gap_ms)).await;
-                }
-                self.register(topics, prefill).await;
-            }
-            Action::Ask => self.ask().await,
-            Action::Pause { ms } => tokio::time::sleep(Duration::from_millis(ms)).await,
-        }
-    }
-
-    async fn register(&mut self, topics: Vec<String>, prefill: bool) {
-        self.life.life += 1;
-        self.topics.clone_from(&topics);
-        let listed: Vec<Value> = topics.iter().map(|t| json!({"realm": "udm", "topic": t})).collect();
-        let body = json!({
-            "name": self.plan.name, "password": "consumer-secret", "realms_topics": listed, "request_prefill": prefill,
-        });
-        loop {
-            let start = self.recorder.now();
-            let answer = self.call(Role::Admin, Method::POST, "/v1/subscriptions", Some(body.clone())).await;
-            let outcome = match answer {
-                Some((201, _)) => Outcome::Done,
-                Some((200, _)) => Outcome::Already,
-                other => self.unknown("registering", other),
-            };
-            let (life, topics) = (self.life.clone(), topics.clone());
-            self.note(start, Event::Registered { life, topics, prefill, outcome });
-            if outcome != Outcome::Unknown {
-                break;
-            }
-            self.pause().await;
-        }
-        self.registered = true;
-        self.newest = 0;
-        self.unacknowledged.clear();
-    }
-
-    async fn remove(&mut self) {
-        self.stream = None;
-        let path = format!("/v1/subscriptions/{}", self.plan.name);
-        loop {
-            let start = self.recorder.now();
-            let outcome = match self.call(Role::Admin, Method::DELETE, &path, None).await {
-                Some((200, _)) => Outcome::Done,
-                Some((404, _)) => Outcome::Missing,
-                other => self.unknown("removing", other),
-            };
-            self.note(start, Event::Removed { life: self.life.clone(), outcome });
-            if outcome != Outcome::Unknown {
-                break;
-            }
-            self.pause().await;
-        }
-        self.registered = false;
-    }
-
-    /// Reads a message and leaves its acknowledgement under way, on both replicas, as a consumer does that is ended just
-    /// then: it must do no harm to the next life, whose numbers it does not know.
-    async fn leave_late_requests(&mut self) {
-        self.stream = None;
-        let name = self.plan.name.clone();
-        let path = format!("/v1/subscriptions/{name}/messages/next?timeout=0.3");
-        let start = self.recorder.now();
-        if let Some((200, body)) = self.call(Role::Consumer(&name), Method::GET, &path, None).await
-            && !body.is_null()
-        {
-            self.delivered(start, true, &[body]);
-        }
-        let Some(first) = self.unacknowledged.first().copied() else { return };
-        let start = self.recorder.now();
-        for replica in 0..2 {
-            let (api, name) = (self.api.clone(), name.clone());
-            tokio::spawn(async move {
-                let path = format!("/v1/subscriptions/{name}/messages/{first}/status");
-                let body = Some(json!({"status": "ok"}));
-                api.call(replica, Role::Consumer(&name), Method::PATCH, &path, body).await;
-            });
-        }
-        let (life, outcome) = (self.life.clone(), Outcome::Unknown);
-        self.note(start, Event::Acknowledged { life, through: first, outcome });
-    }
-
-    async fn ask(&mut self) {
-        if !self.registered {
-            return;
-        }
-        let path = format!("/v1/subscriptions/{}/prefill", self.plan.name);
-        loop {
-            let start = self.recorder.now();
-            let outcome = match self.call(Role::Admin, Method::POST, &path, None).await {
-                Some((202, _)) => Outcome::Done,
-                Some((200, _)) => Outcome::Already,
-                other => self.unknown("asking for a prefill", other),
-            };
-            self.note(start, Event::Asked { life: self.life.clone(), outcome });
-            if outcome != Outcome::Unknown {
-                return;
-            }
-            self.pause().await;
-        }
+        // What a prefill holds may be left out behind it.
+        let newest = if self.quiet > 2 { self.newest_held.max(self.newest) } else { self.newest };
+        wanted.is_none_or(|wanted| newest >= *wanted) && self.unacknowledged.is_empty()
     }
 
     async fn read(&mut self) {
@@ -241,7 +173,7 @@ impl Consumer {
         let start = self.recorder.now();
         let name = self.plan.name.clone();
         match self.call(Role::Consumer(&name), Method::GET, &path, None).await {
-            Some((200, Value::Null)) => {}
+            Some((200, Value::Null)) => self.nothing(start).await,
             Some((200, body)) => {
                 self.delivered(start, true, &[body]);
                 self.acknowledge(1, |name, seq| {
@@ -268,6 +200,7 @@ impl Consumer {
         match self.call(Role::Consumer(&name), Method::GET, &path, None).await {
             Some((200, Value::Array(messages))) => {
                 if messages.is_empty() {
+                    self.nothing(start).await;
                     return;
                 }
                 self.delivered(start, true, &messages);
@@ -313,9 +246,36 @@ impl Consumer {
             self.note(start, Event::Acknowledged { life: self.life.clone(), through, outcome });
             if outcome != Outcome::Unknown {
                 self.unacknowledged.drain(..count);
+                if outcome == Outcome::Done && self.dice.random_ratio(1, 60) {
+                    self.acknowledge_again(&request, through).await;
+                }
                 return;
             }
             self.pause().await;
+        }
+    }
+
+    /// What is acknowledged is gone: nothing is found by another one.
+    async fn acknowledge_again(
+        &mut self,
+        request: &impl Fn(&str, u64) -> (Method, String, Value),
+        through: u64,
+    ) {
+        let name = self.plan.name.clone();
+        let (method, path, body) = request(&name, through);
+        let start = self.recorder.now();
+        if let Some((200, _)) = self.call(Role::Consumer(&name), method, &path, Some(body)).await {
+            let life = self.life.clone();
+            self.note(start, Event::Acknowledged { life, through, outcome: Outcome::Done });
+        }
+    }
+
+    /// Notes that there was nothing. A resync that is held is approved then.
+    async fn nothing(&mut self, start: Moment) {
+        self.quiet += 1;
+        self.note(start, Event::Empty { life: self.life.clone() });
+        if self.braked {
+            self.approve().await;
         }
     }
 
@@ -329,6 +289,8 @@ impl Consumer {
             match message(body) {
                 Some(message) => {
                     self.unacknowledged.push(message.sequence);
+                    self.newest_held = self.newest_held.max(message.number);
+                    self.quiet = 0;
                     if !message.prefill {
                         self.newest = self.newest.max(message.number);
                     }
@@ -375,13 +337,49 @@ fn message(body: &Value) -> Option<Message> {
     let (old, new) = (&body["body"]["old"], &body["body"]["new"]);
     let deleted = new.as_object().is_none_or(serde_json::Map::is_empty);
     let image = if deleted { old } else { new };
+    let number = image["properties"]["change"].as_u64();
+    let version = image["properties"]["version"].as_u64();
+    let prefill = body["publisher_name"].as_str()? == "udm-pre-fill";
+    // What a resync tells as gone says only what is needed to find it.
+    let (number, version) =
+        if prefill && deleted { (number.or(Some(0)), version.or(Some(0))) } else { (number, version) };
     Some(Message {
         sequence: body["sequence_number"].as_u64()?,
-        prefill: body["publisher_name"].as_str()? == "udm-pre-fill",
+        prefill,
         topic: body["topic"].as_str()?.to_owned(),
-        object: image["id"].as_str()?.to_owned(),
-        version: image["properties"]["version"].as_u64()?,
-        number: image["properties"]["change"].as_u64()?,
+        object: name(image)?,
+        version: version?,
+        number: number?,
         deleted,
+        after: prefill && old.as_object().is_some_and(|old| !old.is_empty()),
+        shade: image["properties"]["shade"].as_str().map(str::to_owned),
     })
+}
+
+/// An object's name: what a resync tells as gone may have no id, but it has a key that no other object has, or a DN.
+fn name(image: &Value) -> Option<String> {
+    let key = |value: &Value| {
+        let (_, last) = value.as_str()?.rsplit_once('-')?;
+        Some(format!("object-{}", u64::from_str_radix(last, 16).ok()?))
+    };
+    let id = image["id"].as_str().filter(|id| id.starts_with("object-")).map(str::to_owned);
+    let dn = || image["dn"].as_str()?.strip_prefix("cn=")?.split_once(',').map(|(name, _)| name.to_owned());
+    id.or_else(|| key(&image["uuid"]))
+        .or_else(|| key(&image["properties"]["univentionObjectIdentifier"]))
+        .or_else(dn)
+}
+
+/// Pauses that are overdue are left out, and of requests for a prefill all but the last: what is made up for at once is
+/// not what was planned.
+fn leave_out(actions: &mut VecDeque<(u64, Action)>, now: u64) {
+    while let Some((at, action)) = actions.front()
+        && at + OVERDUE_MS < now
+    {
+        let next_is_due = actions.get(1).is_some_and(|(at, _)| *at <= now);
+        let register = matches!(action, Action::Register { .. });
+        if register || !(matches!(action, Action::Pause { .. }) || next_is_due) {
+            return;
+        }
+        actions.pop_front();
+    }
 }

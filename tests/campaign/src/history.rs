@@ -37,6 +37,19 @@ pub enum Outcome {
     Missing,
     /// No answer, or one that leaves open whether it was done. It may even be done later.
     Unknown,
+    /// An answer that says that it was not done, and will not be.
+    Refused,
+}
+
+/// Which objects a subscription selects.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Selection {
+    /// Only those of this shade: a filter.
+    #[serde(default)]
+    pub shade: Option<String>,
+    /// Only those at this place of the directory.
+    #[serde(default)]
+    pub place: Option<u64>,
 }
 
 /// One subscription of a consumer, from its registration to its removal.
@@ -65,6 +78,12 @@ pub struct Message {
     pub number: u64,
     /// Does it tell that the object is gone?
     pub deleted: bool,
+    /// Of a prefill: does it say what was before? Only what a resync tells behind all objects does.
+    #[serde(default)]
+    pub after: bool,
+    /// A property that says nothing of the change.
+    #[serde(default)]
+    pub shade: Option<String>,
 }
 
 /// An operation.
@@ -85,6 +104,17 @@ pub enum Event {
         present: bool,
         /// Did it get another DN?
         moved: bool,
+        /// What filters look at.
+        #[serde(default)]
+        shade: String,
+        /// Where it is.
+        #[serde(default)]
+        place: u64,
+    },
+    /// A try to post a change's event begins.
+    Posting {
+        /// Number of the change.
+        number: u64,
     },
     /// One try to post a change's event.
     Posted {
@@ -102,6 +132,19 @@ pub enum Event {
         topics: Vec<String>,
         /// Was a prefill asked for?
         prefill: bool,
+        /// Which objects of the topics; `None`: all.
+        #[serde(default)]
+        selection: Option<Selection>,
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// One try to change the topics.
+    Topics {
+        /// Whose.
+        #[serde(flatten)]
+        life: Life,
+        /// The new ones, in order.
+        topics: Vec<String>,
         /// How it ended.
         outcome: Outcome,
     },
@@ -110,7 +153,24 @@ pub enum Event {
         /// Whose.
         #[serde(flatten)]
         life: Life,
-        /// How it ended.
+        /// With removals of what the consumer may still have?
+        #[serde(default)]
+        resync: bool,
+        /// Only to count?
+        #[serde(default)]
+        dry_run: bool,
+        /// With a limit of no removals, so that it may be held?
+        #[serde(default)]
+        brake: bool,
+        /// How it ended. `Missing`: refused, since another one is under way or it is too early.
+        outcome: Outcome,
+    },
+    /// One try to cancel the prefill.
+    Cancelled {
+        /// Whose.
+        #[serde(flatten)]
+        life: Life,
+        /// How it ended. `Missing`: there was nothing to cancel any more.
         outcome: Outcome,
     },
     /// One try to remove the subscription.
@@ -128,8 +188,22 @@ pub enum Event {
         life: Life,
         /// Do they begin at the queue's head? Otherwise they go on in a stream.
         from_head: bool,
-        /// In their order.
+        /// In their order. The record's start is that of the request, also where a stream goes on.
         messages: Vec<Message>,
+    },
+    /// There was nothing to deliver.
+    Empty {
+        /// To whom.
+        #[serde(flatten)]
+        life: Life,
+    },
+    /// Numbers up to this one were used by the time when it is removed.
+    Used {
+        /// Whose.
+        #[serde(flatten)]
+        life: Life,
+        /// The highest.
+        highest: u64,
     },
     /// One try to acknowledge everything up to a message.
     Acknowledged {
@@ -159,7 +233,20 @@ pub enum Event {
     Fault {
         /// What, for people.
         what: String,
+        /// What is disturbed from now on, or until now.
+        #[serde(default)]
+        target: Option<String>,
+        /// Is it over?
+        #[serde(default)]
+        over: bool,
     },
+    /// Something was found in NATS at the end that must not be there any more.
+    Left {
+        /// What.
+        what: String,
+    },
+    /// The run came to its end: whoever has not drained by now has stopped.
+    Ended,
 }
 
 /// Writes the history while it happens. Clones write the same one.
@@ -205,7 +292,19 @@ impl Recorder {
 
     /// Notes something of a moment.
     pub fn fault(&self, what: impl Into<String>) {
-        self.note(self.now(), Event::Fault { what: what.into() });
+        self.note(self.now(), Event::Fault { what: what.into(), target: None, over: false });
+    }
+
+    /// Notes that something is disturbed from now on.
+    pub fn trouble(&self, what: impl Into<String>, target: impl ToString) {
+        let target = Some(target.to_string());
+        self.note(self.now(), Event::Fault { what: what.into(), target, over: false });
+    }
+
+    /// Notes that it is so no more.
+    pub fn healed(&self, what: impl Into<String>, target: impl ToString) {
+        let target = Some(target.to_string());
+        self.note(self.now(), Event::Fault { what: what.into(), target, over: true });
     }
 
     /// All records so far, in the order of their ends.

@@ -6,16 +6,26 @@ use broker::{Broker, NatsConfig};
 use futures::StreamExt;
 use model::{PrefillState, PrefillTask};
 use rustix::process::Signal;
+use stand_in_udm::{Effect, Faults, On, Rule, Switches as FaultsHandle};
 use tokio::sync::Mutex;
 
 use crate::{
     history::Recorder,
-    plan::{ConsumerPlan, Fault, Plan, Target},
-    processes::Processes,
+    plan::{ConsumerPlan, Damage, Fault, Part, Plan, Target},
+    processes::{ALL, Processes},
 };
 
 /// How long the next task is waited for.
 const TASK_WITHIN: Duration = Duration::from_secs(5);
+/// How long a batch is waited for.
+const BATCH_WITHIN: Duration = Duration::from_secs(10);
+/// What the server tells of the last message of a batch.
+const COMMIT: &str = "Nats-Batch-Commit";
+/// How long a process may take to end after SIGTERM.
+const ENDS_WITHIN: Duration = Duration::from_secs(20);
+/// Bytes of answers after which a connection is cut in their middle.
+const CUT_AFTER: u64 = 3000;
+
 /// How long a twin may take to get the fence.
 const FENCE_WITHIN: Duration = Duration::from_secs(6);
 /// How long a twin's attempt is waited for.
@@ -25,13 +35,14 @@ const ATTEMPT_WITHIN: Duration = Duration::from_secs(4);
 #[derive(Clone)]
 pub struct Nemesis {
     processes: Arc<Mutex<Processes>>,
+    udm: FaultsHandle,
     recorder: Recorder,
 }
 
 impl Nemesis {
     /// One for these processes.
-    pub fn new(processes: Arc<Mutex<Processes>>, recorder: Recorder) -> Self {
-        Self { processes, recorder }
+    pub fn new(processes: Arc<Mutex<Processes>>, udm: FaultsHandle, recorder: Recorder) -> Self {
+        Self { processes, udm, recorder }
     }
 
     /// Carries out the plan's faults. They overlap, so each is a task of its own; all have ended on return.
@@ -55,13 +66,12 @@ impl Nemesis {
             Fault::Kill { target, away_ms } => self.kill(target, away_ms).await,
             Fault::Stop { target, for_ms } => {
                 self.stop(target, for_ms).await;
-                self.signal(target, Signal::CONT, "continue").await;
+                self.goes_on(target).await;
             }
             Fault::Relay { stopped, for_ms, away_ms } => {
                 self.stop(Target::Dispatcher(stopped), for_ms).await;
                 let other = Target::Dispatcher(1 - stopped);
-                let goes_on = self.signal(Target::Dispatcher(stopped), Signal::CONT, "continue");
-                tokio::join!(goes_on, self.kill(other, away_ms));
+                tokio::join!(self.goes_on(Target::Dispatcher(stopped)), self.kill(other, away_ms));
             }
             Fault::AtTask { replica, for_ms } => {
                 let url = self.processes.lock().await.nats_url();
@@ -71,8 +81,26 @@ impl Nemesis {
                 };
                 if let Ok(Some(_)) = tokio::time::timeout(TASK_WITHIN, queued).await {
                     self.stop(Target::Api(replica), for_ms).await;
-                    self.signal(Target::Api(replica), Signal::CONT, "continue").await;
+                    self.goes_on(Target::Api(replica)).await;
                 }
+            }
+            Fault::Term { target, away_ms } => self.term(target, away_ms).await,
+            Fault::All { nats, away_ms } => {
+                let all = ALL.into_iter().filter(|target| nats || *target != Target::Nats);
+                let kills = all.map(|target| self.kill(target, away_ms));
+                futures::future::join_all(kills).await;
+            }
+            Fault::AtBatch { part, target, for_ms } => self.at_batch(part, target, for_ms).await,
+            Fault::Wire { target, damage, for_ms } => self.damage(target, damage, for_ms).await,
+            Fault::Udm { status, for_ms } => {
+                self.recorder.trouble(format!("UDM answers with {status} for {for_ms} ms"), "udm");
+                let effect = Effect::Status { code: status };
+                let rule = Rule { on: On::Any, module: None, dn: None, after: 0, times: None, effect };
+                let well = self.udm.get();
+                self.udm.set(Faults { rules: vec![rule], ..well.clone() });
+                tokio::time::sleep(Duration::from_millis(for_ms)).await;
+                self.udm.set(Faults { rules: Vec::new(), ..well });
+                self.recorder.healed("UDM is well", "udm");
             }
             Fault::Twin { consumer, stop_after_ms, for_ms, after_seal_ms } => {
                 let Some(consumer) = consumers.get(consumer) else { return };
@@ -87,8 +115,10 @@ impl Nemesis {
                     tokio::time::sleep(Duration::from_millis(stop_after_ms)).await;
                 }
                 self.processes.lock().await.signal_twin(twin, Signal::STOP);
-                self.recorder
-                    .fault(format!("stop twin {twin} {stop_after_ms} ms after its fence for {for_ms} ms"));
+                self.recorder.trouble(
+                    format!("stop twin {twin} {stop_after_ms} ms after its fence for {for_ms} ms"),
+                    "twin",
+                );
                 let for_ms = Duration::from_millis(for_ms);
                 match after_seal_ms {
                     None => tokio::time::sleep(for_ms).await,
@@ -98,27 +128,104 @@ impl Nemesis {
                     Some(_) => {}
                 }
                 self.processes.lock().await.signal_twin(twin, Signal::CONT);
-                self.recorder.fault(format!("continue twin {twin}"));
+                self.recorder.healed(format!("continue twin {twin}"), "twin");
             }
         }
     }
 
     async fn kill(&self, target: Target, away_ms: u64) {
-        self.recorder.fault(format!("kill {target} for {away_ms} ms"));
+        self.recorder.trouble(format!("kill {target} for {away_ms} ms"), target);
         self.processes.lock().await.kill(target).await;
         tokio::time::sleep(Duration::from_millis(away_ms)).await;
         let started = self.processes.lock().await.start(target);
-        self.recorder.fault(format!("start {target} {}", failure(started)));
+        self.recorder.healed(format!("start {target} {}", failure(started)), target);
+    }
+
+    /// As Kubernetes ends a pod.
+    async fn term(&self, target: Target, away_ms: u64) {
+        self.recorder.trouble(format!("end {target} for {away_ms} ms"), target);
+        let ending = self.processes.lock().await.term(target);
+        if let Some(mut child) = ending
+            && tokio::time::timeout(ENDS_WITHIN, child.wait()).await.is_err()
+        {
+            self.recorder.fault(format!("{target} does not end, and is killed"));
+            child.kill().await.ok();
+        }
+        tokio::time::sleep(Duration::from_millis(away_ms)).await;
+        let started = self.processes.lock().await.start(target);
+        self.recorder.healed(format!("start {target} {}", failure(started)), target);
+    }
+
+    /// The server gives a batch to those who listen before it is stored.
+    async fn at_batch(&self, part: Part, target: Target, for_ms: Option<u64>) {
+        let url = self.processes.lock().await.nats_url();
+        let subject = match part {
+            Part::Prefill => "*.prefill",
+            Part::Main => "*.main",
+        };
+        let committed = async {
+            let client = async_nats::connect(&url).await.ok()?;
+            // The last message of a batch of copies is the checkpoint.
+            let mut heard = futures::stream::select(
+                client.subscribe(subject).await.ok()?,
+                client.subscribe("*.copied").await.ok()?,
+            );
+            let mut of_part = false;
+            loop {
+                let message = heard.next().await?;
+                of_part |= message.subject.ends_with(subject.trim_start_matches('*'));
+                if of_part && message.headers.is_some_and(|headers| headers.get(COMMIT).is_some()) {
+                    return Some(());
+                }
+            }
+        };
+        if !matches!(tokio::time::timeout(BATCH_WITHIN, committed).await, Ok(Some(()))) {
+            return;
+        }
+        self.recorder.fault(format!("a batch of {subject} is committed"));
+        match for_ms {
+            Some(for_ms) => {
+                self.stop(target, for_ms).await;
+                self.goes_on(target).await;
+            }
+            None => self.kill(target, 0).await,
+        }
+    }
+
+    async fn damage(&self, target: Target, damage: Damage, for_ms: u64) {
+        let Some(proxy) = self.processes.lock().await.proxy(target) else { return };
+        self.recorder.trouble(format!("the connection of {target}: {damage:?} for {for_ms} ms"), target);
+        match damage {
+            Damage::Cut => {}
+            Damage::AnswersLost => proxy.lose_answers(),
+            Damage::RequestsLate => {
+                proxy.hold_requests();
+                tokio::time::sleep(Duration::from_millis(for_ms / 2)).await;
+                proxy.cut();
+                tokio::time::sleep(Duration::from_millis(for_ms / 2)).await;
+                proxy.release_requests();
+            }
+            Damage::CutInAnswer => proxy.cut_after(CUT_AFTER),
+        }
+        if matches!(damage, Damage::AnswersLost | Damage::CutInAnswer) {
+            tokio::time::sleep(Duration::from_millis(for_ms)).await;
+        }
+        proxy.cut_after(0);
+        if damage != Damage::RequestsLate {
+            proxy.cut();
+        }
+        self.recorder.healed(format!("the connection of {target} is well"), target);
     }
 
     async fn stop(&self, target: Target, for_ms: u64) {
-        self.signal(target, Signal::STOP, "stop").await;
+        self.recorder.trouble(format!("stop {target} for {for_ms} ms"), target);
+        self.processes.lock().await.signal(target, Signal::STOP);
         tokio::time::sleep(Duration::from_millis(for_ms)).await;
     }
 
-    async fn signal(&self, target: Target, signal: Signal, word: &str) {
-        self.recorder.fault(format!("{word} {target}"));
-        self.processes.lock().await.signal(target, signal);
+    async fn goes_on(&self, target: Target) {
+        self.processes.lock().await.signal(target, Signal::CONT);
+        self.recorder.healed(format!("continue {target}"), target);
     }
 
     /// Starts a twin of the attempt that a subscription is at, once there is one. What is written to the queue's fence
@@ -140,8 +247,9 @@ impl Nemesis {
             let mut processes = self.processes.lock().await;
             for (target, how) in processes.ended() {
                 let started = processes.start(target);
-                self.recorder
-                    .fault(format!("{target} ended by itself ({how}), started {}", failure(started)));
+                let told = format!("{target} ended by itself ({how}), started {}", failure(started));
+                self.recorder.trouble(told, target);
+                self.recorder.healed(format!("{target} is started"), target);
             }
         }
     }

@@ -2,8 +2,10 @@
 
 use std::fmt;
 
-use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
-use serde::Serialize;
+use rand::{RngExt, SeedableRng, rngs::ChaCha12Rng, seq::IndexedRandom};
+use serde::{Deserialize, Serialize};
+
+use crate::history::Selection;
 
 mod profile;
 
@@ -13,7 +15,7 @@ use profile::Rates;
 pub const TOPICS: [&str; 4] = ["groups/group", "users/user", "mail/domain", "computers/linux"];
 
 /// What a run aims at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Profile {
     /// Everything.
@@ -29,7 +31,7 @@ pub enum Profile {
 }
 
 /// How a consumer reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reading {
     /// One message at a time.
@@ -41,7 +43,7 @@ pub enum Reading {
 }
 
 /// A consumer and what it does besides reading.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConsumerPlan {
     /// Name of its subscription.
     pub name: String,
@@ -54,7 +56,7 @@ pub struct ConsumerPlan {
 }
 
 /// What a consumer does.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
     /// Registers, or removes its subscription and registers again.
@@ -67,9 +69,30 @@ pub enum Action {
         gap_ms: u64,
         /// Are requests of the former life left under way?
         late: bool,
+        /// Which objects it selects; `None`: all.
+        selection: Option<Selection>,
+        /// Is it recorded what it is told of?
+        track: bool,
     },
     /// Asks for a prefill again.
-    Ask,
+    Ask {
+        /// As a resync, if it is tracked.
+        resync: bool,
+        /// With a limit of no removals: such a one is held, and approved.
+        brake: bool,
+        /// Only to count, if it is tracked.
+        dry_run: bool,
+    },
+    /// Asks for a prefill, cancels it, and asks again.
+    Cancel {
+        /// So long after it was asked for.
+        after_ms: u64,
+    },
+    /// Wants other topics.
+    Topics {
+        /// In order.
+        topics: Vec<String>,
+    },
     /// Does not read for a while.
     Pause {
         /// How long.
@@ -78,7 +101,7 @@ pub enum Action {
 }
 
 /// A change of the directory.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     /// When, at the earliest: the event of the one before comes first.
     pub at_ms: u64,
@@ -89,7 +112,7 @@ pub struct Change {
 }
 
 /// What happens to an object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// It comes into being.
@@ -103,7 +126,7 @@ pub enum Kind {
 }
 
 /// A process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Target {
     /// One of two replicas.
@@ -131,7 +154,7 @@ impl fmt::Display for Target {
 }
 
 /// What goes wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fault {
     /// SIGKILL, and a new start after a while.
@@ -164,6 +187,46 @@ pub enum Fault {
         /// How long.
         for_ms: u64,
     },
+    /// SIGTERM, as Kubernetes does it, and a new start after a while.
+    Term {
+        /// Whom.
+        target: Target,
+        /// How long it is away.
+        away_ms: u64,
+    },
+    /// All but the server are killed at once, or all.
+    All {
+        /// Is the server, too?
+        nats: bool,
+        /// How long they are away.
+        away_ms: u64,
+    },
+    /// The server, or another process, stops or is killed at the moment when a batch is committed: when it was sent, and
+    /// its answer has not come.
+    AtBatch {
+        /// What the batch is of: `prefill` or `main`.
+        part: Part,
+        /// Whom.
+        target: Target,
+        /// How long it stops; `None`: it is killed.
+        for_ms: Option<u64>,
+    },
+    /// The connection of a process to the server is damaged, while both are well.
+    Wire {
+        /// Whose.
+        target: Target,
+        /// How.
+        damage: Damage,
+        /// After how long it is cut, or goes on.
+        for_ms: u64,
+    },
+    /// The directory's service answers with this status for a while.
+    Udm {
+        /// HTTP status.
+        status: u16,
+        /// How long.
+        for_ms: u64,
+    },
     /// Another pod of the attempt that a consumer's prefill is at, which stops after a while and goes on later.
     Twin {
         /// Index of the consumer.
@@ -177,8 +240,32 @@ pub enum Fault {
     },
 }
 
+/// A part of a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// Objects.
+    Prefill,
+    /// Live events.
+    Main,
+}
+
+/// What happens to a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Damage {
+    /// It is cut at once.
+    Cut,
+    /// Answers are swallowed, then it is cut.
+    AnswersLost,
+    /// Requests are held back, and arrive although it is cut.
+    RequestsLate,
+    /// It is cut in the middle of the next answers.
+    CutInAnswer,
+}
+
 /// All of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// Where it comes from.
     pub seed: u64,
@@ -190,6 +277,10 @@ pub struct Plan {
     pub objects: Vec<usize>,
     /// Time that each GET of an object takes: this makes prefills long enough to be hit.
     pub get_delay_ms: u64,
+    /// Events that may wait in a dispatcher's memory for one queue; few of them make lanes read the log themselves.
+    pub lane_entries: usize,
+    /// Does UDM read the primary? Then events that a prefill surely holds are left out.
+    pub reads_primary: bool,
     /// In order.
     pub changes: Vec<Change>,
     /// All consumers.
@@ -201,26 +292,39 @@ pub struct Plan {
 impl Plan {
     /// The plan of a seed.
     #[must_use]
-    pub fn new(seed: u64, profile: Profile, length_ms: u64, readings: &[Reading]) -> Self {
+    pub fn new(seed: u64, profile: Profile, length_ms: u64) -> Self {
         let rates = profile.rates();
-        let mut dice = StdRng::seed_from_u64(seed);
+        let mut dice = ChaCha12Rng::seed_from_u64(seed);
         let objects: Vec<usize> = (0..rates.objects).map(|_| topic(&mut dice)).collect();
         let changes = changes(&mut dice, &objects, length_ms, rates.change);
-        let consumers = (0..rates.consumers)
-            .map(|index| consumer(&mut dice, index, &rates, length_ms, readings))
-            .collect();
+        let consumers =
+            (0..rates.consumers).map(|index| consumer(&mut dice, index, &rates, length_ms)).collect();
         let faults = faults(&mut dice, profile, &rates, length_ms);
         let get_delay_ms = dice.random_range(5..25);
-        Self { seed, profile, length_ms, objects, get_delay_ms, changes, consumers, faults }
+        // By turns, so that two seeds in a row show both.
+        let reads_primary = seed % 2 == 1;
+        let lane_entries = if seed % 3 == 0 { 5_000 } else { dice.random_range(1..20) };
+        Self {
+            seed,
+            profile,
+            length_ms,
+            objects,
+            get_delay_ms,
+            lane_entries,
+            reads_primary,
+            changes,
+            consumers,
+            faults,
+        }
     }
 }
 
 /// Users are many, the others few.
-fn topic(dice: &mut StdRng) -> usize {
+fn topic(dice: &mut ChaCha12Rng) -> usize {
     *[0, 1, 1, 1, 2, 3].choose(dice).unwrap_or(&1)
 }
 
-fn changes(dice: &mut StdRng, objects: &[usize], length_ms: u64, every: u64) -> Vec<Change> {
+fn changes(dice: &mut ChaCha12Rng, objects: &[usize], length_ms: u64, every: u64) -> Vec<Change> {
     let mut alive: Vec<usize> = (0..objects.len()).collect();
     let mut next = objects.len();
     let mut changes = Vec::new();
@@ -247,14 +351,9 @@ fn changes(dice: &mut StdRng, objects: &[usize], length_ms: u64, every: u64) -> 
     changes
 }
 
-fn consumer(
-    dice: &mut StdRng,
-    index: usize,
-    rates: &Rates,
-    length_ms: u64,
-    readings: &[Reading],
-) -> ConsumerPlan {
-    let reading = readings.get(index % readings.len().max(1)).copied().unwrap_or(Reading::Single);
+fn consumer(dice: &mut ChaCha12Rng, index: usize, rates: &Rates, length_ms: u64) -> ConsumerPlan {
+    let reading = [Reading::Single, Reading::Batch, Reading::Stream].get(index % 3).copied();
+    let reading = reading.unwrap_or(Reading::Single);
     let with_prefill = index % 4 != 3;
     let mut actions = Vec::new();
     let mut at = dice.random_range(0..2000);
@@ -268,7 +367,7 @@ fn consumer(
         let ends = at + dice.random_range(rates.register / 2..rates.register * 3 / 2);
         asks_at = asks_at.max(at) + dice.random_range(rates.ask / 4..rates.ask);
         while asks_at < ends.min(length_ms) {
-            actions.push((asks_at, Action::Ask));
+            actions.push((asks_at, request(dice)));
             asks_at += dice.random_range(rates.ask / 3..rates.ask * 5 / 3);
         }
         let mut pauses = at;
@@ -285,17 +384,46 @@ fn consumer(
     ConsumerPlan { name: format!("consumer-{index}"), reading, actions, seed: dice.random() }
 }
 
-fn registration(dice: &mut StdRng, prefill: bool) -> Action {
+/// What is asked of a subscription that is read.
+fn request(dice: &mut ChaCha12Rng) -> Action {
+    match dice.random_range(0..100) {
+        0..15 => Action::Cancel { after_ms: dice.random_range(0..1500) },
+        15..30 => Action::Topics { topics: topics(dice) },
+        _ => Action::Ask {
+            resync: dice.random_ratio(1, 2),
+            brake: dice.random_ratio(1, 3),
+            dry_run: dice.random_ratio(1, 8),
+        },
+    }
+}
+
+/// Shades of objects.
+pub const SHADES: [&str; 3] = ["red", "green", "blue"];
+/// Objects move between so many places.
+pub const PLACES: u64 = 3;
+
+fn registration(dice: &mut ChaCha12Rng, prefill: bool) -> Action {
+    let topics = topics(dice);
+    let gap_ms = if dice.random_ratio(2, 3) { 0 } else { dice.random_range(0..1500) };
+    let selection = dice.random_ratio(1, 4).then(|| Selection {
+        shade: dice.random_ratio(2, 3).then(|| SHADES.choose(dice).map(|s| (*s).to_owned())).flatten(),
+        place: dice.random_ratio(1, 3).then_some(0),
+    });
+    let selection = selection.filter(|s| s.shade.is_some() || s.place.is_some());
+    let track = prefill && dice.random_ratio(1, 2);
+    Action::Register { topics, prefill, gap_ms, late: dice.random_ratio(1, 2), selection, track }
+}
+
+fn topics(dice: &mut ChaCha12Rng) -> Vec<String> {
     let mut topics: Vec<String> = TOPICS.iter().map(|t| (*t).to_owned()).collect();
     for place in (1..topics.len()).rev() {
         topics.swap(place, dice.random_range(0..=place));
     }
     topics.truncate(dice.random_range(2..=TOPICS.len()));
-    let gap_ms = if dice.random_ratio(2, 3) { 0 } else { dice.random_range(0..1500) };
-    Action::Register { topics, prefill, gap_ms, late: dice.random_ratio(1, 2) }
+    topics
 }
 
-fn faults(dice: &mut StdRng, profile: Profile, rates: &Rates, length_ms: u64) -> Vec<(u64, Fault)> {
+fn faults(dice: &mut ChaCha12Rng, profile: Profile, rates: &Rates, length_ms: u64) -> Vec<(u64, Fault)> {
     let mut faults = Vec::new();
     let mut at = 1500;
     loop {
@@ -322,10 +450,36 @@ fn faults(dice: &mut StdRng, profile: Profile, rates: &Rates, length_ms: u64) ->
             faults.push((at, Fault::AtTask { replica, for_ms }));
             continue;
         }
+        if dice.random_ratio(profile.at_batches(), 100) {
+            faults.push((at, at_batch(dice, profile)));
+            continue;
+        }
         let Ok((target, _)) = profile.targets().choose_weighted(dice, |(_, weight)| *weight) else {
             continue;
         };
         let target = *target;
+        if dice.random_ratio(profile.wires(), 100) && !matches!(target, Target::Nats | Target::Controller) {
+            faults.push((at, wire(dice, target)));
+            continue;
+        }
+        match dice.random_range(0..100) {
+            0..3 => {
+                let (nats, away_ms) = (dice.random_ratio(1, 3), dice.random_range(0..1500));
+                faults.push((at, Fault::All { nats, away_ms }));
+                continue;
+            }
+            3..8 => {
+                let (status, for_ms) =
+                    (*[500, 502, 503].choose(dice).unwrap_or(&503), dice.random_range(100..2000));
+                faults.push((at, Fault::Udm { status, for_ms }));
+                continue;
+            }
+            8..18 if target != Target::Nats => {
+                faults.push((at, Fault::Term { target, away_ms: dice.random_range(0..2000) }));
+                continue;
+            }
+            _ => {}
+        }
         let fault = if dice.random_ratio(45, 100) {
             // The server's store is kept, and everything stands still without it.
             let away_ms = dice.random_range(0..if target == Target::Nats { 1500 } else { 4000 });
@@ -348,6 +502,26 @@ fn faults(dice: &mut StdRng, profile: Profile, rates: &Rates, length_ms: u64) ->
     }
 }
 
+/// A stop that is longer than the time-out of a write, so that its outcome is unknown, or a kill.
+fn at_batch(dice: &mut ChaCha12Rng, profile: Profile) -> Fault {
+    let main = profile == Profile::Dispatchers || profile == Profile::General && dice.random_ratio(1, 2);
+    let other = dice.random_range(0..2);
+    let (part, writer) =
+        if main { (Part::Main, Target::Dispatcher(other)) } else { (Part::Prefill, Target::Worker(other)) };
+    let target = if dice.random_ratio(2, 3) { Target::Nats } else { writer };
+    let for_ms = dice.random_ratio(3, 4).then(|| dice.random_range(5500..9000));
+    Fault::AtBatch { part, target, for_ms }
+}
+
+fn wire(dice: &mut ChaCha12Rng, target: Target) -> Fault {
+    let all = [Damage::Cut, Damage::AnswersLost, Damage::RequestsLate, Damage::CutInAnswer];
+    let damage = *all.choose(dice).unwrap_or(&Damage::Cut);
+    // Half of them longer than the time-out of a write.
+    let for_ms =
+        if dice.random_ratio(1, 2) { dice.random_range(5500..9000) } else { dice.random_range(50..3000) };
+    Fault::Wire { target, damage, for_ms }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -358,7 +532,7 @@ mod tests {
     #[test]
     fn the_same_seed_gives_the_same_plan() {
         for profile in ALL {
-            let [a, b, c] = [7, 7, 8].map(|seed| Plan::new(seed, profile, 60_000, &[Reading::Single]));
+            let [a, b, c] = [7, 7, 8].map(|seed| Plan::new(seed, profile, 60_000));
             assert_eq!(a, b);
             assert_ne!(a, c);
             assert!(!a.faults.is_empty() && !a.changes.is_empty());
@@ -367,7 +541,7 @@ mod tests {
 
     #[test]
     fn only_what_is_there_is_changed() {
-        let plan = Plan::new(3, Profile::General, 120_000, &[Reading::Single]);
+        let plan = Plan::new(3, Profile::General, 120_000);
         let mut alive: std::collections::BTreeSet<usize> = (0..plan.objects.len()).collect();
         for change in &plan.changes {
             match change.kind {
@@ -382,7 +556,7 @@ mod tests {
     #[test]
     fn a_consumer_registers_first() {
         for profile in ALL {
-            for consumer in Plan::new(11, profile, 90_000, &[Reading::Single]).consumers {
+            for consumer in Plan::new(11, profile, 90_000).consumers {
                 assert!(matches!(consumer.actions[0].1, Action::Register { .. }), "{consumer:?}");
                 assert!(consumer.actions.is_sorted_by_key(|(at, _)| *at));
             }

@@ -6,13 +6,18 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::Stdio,
+    sync::Arc,
 };
 
 use anyhow::{Context, Result};
+use broker::testing::LossyProxy;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
-use crate::{client::Passwords, plan::Target};
+use crate::{
+    client::Passwords,
+    plan::{Plan, Target},
+};
 
 /// Programs and addresses of a run.
 #[derive(Clone, Debug)]
@@ -33,6 +38,10 @@ pub struct Processes {
     api_ports: [u16; 2],
     running: HashMap<Target, Child>,
     twins: Vec<Child>,
+    reads_primary: bool,
+    lane_entries: usize,
+    /// Between each process and the server.
+    proxies: HashMap<Target, Arc<LossyProxy>>,
 }
 
 /// Every process that a run consists of, the server first.
@@ -76,7 +85,26 @@ impl Processes {
             api_ports: [first, second],
             running: HashMap::new(),
             twins: Vec::new(),
+            reads_primary: false,
+            lane_entries: 5_000,
+            proxies: HashMap::new(),
         })
+    }
+
+    /// Sets up what starts from now on as a plan wants it. Each process gets a wire of its own, which can be damaged.
+    pub async fn set_up(&mut self, plan: &Plan) {
+        self.reads_primary = plan.reads_primary;
+        self.lane_entries = plan.lane_entries;
+        for target in ALL {
+            if !matches!(target, Target::Nats | Target::Controller) {
+                self.proxies.insert(target, Arc::new(LossyProxy::to(self.nats_port).await));
+            }
+        }
+    }
+
+    /// The wire of a process.
+    pub fn proxy(&self, target: Target) -> Option<Arc<LossyProxy>> {
+        self.proxies.get(&target).cloned()
     }
 
     /// Address of the server.
@@ -123,6 +151,9 @@ impl Processes {
                 command
             }
         };
+        if let Some(proxy) = self.proxies.get(&target) {
+            command.env("NATS_URL", format!("nats://{}", proxy.address()));
+        }
         let child = self.spawn(&mut command, &target.to_string())?;
         self.running.insert(target, child);
         Ok(())
@@ -151,7 +182,9 @@ impl Processes {
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("LOG_LEVEL", "info,broker=debug")
             .env("NATS_URL", self.nats_url())
-            .env("SHUTDOWN_DELAY", "0");
+            .env("SHUTDOWN_DELAY", "0")
+            .env("DISPATCHER_LANE_ENTRIES_MAX", self.lane_entries.to_string())
+            .env("UDM_READS_PRIMARY", self.reads_primary.to_string());
         command
     }
 
@@ -174,6 +207,15 @@ impl Processes {
         if let Some(mut child) = self.running.remove(&target) {
             child.kill().await.ok();
         }
+    }
+
+    /// SIGTERM; what is ending.
+    pub fn term(&mut self, target: Target) -> Option<Child> {
+        let child = self.running.remove(&target)?;
+        // One that is stopped would not notice.
+        send(&child, Signal::CONT);
+        send(&child, Signal::TERM);
+        Some(child)
     }
 
     /// SIGSTOP or SIGCONT.

@@ -1,8 +1,9 @@
 //! One run: everything started, the plan carried out, everything healed, drained and checked.
 
 use std::{
+    collections::{BTreeSet, HashSet},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex as StdMutex, PoisonError, atomic::Ordering},
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -11,12 +12,14 @@ use stand_in_udm::{Directory, Faults, StandIn};
 use tokio::sync::Mutex;
 
 use crate::{
-    checker::{self, Tally, Violation},
+    checker::{self, Judged, Rules, Tally, Violation},
     client::Api,
     consumers::{Consumer, Ending},
-    history::{Event, Recorder},
+    coverage::Coverage,
+    history::{Event, Outcome, Record, Recorder},
+    inside::Inside,
     nemesis::Nemesis,
-    plan::{Plan, Profile, Reading},
+    plan::{Plan, Profile},
     processes::{ALL, Processes, Programs},
     workload::Workload,
 };
@@ -31,6 +34,8 @@ const STATUS_EVERY: Duration = Duration::from_secs(15);
 /// What is to be run.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// A plan that was kept, instead of that of a seed.
+    pub plan: Option<Plan>,
     /// Seed of the plan.
     pub seed: u64,
     /// What it aims at.
@@ -52,6 +57,12 @@ pub struct Settings {
 pub struct Report {
     /// What was done.
     pub tally: Tally,
+    /// How much of it was judged.
+    pub judged: Judged,
+    /// What it reached.
+    pub coverage: Coverage,
+    /// What it should have reached, and did not.
+    pub vacuous: Vec<String>,
     /// What was broken.
     pub violations: Vec<Violation>,
     /// How long it took.
@@ -72,8 +83,16 @@ pub async fn run(settings: &Settings, interrupt: impl Future<Output = ()>) -> Re
     let udm = StandIn::start(directory.clone(), Faults::default()).await?;
     let programs =
         Programs { headstart: settings.headstart.clone(), nats_server: settings.nats_server.clone() };
-    let processes = Processes::new(programs, folder, udm.base_url())?;
+    let mut processes = Processes::new(programs, folder, udm.base_url())?;
     let api = Api::new(processes.api_urls())?;
+    let length_ms = u64::try_from(settings.length.as_millis()).unwrap_or(u64::MAX);
+    let plan = match &settings.plan {
+        Some(plan) => plan.clone(),
+        None => Plan::new(settings.seed, settings.profile, length_ms),
+    };
+    std::fs::write(folder.join("plan.json"), serde_json::to_string_pretty(&plan)?)?;
+    processes.set_up(&plan).await;
+    let inside = Inside::new(processes.nats_url());
     let processes = Arc::new(Mutex::new(processes));
     {
         let mut processes = processes.lock().await;
@@ -88,17 +107,14 @@ pub async fn run(settings: &Settings, interrupt: impl Future<Output = ()>) -> Re
         );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let readings = readings(&api).await;
-    let length_ms = u64::try_from(settings.length.as_millis()).unwrap_or(u64::MAX);
-    let plan = Plan::new(settings.seed, settings.profile, length_ms, &readings);
-    std::fs::write(folder.join("plan.json"), serde_json::to_string_pretty(&plan)?)?;
     udm.faults().set(Faults { get_delay_ms: plan.get_delay_ms, ..Faults::default() });
 
     let recorder = Recorder::new(&folder.join("history.jsonl"))?;
-    let nemesis = Nemesis::new(Arc::clone(&processes), recorder.clone());
-    let campaign = play(&plan, directory, &api, &recorder, &nemesis, &processes);
+    let nemesis = Nemesis::new(Arc::clone(&processes), udm.faults().clone(), recorder.clone());
+    let campaign = play(&plan, directory, &api, &recorder, &nemesis, &processes, &inside);
     let mut interrupted = false;
-    let watch = watch(&recorder, settings.stop_at_violation);
+    let rules = Rules { leaves_out: plan.reads_primary };
+    let watch = watch(&recorder, rules, settings.stop_at_violation);
     let ended = tokio::select! {
         played = campaign => { played?; true }
         () = interrupt => { interrupted = true; false }
@@ -106,20 +122,18 @@ pub async fn run(settings: &Settings, interrupt: impl Future<Output = ()>) -> Re
         () = nemesis.supervise() => false,
     };
     let history = recorder.records();
-    let violations = checker::check(&history, ended);
-    Ok(Report { tally: Tally::of(&history), violations, took: began.elapsed(), interrupted })
-}
-
-/// How consumers may read, by what the API offers.
-async fn readings(api: &Api) -> Vec<Reading> {
-    let mut readings = vec![Reading::Single];
-    if api.has_route("/v1/subscriptions/{name}/messages/acknowledgements").await {
-        readings.push(Reading::Batch);
-        if api.has_route("/v1/subscriptions/{name}/messages/stream").await {
-            readings.push(Reading::Stream);
-        }
-    }
-    readings
+    let (violations, judged) = checker::judge(&history, rules, ended);
+    let coverage = Coverage::of(&history, &judged, folder);
+    let vacuous = if ended { coverage.vacuous(plan.profile, settings.length) } else { Vec::new() };
+    Ok(Report {
+        tally: Tally::of(&history),
+        judged,
+        coverage,
+        vacuous,
+        violations,
+        took: began.elapsed(),
+        interrupted,
+    })
 }
 
 async fn play(
@@ -129,13 +143,20 @@ async fn play(
     recorder: &Recorder,
     nemesis: &Nemesis,
     processes: &Mutex<Processes>,
+    inside: &Inside,
 ) -> Result<()> {
     let mut workload = Workload::new(plan, directory, api.clone(), recorder.clone())?;
     let ending: Arc<Ending> = Arc::default();
     // Dropped on an early end, and with it all consumers.
     let mut consumers = tokio::task::JoinSet::new();
     for consumer in &plan.consumers {
-        let consumer = Consumer::new(consumer.clone(), api.clone(), recorder.clone(), Arc::clone(&ending));
+        let consumer = Consumer::new(
+            consumer.clone(),
+            api.clone(),
+            recorder.clone(),
+            inside.clone(),
+            Arc::clone(&ending),
+        );
         consumers.spawn(consumer.run());
     }
     let faults = async {
@@ -155,23 +176,50 @@ async fn play(
     *ending.last.lock().unwrap_or_else(PoisonError::into_inner) = numbers.ok().transpose()?;
     // Whoever is not done by then has stopped: the checker sees that it has not drained.
     let drained = async { while consumers.join_next().await.is_some() {} };
-    tokio::time::timeout(DRAINS_WITHIN, drained).await.ok();
+    if tokio::time::timeout(DRAINS_WITHIN, drained).await.is_ok() {
+        let all: Vec<String> = plan.consumers.iter().map(|consumer| consumer.name.clone()).collect();
+        for what in inside.left(&all, &registered(&recorder.records())).await {
+            recorder.note(recorder.now(), Event::Left { what });
+        }
+    }
+    recorder.note(recorder.now(), Event::Ended);
     Ok(())
 }
 
+/// The consumers that are registered at the end.
+fn registered(history: &[Record]) -> Vec<String> {
+    let mut there = BTreeSet::new();
+    for record in history {
+        match &record.event {
+            Event::Registered { life, outcome: Outcome::Done | Outcome::Already, .. } => {
+                there.insert(life.consumer.clone());
+            }
+            Event::Removed { life, outcome: Outcome::Done | Outcome::Missing } => {
+                there.remove(&life.consumer);
+            }
+            _ => {}
+        }
+    }
+    there.into_iter().collect()
+}
+
 /// Tells how it goes; ends when there is a violation, if asked to.
-async fn watch(recorder: &Recorder, stop_at_violation: bool) {
-    let told = StdMutex::new(0);
+async fn watch(recorder: &Recorder, rules: Rules, stop_at_violation: bool) {
+    let mut told = HashSet::new();
     loop {
         tokio::time::sleep(STATUS_EVERY).await;
         let history = recorder.records();
-        let violations = checker::check(&history, false);
         println!("{:>5} s: {}", recorder.now() / 1_000_000, Tally::of(&history));
-        let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
-        for violation in violations.iter().skip(*told) {
-            println!("        {violation}");
+        // A thread of its own: consumers must not wait for it.
+        let checking = tokio::task::spawn_blocking(move || checker::check(&history, rules, false));
+        let violations = checking.await.unwrap_or_default();
+        for violation in &violations {
+            let text = violation.to_string();
+            if !told.contains(&text) {
+                println!("        {text}");
+                told.insert(text);
+            }
         }
-        *told = violations.len().max(*told);
         if stop_at_violation && !violations.is_empty() {
             return;
         }
@@ -185,7 +233,7 @@ pub fn faults(history: &Path) -> Vec<String> {
     records
         .into_iter()
         .filter_map(|record| match record.event {
-            Event::Fault { what } => Some(format!("{:>9.3} s  {what}", seconds(record.end))),
+            Event::Fault { what, .. } => Some(format!("{:>9.3} s  {what}", seconds(record.end))),
             _ => None,
         })
         .collect()

@@ -1,20 +1,30 @@
 //! Changes of the directory, and their events: strictly one after the other, as the directory's listener does it.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use reqwest::Method;
 use serde_json::{Value, json};
 use stand_in_udm::Directory;
 
 use crate::{
-    client::{Api, Role},
+    client::{Answer, Api, Role},
     history::{Event, Outcome, Recorder},
-    plan::{Change, Kind, Plan, TOPICS},
+    plan::{Change, Kind, PLACES, Plan, SHADES, TOPICS},
 };
 
 /// Pause before an event is sent again.
 const AGAIN_AFTER: Duration = Duration::from_millis(150);
+
+/// Numbers of the last objects.
+const LAST_OBJECTS: usize = 1_000_000;
+/// Codes of answers that say that an event was not put into the log.
+const REFUSALS: [&str; 2] = ["log_full", "event_late"];
+/// So long it may take until an event is accepted: longer than any fault.
+const POSTED_WITHIN: Duration = Duration::from_secs(180);
 
 /// The directory and who changes it.
 pub struct Workload {
@@ -31,7 +41,8 @@ struct Known {
     topic: usize,
     dn: String,
     version: u64,
-    moves: u64,
+    place: u64,
+    shade: String,
 }
 
 impl Workload {
@@ -64,7 +75,7 @@ impl Workload {
             }
             // New objects have the topic that their number says.
             let event = self.apply(*object, *kind, [0, 1, 1, 1, 2, 3][object % 6])?;
-            self.post(event).await;
+            self.post(event).await?;
         }
         Ok(())
     }
@@ -77,8 +88,8 @@ impl Workload {
         let mut last = HashMap::new();
         for (topic, name) in TOPICS.iter().enumerate() {
             // An object of its own: its change does not paint over what another one should have shown.
-            let event = self.apply(usize::MAX - topic, Kind::Create, topic)?;
-            self.post(event).await;
+            let event = self.apply(LAST_OBJECTS + topic, Kind::Create, topic)?;
+            self.post(event).await?;
             last.insert((*name).to_owned(), self.number);
         }
         Ok(last)
@@ -94,17 +105,32 @@ impl Workload {
             topic,
             dn: format!("cn={id},cn=place-0,dc=example,dc=org"),
             version: 0,
-            moves: 0,
+            place: 0,
+            shade: String::new(),
         });
         new.version += 1;
-        if kind == Kind::Move {
-            new.moves += 1;
-            new.dn = format!("cn={id},cn=place-{},dc=example,dc=org", new.moves);
+        // Another shade with each second change or so; the last objects have all of them.
+        let shade = match usize::try_from(self.number / 2 % 3) {
+            _ if object >= LAST_OBJECTS => SHADES.join(" "),
+            Ok(which) => SHADES.get(which).copied().unwrap_or_default().to_owned(),
+            Err(_) => String::new(),
+        };
+        // What goes is told as it was.
+        if kind != Kind::Delete {
+            new.shade = shade;
         }
+        if kind == Kind::Move {
+            new.place = (new.place + 1) % PLACES;
+            new.dn = format!("cn={id},cn=place-{},dc=example,dc=org", new.place);
+        }
+        let uuid = format!("00000000-0000-4000-8000-{object:012x}");
         let image = |known: &Known, number: u64| {
             json!({
-                "dn": known.dn, "objectType": TOPICS[known.topic], "id": id,
-                "properties": {"version": known.version, "change": number},
+                "dn": known.dn, "objectType": TOPICS[known.topic], "id": id, "uuid": uuid,
+                "properties": {
+                    "version": known.version, "change": number, "shade": known.shade,
+                    "univentionObjectIdentifier": uuid,
+                },
             })
         };
         let after = image(&new, self.number);
@@ -121,7 +147,10 @@ impl Workload {
         }
         let (number, version, topic) = (self.number, new.version, TOPICS[new.topic]);
         let (present, moved) = (kind != Kind::Delete, kind == Kind::Move);
-        let changed = Event::Changed { number, object: id, topic: topic.into(), version, present, moved };
+        let (shade, place) = (new.shade.clone(), new.place);
+        let topic_name = topic.to_owned();
+        let changed =
+            Event::Changed { number, object: id, topic: topic_name, version, present, moved, shade, place };
         self.recorder.note(start, changed);
         // A deletion tells its number and version in what was.
         let (old, new) = if present { (before, after) } else { (after, json!({})) };
@@ -132,24 +161,38 @@ impl Workload {
     }
 
     /// Sends an event until it is accepted.
-    async fn post(&mut self, event: Value) {
+    async fn post(&mut self, event: Value) -> Result<()> {
         let number = self.number;
+        let deadline = Instant::now() + POSTED_WITHIN;
         loop {
+            ensure!(
+                Instant::now() < deadline,
+                "event {number} was not accepted in {} s",
+                POSTED_WITHIN.as_secs()
+            );
             // On to the other replica only when one fails.
             let replica = self.tries;
             let start = self.recorder.now();
+            self.recorder.note(start, Event::Posting { number });
             let answer =
                 self.api.call(replica, Role::Events, Method::POST, "/v1/messages", Some(event.clone()));
-            let outcome = match answer.await {
-                Some((202, _)) => Outcome::Done,
-                Some(_) | None => Outcome::Unknown,
-            };
+            let outcome = outcome(answer.await)?;
             self.recorder.note(start, Event::Posted { number, outcome });
             if outcome == Outcome::Done {
-                return;
+                return Ok(());
             }
             self.tries += 1;
             tokio::time::sleep(AGAIN_AFTER).await;
         }
     }
+}
+
+/// What became of a try to post. Refused is what says that nothing was stored.
+fn outcome(answer: Answer) -> Result<Outcome> {
+    Ok(match answer {
+        Some((202, _)) => Outcome::Done,
+        Some((503, body)) if REFUSALS.iter().any(|code| body["code"] == *code) => Outcome::Refused,
+        None | Some((503, _)) => Outcome::Unknown,
+        Some((status, body)) => bail!("an event was answered with {status} {body}"),
+    })
 }

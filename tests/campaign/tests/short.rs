@@ -48,6 +48,7 @@ async fn no_promise_is_broken_when_everything_crashes() {
     let folder =
         Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("campaign-{}-{seed}", std::process::id()));
     let settings = Settings {
+        plan: None,
         seed,
         profile: Profile::General,
         length: LENGTH,
@@ -66,6 +67,7 @@ async fn no_promise_is_broken_when_everything_crashes() {
         violations.join("\n")
     );
     // A run in which nothing happened proves nothing.
-    assert!(report.tally.faults > 20 && report.tally.deliveries.0 > 200, "{}", report.tally);
+    println!("{}", report.coverage);
+    assert!(report.tally.faults > 20 && report.vacuous.is_empty(), "{}: {:?}", report.tally, report.vacuous);
     std::fs::remove_dir_all(folder).ok();
 }

@@ -2,28 +2,37 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::history::{Event, Moment, Outcome, Record};
+use crate::history::{Event, Moment, Outcome, Record, Selection};
 
 /// Directory and event log, as the producer knows them.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct World {
     objects: BTreeMap<String, Object>,
+    /// By number of the change: the object, and the place in its changes.
+    numbers: HashMap<u64, (String, usize)>,
     pub(super) events: BTreeMap<u64, Posted>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Object {
     topic: String,
     changes: Vec<Change>,
 }
 
-#[derive(Debug)]
-struct Change {
-    start: Moment,
-    end: Moment,
-    version: u64,
-    present: bool,
-    moved: bool,
+/// What an object was made.
+#[derive(Clone, Debug)]
+pub(super) struct Change {
+    pub start: Moment,
+    pub end: Moment,
+    pub number: u64,
+    pub version: u64,
+    /// Is it there, for whoever looks at this world?
+    pub present: bool,
+    /// Does its event concern whoever looks at this world?
+    pub wanted: bool,
+    pub moved: bool,
+    pub shade: String,
+    place: u64,
 }
 
 /// A change's event.
@@ -31,40 +40,51 @@ struct Change {
 pub(super) struct Posted {
     pub topic: String,
     pub object: String,
-    /// Start of the try that was accepted.
-    pub accepted: Option<Moment>,
+    /// Start and end of the try that was accepted.
+    pub accepted: Option<(Moment, Moment)>,
     /// Start of the first try: one of unknown outcome may have been accepted from here on.
-    pub first: Option<Moment>,
-    /// End of the last try.
-    pub last: Moment,
+    pub first: Moment,
     /// Tries whose outcome is unknown.
     pub unknown: usize,
+    /// Does it concern whoever looks at this world?
+    pub wanted: bool,
+}
+
+impl Posted {
+    /// When it can have been accepted at the latest.
+    pub(super) fn last(&self) -> Moment {
+        self.accepted.map_or(Moment::MAX, |(_, end)| end)
+    }
 }
 
 impl World {
     pub(super) fn new(history: &[Record]) -> Self {
         let mut world = Self::default();
-        let mut of_number = HashMap::new();
         for Record { start, end, event } in history {
             match event {
-                Event::Changed { number, object, topic, version, present, moved } => {
-                    of_number.insert(*number, (object.clone(), topic.clone()));
+                Event::Changed { number, object, topic, version, present, moved, shade, place } => {
                     let entry = world.objects.entry(object.clone()).or_default();
                     entry.topic.clone_from(topic);
-                    let (start, end, version) = (*start, *end, *version);
-                    entry.changes.push(Change { start, end, version, present: *present, moved: *moved });
+                    world.numbers.insert(*number, (object.clone(), entry.changes.len()));
+                    entry.changes.push(Change {
+                        start: *start,
+                        end: *end,
+                        number: *number,
+                        version: *version,
+                        present: *present,
+                        wanted: true,
+                        moved: *moved,
+                        shade: shade.clone(),
+                        place: *place,
+                    });
                 }
+                Event::Posting { number } => drop(world.posted(*number, *start)),
                 Event::Posted { number, outcome } => {
-                    let posted = world.events.entry(*number).or_default();
-                    if let Some((object, topic)) = of_number.get(number) {
-                        posted.object.clone_from(object);
-                        posted.topic.clone_from(topic);
-                    }
-                    posted.first.get_or_insert(*start);
-                    posted.last = *end;
+                    let posted = world.posted(*number, *start);
                     match outcome {
-                        Outcome::Done => posted.accepted = Some(*start),
-                        _ => posted.unknown += 1,
+                        Outcome::Done | Outcome::Already => posted.accepted = Some((*start, *end)),
+                        Outcome::Unknown => posted.unknown += 1,
+                        Outcome::Refused | Outcome::Missing => {}
                     }
                 }
                 _ => {}
@@ -73,33 +93,78 @@ impl World {
         world
     }
 
-    /// The least version that a look at or after `at` may show; 0 if it may show none.
-    pub(super) fn at_least(&self, object: &str, at: Moment) -> u64 {
-        let changes = self.changes(object).filter(|change| change.end <= at);
-        changes.map(|change| change.version).max().unwrap_or(0)
+    fn posted(&mut self, number: u64, start: Moment) -> &mut Posted {
+        let Self { objects, numbers, events, .. } = self;
+        events.entry(number).or_insert_with(|| {
+            let object = numbers.get(&number).map(|(object, _)| object.clone()).unwrap_or_default();
+            let topic = objects.get(&object).map(|object| object.topic.clone()).unwrap_or_default();
+            Posted { topic, object, first: start, wanted: true, ..Posted::default() }
+        })
     }
 
-    /// The highest version that a look at or before `at` may show.
-    pub(super) fn at_most(&self, object: &str, at: Moment) -> u64 {
-        let changes = self.changes(object).filter(|change| change.start <= at);
-        changes.map(|change| change.version).max().unwrap_or(0)
+    /// As it looks through a selection: what is not selected is not there.
+    pub(super) fn selected(&self, selection: &Selection) -> Self {
+        let mut world = self.clone();
+        for object in world.objects.values_mut() {
+            let mut before = false;
+            for change in &mut object.changes {
+                change.present = change.present
+                    && selection.shade.as_ref().is_none_or(|shade| change.shade.contains(shade.as_str()))
+                    && selection.place.is_none_or(|place| place == change.place);
+                change.wanted = change.present || before;
+                before = change.present;
+            }
+        }
+        for (number, posted) in &mut world.events {
+            let change = world.numbers.get(number).and_then(|(o, at)| world.objects.get(o)?.changes.get(*at));
+            posted.wanted = change.is_none_or(|change| change.wanted);
+        }
+        world
     }
 
-    /// Was it gone for good at that time?
-    pub(super) fn gone(&self, object: &str, at: Moment) -> bool {
-        self.changes(object).any(|change| !change.present && change.end <= at)
+    /// The change of that number.
+    pub(super) fn change(&self, number: u64) -> Option<&Change> {
+        let (object, place) = self.numbers.get(&number)?;
+        self.objects.get(object)?.changes.get(*place)
+    }
+
+    /// When the first event after this one was accepted, as far as is known: this one can't be accepted later.
+    pub(super) fn overtaken(&self, number: u64) -> Option<Moment> {
+        self.events.range(number + 1..).find_map(|(_, posted)| posted.accepted).map(|(_, end)| end)
+    }
+
+    /// May whoever looks between two moments see this version? Answers what is wrong with it.
+    pub(super) fn shows(&self, object: &str, version: u64, from: Moment, to: Moment) -> Result<(), String> {
+        let changes: Vec<&Change> = self.changes(object).collect();
+        let Some(place) = changes.iter().position(|c| c.version == version && c.start <= to) else {
+            return Err(format!("{object} version {version} never was"));
+        };
+        match changes.get(place + 1) {
+            _ if !changes.get(place).is_some_and(|change| change.present) => {
+                Err(format!("{object} version {version} was not there"))
+            }
+            Some(next) if next.end < from => {
+                let least = changes.iter().rev().find(|change| change.end < from);
+                let least = least.map_or(0, |change| change.version);
+                Err(format!("{object} version {version} is older than when asked for (version {least})"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// May whoever looks between two moments find nothing?
+    pub(super) fn may_lack(&self, object: &str, from: Moment, to: Moment) -> bool {
+        let changes: Vec<&Change> = self.changes(object).collect();
+        let place = changes.iter().rposition(|change| change.end < from);
+        let before = place.is_some_and(|place| changes.get(place).is_some_and(|change| change.present));
+        let during = changes.iter().any(|c| c.end >= from && c.start <= to && (!c.present || c.moved));
+        !before || during
     }
 
     /// Objects of these topics that were there all the time, under the same DN: each list shows them.
     pub(super) fn steady(&self, topics: &[String], from: Moment, to: Moment) -> impl Iterator<Item = &str> {
-        self.objects.iter().filter_map(move |(name, object)| {
-            let created = object.changes.first().is_some_and(|first| first.end <= from);
-            let disturbed = object
-                .changes
-                .iter()
-                .any(|change| (change.moved && change.end >= from || !change.present) && change.start <= to);
-            (created && !disturbed && topics.contains(&object.topic)).then_some(name.as_str())
-        })
+        let of_topics = self.objects.iter().filter(|(_, object)| topics.contains(&object.topic));
+        of_topics.map(|(name, _)| name.as_str()).filter(move |name| !self.may_lack(name, from, to))
     }
 
     /// The directory at the end, restricted to topics: object and version.
@@ -112,7 +177,18 @@ impl World {
             .collect()
     }
 
-    fn changes(&self, object: &str) -> impl Iterator<Item = &Change> {
+    /// An object's type.
+    pub(super) fn topic(&self, object: &str) -> &str {
+        self.objects.get(object).map_or("", |object| object.topic.as_str())
+    }
+
+    /// All objects of these topics.
+    pub(super) fn objects(&self, topics: &[String]) -> impl Iterator<Item = &str> {
+        let of_topics = self.objects.iter().filter(|(_, object)| topics.contains(&object.topic));
+        of_topics.map(|(name, _)| name.as_str())
+    }
+
+    pub(super) fn changes(&self, object: &str) -> impl Iterator<Item = &Change> {
         self.objects.get(object).into_iter().flat_map(|object| &object.changes)
     }
 }

@@ -1,30 +1,67 @@
 //! One life of a subscription: its records in order, and what they break.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound::{Excluded, Unbounded},
+};
 
 use super::{
-    Promise, Violation,
-    directory::World,
-    queue::Window,
+    Promise, Rules, Violation,
+    directory::{Posted, World},
+    health::Health,
+    queue::{New, Window},
     seam::{Round, Seam},
+    wanted::Wanted,
 };
 use crate::history::{Event, Life, Message, Moment, Outcome, Record};
 
 /// What came of the check.
+#[derive(Debug, Default)]
 pub(super) struct Checked {
     pub violations: Vec<Violation>,
     /// Lowest number that was delivered, and when.
     pub lowest: Option<(u64, Moment)>,
+    /// Highest number that was used.
     pub highest: u64,
+    /// How often each event came that surely did not have to be left out, of those before the last one.
+    pub times: BTreeMap<u64, usize>,
+    /// When the registration was answered.
+    pub registered: Option<Moment>,
+    /// Prefills that were surely whole.
+    pub prefills: usize,
+    /// The longest time between the acceptance of an event and its delivery.
+    pub longest: Moment,
 }
 
 /// Most violations told of one life: after a first one the others mostly follow from it.
 const TOLD: usize = 8;
+/// So long an event may take from its acceptance, while all is well that it needs. Others may use the machine.
+const COPIED_WITHIN: Moment = 20_000_000;
+/// So long a prefill may take, of which all was well for the last half.
+const FILLED_WITHIN: Moment = 90_000_000;
+
+/// An object as the consumer knows it.
+#[derive(Clone, Debug, Default)]
+struct Known {
+    /// Version of the last message, which may be older than the highest at a seam.
+    version: u64,
+    /// The highest version that came.
+    highest: u64,
+    /// The highest that a prefill held.
+    filled: u64,
+    deleted: bool,
+    /// A consumer that lost what came would still have it: a resync was asked for, and has not told of it.
+    stale: bool,
+}
 
 struct Check<'a> {
     world: &'a World,
+    health: &'a Health,
+    rules: Rules,
     life: &'a Life,
-    topics: Vec<String>,
+    wanted: Wanted,
+    /// Topics that were not wanted all the time: what is known of their objects is not known to be all.
+    unsteady: BTreeSet<String>,
     prefill: bool,
     /// Start of the first try to register, and when it was answered.
     registering: Moment,
@@ -33,17 +70,33 @@ struct Check<'a> {
     seam: Seam,
     /// Number of the last live message, and how often its event came.
     live: (u64, usize),
-    /// Objects as the consumer knows them: version, or none.
-    picture: BTreeMap<String, Option<u64>>,
+    picture: BTreeMap<String, Known>,
+    /// Tries to register, remove or ask, whose outcome is unknown, since the last one that was answered.
+    open: usize,
     checked: Checked,
 }
 
 /// Checks the records of one life, in the order of their ends.
-pub(super) fn check(world: &World, life: &Life, records: &[&Record], ended: bool) -> Checked {
+pub(super) fn check(
+    world: &World,
+    health: &Health,
+    rules: Rules,
+    life: &Life,
+    records: &[&Record],
+    ended: bool,
+) -> Checked {
+    let selection = records.iter().find_map(|record| match &record.event {
+        Event::Registered { selection, .. } => selection.as_ref(),
+        _ => None,
+    });
+    let selected = selection.map(|selection| world.selected(selection));
     let mut check = Check {
-        world,
+        world: selected.as_ref().unwrap_or(world),
+        health,
+        rules,
         life,
-        topics: Vec::new(),
+        wanted: Wanted::default(),
+        unsteady: BTreeSet::new(),
         prefill: false,
         registering: Moment::MAX,
         registered: None,
@@ -51,11 +104,14 @@ pub(super) fn check(world: &World, life: &Life, records: &[&Record], ended: bool
         seam: Seam::default(),
         live: (0, 0),
         picture: BTreeMap::new(),
-        checked: Checked { violations: Vec::new(), lowest: None, highest: 0 },
+        open: 0,
+        checked: Checked::default(),
     };
     let (mut drained, mut removed) = (false, false);
     for record in records {
-        removed |= matches!(record.event, Event::Removed { .. });
+        if let Event::Removed { outcome, .. } = &record.event {
+            removed |= matches!(outcome, Outcome::Done | Outcome::Missing);
+        }
         drained |= matches!(record.event, Event::Drained { .. });
         check.record(record);
     }
@@ -66,7 +122,10 @@ pub(super) fn check(world: &World, life: &Life, records: &[&Record], ended: bool
         let last = check.live.0;
         check.complain(at, Promise::Stopped, format!("the last event did not come; the last one was {last}"));
     }
+    check.so_far(at);
     check.checked.violations.truncate(TOLD);
+    check.checked.registered = check.registered;
+    check.checked.prefills = check.seam.checked;
     check.checked
 }
 
@@ -78,21 +137,39 @@ impl Check<'_> {
             Event::Registered { topics, prefill, outcome, .. } => {
                 if self.registering == Moment::MAX {
                     self.registering = start;
-                    self.topics.clone_from(topics);
                     self.prefill = *prefill;
                 }
+                self.only_again(*outcome, Outcome::Already, end, "registered although it was removed before");
                 if *outcome != Outcome::Unknown && self.registered.is_none() {
                     self.registered = Some(end);
-                    if *prefill {
-                        let start = self.registering;
-                        self.seam.rounds.push(Round { start, answered: Some(end), first: true });
-                    }
+                    self.wanted.change(0, Some(end), topics);
+                    self.seam.begin(self.registering, end, *prefill);
                 }
             }
-            Event::Asked { outcome, .. } => self.ask(*outcome, start, end),
-            Event::Delivered { from_head, messages, .. } => {
-                self.delivered(*from_head, messages, end);
+            // Refused: only a try before can have taken effect.
+            Event::Topics { outcome: Outcome::Missing | Outcome::Refused, .. } => {}
+            Event::Topics { topics, outcome, .. } => {
+                let answered = matches!(outcome, Outcome::Done | Outcome::Already).then_some(end);
+                let before = self.wanted.always(0, Moment::MAX);
+                let all = topics.iter().chain(&before);
+                let new = all.filter(|topic| !(topics.contains(topic) && before.contains(topic)));
+                self.unsteady.extend(new.cloned().collect::<Vec<_>>());
+                self.wanted.change(start, answered, topics);
             }
+            Event::Asked { outcome, resync, dry_run, brake, .. } => {
+                let answered = (*outcome == Outcome::Done).then_some(end);
+                let (resync, silent, brake) = (*resync, *dry_run, *brake);
+                self.ask(*outcome, Round { start, answered, resync, silent, brake, ..Round::default() }, end);
+            }
+            Event::Cancelled { outcome, .. } => {
+                if *outcome == Outcome::Done {
+                    self.seam.cancel(end);
+                }
+            }
+            Event::Delivered { from_head, messages, .. } => {
+                self.delivered(*from_head, messages, (start, end));
+            }
+            Event::Empty { .. } => self.empty(start, end),
             Event::Acknowledged { through, outcome, .. } => {
                 let dropped = self.seam.dropped(end);
                 if let Some((promise, text)) = self.window.acknowledge(*through, *outcome, dropped) {
@@ -100,67 +177,159 @@ impl Check<'_> {
                 }
             }
             Event::Unexpected { what, .. } => self.complain(end, Promise::Unexpected, what.clone()),
-            Event::Removed { .. } | Event::Drained { .. } => {}
-            Event::Changed { .. } | Event::Posted { .. } | Event::Fault { .. } => {}
+            Event::Removed { outcome, .. } => {
+                self.only_again(*outcome, Outcome::Missing, end, "gone before it was removed");
+            }
+            Event::Used { highest, .. } => self.checked.highest = self.checked.highest.max(*highest),
+            _ => {}
         }
+    }
+
+    /// An outcome that only a try before, whose outcome is unknown, can explain.
+    fn only_again(&mut self, outcome: Outcome, again: Outcome, at: Moment, text: &str) {
+        if outcome == Outcome::Unknown {
+            self.open += 1;
+            return;
+        }
+        if outcome == again && self.open == 0 {
+            self.complain(at, Promise::Unexpected, text.to_owned());
+        }
+        self.open = 0;
     }
 
     /// Each try that was not answered may have begun a round, and a later try another one, if the first was done by
-    /// then. 200: none was begun.
-    fn ask(&mut self, outcome: Outcome, start: Moment, end: Moment) {
-        if outcome != Outcome::Already {
-            let answered = (outcome == Outcome::Done).then_some(end);
-            self.seam.rounds.push(Round { start, answered, first: false });
+    /// then. 200: none was begun, since one is pending or running.
+    fn ask(&mut self, outcome: Outcome, round: Round, end: Moment) {
+        match outcome {
+            Outcome::Done | Outcome::Unknown => self.seam.ask(round),
+            Outcome::Already if !self.seam.can_be_open(round.start) => {
+                let text = "asked for a prefill, and was answered that one is under way";
+                self.complain(end, Promise::Unexpected, text.to_owned());
+            }
+            Outcome::Already | Outcome::Missing | Outcome::Refused => {}
+        }
+        // Where UDM may lag behind the events, nothing counts as gone that an event named within the last minutes.
+        if round.resync && !round.silent && outcome == Outcome::Done && self.rules.leaves_out {
+            self.picture.values_mut().for_each(|known| known.stale = true);
         }
     }
 
-    fn delivered(&mut self, from_head: bool, messages: &[Message], end: Moment) {
-        let dropped = self.seam.dropped(end);
+    fn delivered(&mut self, from_head: bool, messages: &[Message], when: (Moment, Moment)) {
+        let dropped = self.seam.dropped(when.1);
         let (new, complaints) = self.window.deliver(from_head, dropped, messages);
-        self.complain_all(end, complaints);
-        if messages.iter().any(|m| m.prefill) && messages.iter().any(|m| !m.prefill) && from_head {
-            self.complain(end, Promise::LiveBeforePrefill, "prefill and live in one batch".to_owned());
+        for (promise, text) in complaints {
+            self.complain(when.1, promise, text);
         }
-        for message in new {
-            self.new_message(message, end);
+        if messages.iter().any(|m| m.prefill) && messages.iter().any(|m| !m.prefill) && from_head {
+            self.complain(when.1, Promise::LiveBeforePrefill, "prefill and live in one batch".to_owned());
+        }
+        for New { message, unread } in new {
+            let sequence = message.sequence;
+            self.checked.highest = self.checked.highest.max(sequence);
+            if self.checked.lowest.is_none_or(|(lowest, _)| sequence < lowest) {
+                self.checked.lowest = Some((sequence, when.1));
+            }
+            if message.prefill { self.filled(message, when) } else { self.came(message, unread, when) }
         }
     }
 
-    fn new_message(&mut self, message: &Message, end: Moment) {
-        let sequence = message.sequence;
-        self.checked.highest = self.checked.highest.max(sequence);
-        if self.checked.lowest.is_none_or(|(lowest, _)| sequence < lowest) {
-            self.checked.lowest = Some((sequence, end));
-        }
-        if !self.topics.contains(&message.topic) {
+    /// A message of a prefill.
+    fn filled(&mut self, message: &Message, (start, end): (Moment, Moment)) {
+        if !message.topic.is_empty() && !self.wanted.perhaps(&message.topic, 0, end) {
             self.complain(end, Promise::Foreign, format!("{} was not asked for", message.topic));
         }
-        if message.prefill {
-            let complaints = self.seam.prefill(&self.topics, message, end);
-            self.complain_all(end, complaints);
-            self.picture.insert(message.object.clone(), Some(message.version));
+        if let Some((promise, text)) = self.seam.prefill(self.world, &self.wanted, message, (start, end)) {
+            self.complain(end, promise, text);
+        }
+        let object = &message.object;
+        let shade = self.world.changes(object).find(|change| change.version == message.version);
+        let shade = shade.map(|change| change.shade.clone()).unwrap_or_default();
+        self.looks_as(message, &shade, end);
+        let known = self.picture.entry(object.clone()).or_default();
+        known.stale = false;
+        if message.deleted {
+            known.deleted = true;
             return;
         }
-        let posted = self.world.events.get(&message.number);
-        let first = posted.and_then(|posted| posted.first);
-        if posted.is_none_or(|p| p.unknown == 0 && p.last < self.registering) {
-            let text = format!("event {} is from before this registration", message.number);
-            self.complain(end, Promise::Foreign, text);
+        let (version, before) = (message.version, known.highest);
+        let outdated = version < before || known.deleted && version == before;
+        known.version = version;
+        known.filled = version;
+        known.highest = version.max(before);
+        known.deleted = false;
+        if outdated {
+            let text = format!("{object} version {version} comes after version {before}");
+            self.complain(end, Promise::PrefillOutdated, text);
         }
-        let complaints = self.seam.live(self.world, &self.topics, first, end);
-        self.complain_all(end, complaints);
-        self.live_order(message.number, end);
-        self.picture.insert(message.object.clone(), (!message.deleted).then_some(message.version));
     }
 
-    fn live_order(&mut self, number: u64, end: Moment) {
+    /// A live message.
+    fn came(&mut self, message: &Message, unread: bool, (start, end): (Moment, Moment)) {
+        let number = message.number;
+        let Some(change) = self.world.change(number) else {
+            self.complain(end, Promise::Foreign, format!("event {number} never was"));
+            return;
+        };
+        // It may come before its own POST is answered, or tried again.
+        let unposted =
+            Posted { topic: message.topic.clone(), object: message.object.clone(), ..Posted::default() };
+        let unposted = Posted { first: change.start, wanted: change.wanted, ..unposted };
+        let posted = self.world.events.get(&number).unwrap_or(&unposted);
+        let last = posted.accepted.map_or(end, |(_, end)| end);
+        let early = posted.accepted.is_some_and(|(_, end)| end < self.registering) && posted.unknown == 0;
+        if early || self.world.overtaken(number).is_some_and(|at| at < self.registering) {
+            let text = format!("event {number} is from before this registration");
+            self.complain(end, Promise::Foreign, text);
+            return;
+        }
+        if !self.wanted.perhaps(&message.topic, posted.first, last) || !posted.wanted {
+            let text = format!("event {number} ({}) was not asked for", message.topic);
+            self.complain(end, Promise::Foreign, text);
+        }
+        if let Some((_, accepted)) = posted.accepted {
+            self.checked.longest = self.checked.longest.max(start.saturating_sub(accepted));
+        }
+        let complaint = self.seam.live(self.world, &self.wanted, posted, unread, (start, end));
+        if let Some((promise, text)) = complaint {
+            self.complain(end, promise, text);
+        }
+        self.live_order(number, posted, end);
+        if number < self.live.0 {
+            return;
+        }
+        self.chain(&message.object, change.version, end);
+        self.looks_as(message, &change.shade, end);
+        let deleted = !change.present;
+        if deleted != message.deleted {
+            let word = if message.deleted { "told as gone" } else { "told as there" };
+            self.complain(
+                end,
+                Promise::PictureDiffers,
+                format!("{} of event {number} is {word}", message.object),
+            );
+        }
+        let known = self.picture.entry(message.object.clone()).or_default();
+        known.version = change.version;
+        known.highest = known.highest.max(change.version);
+        (known.deleted, known.stale) = (deleted, false);
+    }
+
+    /// What is told of an object is what it was made.
+    fn looks_as(&mut self, message: &Message, shade: &str, end: Moment) {
+        if !message.deleted && message.shade.as_deref().is_some_and(|told| told != shade) {
+            let text = format!("{} has another content than it was given", message.object);
+            self.complain(end, Promise::PictureDiffers, text);
+        }
+    }
+
+    fn live_order(&mut self, number: u64, posted: &Posted, end: Moment) {
         let (last, times) = self.live;
         if number < last {
             self.complain(end, Promise::LiveOrder, format!("event {number} comes after event {last}"));
             return;
         }
         if number == last {
-            let tries = self.world.events.get(&number).map_or(0, |posted| posted.unknown);
+            let tries = posted.unknown;
             if times > tries {
                 let text = format!("event {number} comes {} times, of {tries} unknown tries", times + 1);
                 self.complain(end, Promise::LiveOrder, text);
@@ -168,42 +337,144 @@ impl Check<'_> {
             self.live.1 += 1;
             return;
         }
+        let former = self.world.events.get(&last);
+        if former.is_some_and(|former| !self.is_held(last, former)) {
+            self.checked.times.insert(last, times);
+        }
         self.missing(last, number, end);
         self.live = (number, 1);
     }
 
+    /// What a prefill holds may be left out afterwards, also if nobody has read that prefill: the next one holds it, too.
+    fn is_held(&self, number: u64, posted: &Posted) -> bool {
+        let Some(change) = self.world.change(number).filter(|_| self.rules.leaves_out) else { return false };
+        let dropped = posted.first <= self.seam.skipped && change.present && !change.moved;
+        dropped || self.picture.get(&posted.object).is_some_and(|k| k.filled >= change.version)
+    }
+
+    /// Must this event come?
+    fn must(&self, number: u64, posted: &Posted) -> bool {
+        let Some(registered) = self.registered else { return false };
+        let due = |(start, _)| start >= registered || self.live.0 > 0 && self.live.0 < number;
+        posted.wanted
+            && posted.accepted.is_some_and(due)
+            && self.wanted.surely(&posted.topic, posted.first, posted.last())
+            && !self.is_held(number, posted)
+    }
+
     /// Events that must have come between two others.
     fn missing(&mut self, after: u64, before: u64, end: Moment) {
-        let Some(registered) = self.registered else { return };
-        let must = |posted: &super::directory::Posted| {
-            self.topics.contains(&posted.topic) && posted.accepted.is_some_and(|at| at >= registered)
-        };
-        let missing: Vec<u64> = self
-            .world
-            .events
-            .range((std::ops::Bound::Excluded(after), std::ops::Bound::Excluded(before)))
-            .filter(|(_, posted)| must(posted))
-            .map(|(number, _)| *number)
-            .collect();
-        if let Some(first) = missing.first() {
-            let object = self.world.events.get(first).map_or("", |posted| posted.object.as_str());
-            let text = format!("{} events did not come, such as {first} ({object})", missing.len());
+        let between = self.world.events.range((Excluded(after), Excluded(before)));
+        let missing: Vec<(&u64, &Posted)> = between.filter(|(n, posted)| self.must(**n, posted)).collect();
+        if let Some((first, posted)) = missing.first() {
+            let text = format!("{} events did not come, such as {first} ({})", missing.len(), posted.object);
             self.complain(end, Promise::EventMissing, text);
+        }
+    }
+
+    /// The versions of an object form a chain: none is left out between what came and what comes.
+    fn chain(&mut self, object: &str, version: u64, end: Moment) {
+        let topic = self.world.topic(object);
+        if self.unsteady.contains(topic) {
+            return;
+        }
+        let known = self.picture.get(object).map(|known| known.version);
+        if known.is_none() && !self.seam.is_whole() {
+            return;
+        }
+        // What nobody has told of was not there, or not selected, at some time before.
+        let absent = self.world.changes(object).filter(|c| !c.present && c.version < version).last();
+        let after = known.unwrap_or_else(|| absent.map_or(0, |change| change.version));
+        let held = |number: u64| self.world.events.get(&number).is_some_and(|e| self.is_held(number, e));
+        let left_out = |c: &&super::directory::Change| {
+            c.wanted && c.version > after && c.version < version && !held(c.number)
+        };
+        let Some(first) = self.world.changes(object).find(left_out) else { return };
+        // What was moved or went while the prefill was read is not in it; its event says so.
+        let excused =
+            |c: &super::directory::Change| (c.moved || !c.present) && c.version >= version && c.start <= end;
+        if known.is_none() && self.world.changes(object).any(excused) {
+            return;
+        }
+        let text = format!("{object}: version {} did not come between {after} and {version}", first.version);
+        self.complain(end, Promise::EventMissing, text);
+    }
+
+    /// The consumer's picture holds all up to the last event that came.
+    fn so_far(&mut self, at: Moment) {
+        let (last, whole) = (self.live.0, self.seam.is_whole());
+        if last == 0 {
+            return;
+        }
+        let topics = self.wanted.always(0, Moment::MAX);
+        let lacks = |object: &&str| {
+            let latest = self.world.changes(object).filter(|c| c.number <= last && c.wanted).last();
+            let Some(latest) = latest else { return false };
+            let event = self.world.events.get(&latest.number);
+            if event.is_some_and(|event| self.is_held(latest.number, event)) {
+                return false;
+            }
+            match self.picture.get(*object) {
+                Some(known) => known.highest < latest.version,
+                None => {
+                    let excused = |c: &super::directory::Change| {
+                        c.version > latest.version && (c.moved || !c.present) && c.start <= at
+                    };
+                    whole && latest.present && !self.world.changes(object).any(excused)
+                }
+            }
+        };
+        let of_topics = self.world.objects(&topics).filter(|o| !self.unsteady.contains(self.world.topic(o)));
+        let lacking: Vec<&str> = of_topics.filter(lacks).collect();
+        if let Some(first) = lacking.first() {
+            let text = format!("{} objects are older than event {last}, such as {first}", lacking.len());
+            self.complain(at, Promise::EventMissing, text);
+        }
+    }
+
+    /// There was nothing, although all was well for long enough.
+    fn empty(&mut self, start: Moment, end: Moment) {
+        if !self.window.is_empty() || self.registered.is_none() {
+            return;
+        }
+        if self.seam.is_live() {
+            let Some(from) = start.checked_sub(COPIED_WITHIN) else { return };
+            if !self.health.copies(from, end) {
+                return;
+            }
+            let later = self.world.events.range((Excluded(self.live.0), Unbounded));
+            let mut due = later.filter(|(_, posted)| posted.accepted.is_some_and(|(_, at)| at <= from));
+            if let Some((number, _)) = due.find(|(number, posted)| self.must(**number, posted)) {
+                let text = format!(
+                    "event {number} is not there {} s after it was accepted",
+                    COPIED_WITHIN / 1_000_000
+                );
+                self.complain(end, Promise::Stopped, text);
+            }
+        } else if let Some(due) = self.seam.due_since()
+            && due + FILLED_WITHIN <= start
+            && self.health.fills(start - FILLED_WITHIN / 2, end)
+        {
+            let text =
+                format!("a prefill is not there {} s after it was asked for", FILLED_WITHIN / 1_000_000);
+            self.complain(end, Promise::Stopped, text);
         }
     }
 
     fn finish(&mut self, at: Moment) {
         self.missing(self.live.0, u64::MAX, at);
-        let complaints = self.seam.finish(self.world, &self.topics, at);
-        self.complain_all(at, complaints);
-        let directory = self.world.finally(&self.topics);
-        let wrong: Vec<String> = if self.prefill {
-            let names = directory.keys().copied().chain(self.picture.keys().map(String::as_str));
-            let names: std::collections::BTreeSet<&str> = names.collect();
-            names.into_iter().filter_map(|name| self.differs(&directory, name)).collect()
-        } else {
-            self.picture.keys().filter_map(|name| self.differs(&directory, name)).collect()
-        };
+        if let Some((promise, text)) = self.seam.finish(self.world, &self.wanted, at) {
+            self.complain(at, promise, text);
+        }
+        let topics: Vec<String> =
+            self.wanted.always(0, Moment::MAX).into_iter().filter(|t| !self.unsteady.contains(t)).collect();
+        let directory = self.world.finally(&topics);
+        let known =
+            self.picture.keys().map(String::as_str).filter(|o| !self.unsteady.contains(self.world.topic(o)));
+        let names: BTreeSet<&str> =
+            if self.prefill { directory.keys().copied().chain(known).collect() } else { known.collect() };
+        let wrong: Vec<String> =
+            names.into_iter().filter_map(|name| self.differs(&directory, name)).collect();
         if let Some(first) = wrong.first() {
             let text = format!("{} objects differ from the directory, such as {first}", wrong.len());
             self.complain(at, Promise::PictureDiffers, text);
@@ -212,15 +483,10 @@ impl Check<'_> {
 
     fn differs(&self, directory: &BTreeMap<&str, u64>, name: &str) -> Option<String> {
         let is = directory.get(name).copied();
-        let seen = self.picture.get(name).copied().flatten();
+        let known = self.picture.get(name);
+        let seen = known.filter(|known| !known.deleted || known.stale).map(|known| known.version);
         let word = |version: Option<u64>| version.map_or("absent".to_owned(), |v| format!("version {v}"));
         (is != seen).then(|| format!("{name}: {} instead of {}", word(seen), word(is)))
-    }
-
-    fn complain_all(&mut self, at: Moment, complaints: Vec<(Promise, String)>) {
-        for (promise, text) in complaints {
-            self.complain(at, promise, text);
-        }
     }
 
     fn complain(&mut self, at: Moment, promise: Promise, text: String) {

@@ -3,26 +3,37 @@
 //!
 //! For each *life* (a subscription from its registration to its removal):
 //!
-//! 1. **No hole.** An event whose accepted POST began after the registration was answered is delivered live. A prefill
-//!    holds each object that was there from before it was asked for until its first message came, no older than it
-//!    was when it was asked for. At the end the consumer's picture is the directory.
+//! 1. **No hole.** An event whose accepted POST began after the registration was answered is delivered live, and from the
+//!    first one on each. The versions of an object form a chain: none is left out between a prefill and live messages,
+//!    and none among these. A prefill holds each object that was there from before it was asked for until its first
+//!    message came, no older than it was when it was asked for, and than what came before. At the end the consumer's
+//!    picture is the directory.
 //! 2. **Order.** Live messages come in the order of the changes, the same one again only where its POST had an unknown
-//!    outcome. A prefill comes in the order of the topics, each object once; live messages of its round come after it.
-//!    After a prefill was asked for again, no event that was posted after the answer comes before the new prefill.
+//!    outcome, and then as often in each life. A prefill comes in the order of the topics, each object once; live
+//!    messages of its round come after it is acknowledged. After a prefill was asked for again, no event that was posted
+//!    after the answer comes before the new prefill, and none that was accepted before comes after it.
 //! 3. **Acknowledged is removed, and nothing else is.** A message comes again only as the head of what is not
-//!    acknowledged. An acknowledgement of a message that is there finds it.
-//! 4. **Lives are apart.** Numbers grow over the lives of a name, and no event from before a life is delivered in it.
-//! 5. **Nothing stops.** At the end each queue has delivered the last event in time.
+//!    acknowledged. An acknowledgement of a message that is there finds it, and one of several takes all or none.
+//! 4. **Lives are apart.** Numbers grow over the lives of a name, also those that were never delivered, and no event from
+//!    before a life is delivered in it.
+//! 5. **Nothing stops.** An answer without messages is judged by what must be there when all was well for long enough;
+//!    at the end each queue has delivered the last event in time.
 //!
-//! What the consumer can't see is not assumed: a replica may know of a new round late, so until the first message that
-//! surely belongs after the new prefill, what is unread of the old one may still come.
+//! What the consumer can't see is not assumed: whether a request of unknown outcome was carried out, and which of
+//! several prefills a message belongs to, is followed in all ways in which it may be (`seam`).
 
 mod directory;
+mod health;
+#[cfg(test)]
+mod holes;
 mod life;
 mod queue;
+#[cfg(test)]
+mod requests;
 mod seam;
 #[cfg(test)]
 mod tests;
+mod wanted;
 
 use std::{collections::BTreeMap, fmt};
 
@@ -72,6 +83,8 @@ pub enum Promise {
     Stopped,
     /// An answer that no rule explains.
     Unexpected,
+    /// Something is still in NATS that nobody needs any more.
+    LeftOver,
 }
 
 impl fmt::Display for Violation {
@@ -82,21 +95,37 @@ impl fmt::Display for Violation {
     }
 }
 
+/// What the product was set up to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// UDM reads the directory's primary, so an event that a prefill surely holds is left out.
+    pub leaves_out: bool,
+}
+
 /// Checks a whole history. `ended`: the run came to its end, so whoever has not drained has stopped.
 #[must_use]
-pub fn check(history: &[Record], ended: bool) -> Vec<Violation> {
+pub fn check(history: &[Record], rules: Rules, ended: bool) -> Vec<Violation> {
+    judge(history, rules, ended).0
+}
+
+/// The same, with what was judged.
+#[must_use]
+pub fn judge(history: &[Record], rules: Rules, ended: bool) -> (Vec<Violation>, Judged) {
     let world = directory::World::new(history);
+    let health = health::Health::new(history);
+    let ended = ended || history.iter().any(|record| record.event == Event::Ended);
     let mut lives: BTreeMap<&Life, Vec<&Record>> = BTreeMap::new();
     for record in history {
         if let Some(life) = life_of(&record.event) {
             lives.entry(life).or_default().push(record);
         }
     }
-    let mut violations = Vec::new();
+    let (mut violations, mut judged) = (Vec::new(), Judged::default());
     let mut numbers: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut all = Vec::new();
     for (life, mut records) in lives {
         records.sort_by_key(|record| record.end);
-        let mut checked = life::check(&world, life, &records, ended);
+        let mut checked = life::check(&world, &health, rules, life, &records, ended);
         let highest = numbers.entry(&life.consumer).or_default();
         if let Some((lowest, at)) = checked.lowest
             && lowest <= *highest
@@ -105,22 +134,74 @@ pub fn check(history: &[Record], ended: bool) -> Vec<Violation> {
             checked.violations.push(Violation { at, life: life.clone(), promise: Promise::Foreign, text });
         }
         *highest = checked.highest.max(*highest);
-        violations.extend(checked.violations);
+        judged.prefills += checked.prefills;
+        judged.silent_lives += usize::from(checked.lowest.is_none());
+        judged.longest = judged.longest.max(checked.longest);
+        violations.append(&mut checked.violations);
+        all.push((life, checked));
+    }
+    violations.extend(unlike(&world, &all, &mut judged));
+    for record in history {
+        if let Event::Left { what } = &record.event {
+            let life = Life { consumer: "NATS".to_owned(), life: 0 };
+            violations.push(Violation {
+                at: record.end,
+                life,
+                promise: Promise::LeftOver,
+                text: what.clone(),
+            });
+        }
     }
     violations.sort_by_key(|violation| violation.at);
+    (violations, judged)
+}
+
+/// There is one log, so what is twice in it comes twice to all who are past it: one copy more, or less, in one queue is
+/// the dispatcher's.
+fn unlike(world: &directory::World, lives: &[(&Life, life::Checked)], judged: &mut Judged) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    for (number, posted) in world.events.iter().filter(|(_, posted)| posted.unknown > 0) {
+        let there = lives.iter().filter(|(_, life)| life.registered.is_some_and(|at| at <= posted.first));
+        let times: Vec<(&Life, usize)> =
+            there.filter_map(|(life, checked)| Some((*life, *checked.times.get(number)?))).collect();
+        judged.duplicates += usize::from(times.iter().any(|(_, times)| *times > 1));
+        let Some(least) = times.iter().map(|(_, times)| *times).min() else { continue };
+        if let Some((life, times)) = times.into_iter().find(|(_, times)| *times > least) {
+            let text = format!("event {number} comes {times} times, and to another consumer {least} times");
+            let at = posted.last().min(posted.first);
+            violations.push(Violation { at, life: life.clone(), promise: Promise::LiveOrder, text });
+        }
+    }
     violations
+}
+
+/// How much was judged: a run that reached none of a kind proves nothing of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Judged {
+    /// Prefills that were surely found whole.
+    pub prefills: usize,
+    /// Lives without one delivery.
+    pub silent_lives: usize,
+    /// Events that are twice in the log.
+    pub duplicates: usize,
+    /// The longest time from the acceptance of an event to its delivery.
+    pub longest: Moment,
 }
 
 fn life_of(event: &Event) -> Option<&Life> {
     match event {
         Event::Registered { life, .. }
         | Event::Asked { life, .. }
+        | Event::Topics { life, .. }
+        | Event::Cancelled { life, .. }
+        | Event::Empty { life }
+        | Event::Used { life, .. }
         | Event::Removed { life, .. }
         | Event::Delivered { life, .. }
         | Event::Acknowledged { life, .. }
         | Event::Drained { life }
         | Event::Unexpected { life, .. } => Some(life),
-        Event::Changed { .. } | Event::Posted { .. } | Event::Fault { .. } => None,
+        _ => None,
     }
 }
 
@@ -167,8 +248,8 @@ impl Tally {
                     tally.acknowledgements.0 += 1;
                     tally.acknowledgements.1 += usize::from(*outcome == Outcome::Unknown);
                 }
-                Event::Fault { .. } => tally.faults += 1,
-                Event::Removed { .. } | Event::Drained { .. } | Event::Unexpected { .. } => {}
+                Event::Fault { over: false, .. } => tally.faults += 1,
+                _ => {}
             }
         }
         tally

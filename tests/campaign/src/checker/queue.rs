@@ -14,6 +14,8 @@ pub(super) struct Window {
     next: usize,
     seen: HashSet<u64>,
     acknowledged: HashSet<u64>,
+    /// Acknowledgements of unknown outcome, by the last message of each: it takes all up to there, or nothing.
+    unknown: HashSet<u64>,
 }
 
 #[derive(Debug)]
@@ -22,6 +24,14 @@ struct Pending {
     prefill: bool,
     /// An acknowledgement of unknown outcome is under way.
     maybe_removed: bool,
+}
+
+/// A message that came for the first time.
+#[derive(Debug)]
+pub(super) struct New<'a> {
+    pub message: &'a Message,
+    /// Before it stands something of a prefill that nobody has acknowledged.
+    pub unread: bool,
 }
 
 type Complaint = (Promise, String);
@@ -34,11 +44,11 @@ impl Window {
         from_head: bool,
         dropped: bool,
         messages: &'a [Message],
-    ) -> (Vec<&'a Message>, Vec<Complaint>) {
+    ) -> (Vec<New<'a>>, Vec<Complaint>) {
         let (mut new, mut complaints) = (Vec::new(), Vec::new());
         let mut place = if from_head { 0 } else { self.next.min(self.pending.len()) };
         if let Some(first) = messages.first().filter(|_| from_head) {
-            self.make_way(first.sequence);
+            complaints.extend(self.make_way(first.sequence, dropped));
         }
         for message in messages {
             if let Some(expected) = self.pending.get(place) {
@@ -56,7 +66,8 @@ impl Window {
                 let text = format!("{sequence} comes again, but not as the next");
                 complaints.push((Promise::AgainOutOfOrder, text));
             } else {
-                new.push(message);
+                let unread = self.pending.iter().any(|p| p.prefill && !p.maybe_removed);
+                new.push(New { message, unread });
             }
             self.pending.push_back(Pending { sequence, prefill: message.prefill, maybe_removed: false });
             place = self.pending.len();
@@ -65,12 +76,23 @@ impl Window {
         (new, complaints)
     }
 
+    /// Is everything acknowledged that came?
+    pub(super) fn is_empty(&self) -> bool {
+        self.pending.is_empty()
+    }
+
     /// Acknowledgements of unknown outcome that were carried out, as the new head shows.
-    fn make_way(&mut self, head: u64) {
+    fn make_way(&mut self, head: u64, dropped: bool) -> Option<Complaint> {
+        let mut last = None;
         while let Some(first) = self.pending.front().filter(|p| p.maybe_removed && p.sequence != head) {
             self.acknowledged.insert(first.sequence);
+            last = Some(first.sequence);
             self.pending.pop_front();
         }
+        let last = last.filter(|last| !dropped && !self.unknown.contains(last))?;
+        self.pending.front().filter(|p| p.maybe_removed && p.sequence == head)?;
+        let text = format!("{last} is gone, but {head} is there, which was acknowledged with it");
+        Some((Promise::LostUnacknowledged, text))
     }
 
     /// Something else came where the pending ones from `place` on should have come.
@@ -83,10 +105,14 @@ impl Window {
 
     /// Everything up to a message was acknowledged.
     pub(super) fn acknowledge(&mut self, through: u64, outcome: Outcome, dropped: bool) -> Option<Complaint> {
-        let place = self.pending.iter().position(|pending| pending.sequence == through)?;
+        let Some(place) = self.pending.iter().position(|pending| pending.sequence == through) else {
+            let text = format!("{through} was acknowledged, although it was not there");
+            return (outcome == Outcome::Done).then_some((Promise::AcknowledgedAgain, text));
+        };
         match outcome {
             Outcome::Unknown => {
                 self.pending.iter_mut().take(place + 1).for_each(|pending| pending.maybe_removed = true);
+                self.unknown.insert(through);
                 None
             }
             Outcome::Missing => {
@@ -99,6 +125,7 @@ impl Window {
                 self.remove(place);
                 None
             }
+            Outcome::Refused => None,
         }
     }
 

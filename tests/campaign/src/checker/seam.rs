@@ -1,37 +1,67 @@
 //! Prefill and live: what may come when, and whether a prefill is complete.
 //!
-//! A consumer does not see rounds. So the messages of prefills are gathered until a live message comes that surely
-//! belongs after a round; the *last part* of what was gathered must then be that round's whole prefill. What came
-//! before may be the rest of rounds that were overtaken.
+//! A consumer does not see rounds: a request whose outcome it does not know may have begun one or not, and one that
+//! was begun drops what is unread of the one before. So all that may be so is followed side by side, as a set of
+//! [`State`]s. What contradicts one of them ends it, and what contradicts the last one breaks a promise.
 
 use std::collections::HashSet;
 
-use super::{Promise, directory::World};
+use super::{
+    Promise,
+    directory::{Posted, World},
+    wanted::Wanted,
+};
 use crate::history::{Message, Moment};
 
 /// A prefill that was, or may have been, asked for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Round {
-    /// Start of the first try.
+    /// Start of the request.
     pub start: Moment,
-    /// When it was answered that a new one begins; `None`: nobody knows whether it did.
+    /// When it was answered that it begins; `None`: nobody knows whether it did.
     pub answered: Option<Moment>,
-    /// The one of the registration: all live messages come after it.
-    pub first: bool,
+    /// What was accepted before belongs before it. (Another attempt of the same round has that round's place.)
+    pub place: Moment,
+    /// Is there a prefill? Only a registration may have none.
+    pub prefill: bool,
+    /// When it was answered that it is cancelled: nothing of it comes after that.
+    pub cancelled: Option<Moment>,
+    /// It drops what is unread of the round before; another attempt of that round does not.
+    pub drops: bool,
+    /// It tells of what is gone, too.
+    pub resync: bool,
+    /// It may be held, and then the next one is another attempt of its round.
+    pub brake: bool,
+    /// It only counts: the consumer sees nothing of it.
+    pub silent: bool,
+}
+
+/// One way in which everything so far can be explained.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct State {
+    /// What is read belongs to this round.
+    round: usize,
+    /// Its prefill is being read: nothing of it can have been removed unread.
+    reading: bool,
+    /// Where its prefill begins in what was gathered.
+    begin: usize,
+    /// The rest of its prefill was dropped, so a later round must exist.
+    owes: bool,
+    /// Was one prefill read to its end, since the registration?
+    whole: bool,
 }
 
 /// Where a consumer is between prefills and live messages.
 #[derive(Debug, Default)]
 pub(super) struct Seam {
-    pub rounds: Vec<Round>,
-    /// Messages of prefills since the last live message that left no question open.
+    rounds: Vec<Round>,
+    states: Vec<State>,
+    /// Messages of prefills, since none of them is wholly read for sure.
     run: Vec<Got>,
-    /// How many of them came before the last live message.
-    old: usize,
-    /// Rounds that are surely read, or surely overtaken.
-    served: usize,
-    /// Rounds of which nothing can be among the gathered messages.
-    closed: usize,
+    /// Prefills that were surely found whole.
+    pub checked: usize,
+    /// What was posted up to here may have been held by a prefill that was dropped unread.
+    pub skipped: Moment,
 }
 
 #[derive(Clone, Debug)]
@@ -40,162 +70,306 @@ struct Got {
     end: Moment,
 }
 
-type Complaints = Vec<(Promise, String)>;
-
-/// The end of what was gathered, which should be one prefill.
-struct Split {
-    parts: usize,
-    begin: usize,
-    /// Fine if there were several prefills.
-    breaks: Complaints,
-    /// Never fine.
-    wrong: Complaints,
-}
+type Complaint = (Promise, String);
 
 impl Seam {
-    /// Rounds that may have begun.
-    fn possible(&self, by: Moment) -> usize {
-        self.rounds.iter().filter(|round| round.start < by).count()
+    /// The registration.
+    pub(super) fn begin(&mut self, start: Moment, answered: Moment, prefill: bool) {
+        let answered = Some(answered);
+        let place = 0;
+        self.rounds = vec![Round { start, answered, place, prefill, ..Round::default() }];
+        self.states = vec![State { round: 0, reading: prefill, begin: 0, owes: false, whole: false }];
     }
 
-    /// May what is unread of a prefill be dropped, because another one was asked for?
+    /// A prefill was asked for: it begins, or perhaps. `start` and `answered` are its request's.
+    pub(super) fn ask(&mut self, round: Round) {
+        // After a cancelled one, or one that is held, another attempt of its round begins.
+        let failed = self.rounds.iter().rev().take_while(|round| round.cancelled.is_some() || round.brake);
+        let (mut place, mut resync) = (round.start, round.resync);
+        for round in failed {
+            place = place.min(round.place);
+            resync |= round.resync;
+        }
+        let drops = self.rounds.last().is_none_or(|last| last.cancelled.is_none());
+        self.rounds.push(Round { place, resync, drops, prefill: true, ..round });
+    }
+
+    /// The prefill that was under way was cancelled: it is of the last round that surely began, or of a later one.
+    pub(super) fn cancel(&mut self, at: Moment) {
+        for round in self.rounds.iter_mut().rev() {
+            round.cancelled = Some(at);
+            if round.answered.is_some() {
+                return;
+            }
+        }
+    }
+
+    /// It was answered that a prefill is pending or running. Can that be?
+    pub(super) fn can_be_open(&self, start: Moment) -> bool {
+        self.states.iter().any(|state| {
+            let unread = state.reading && state.begin == self.run.len();
+            unread || self.later(state.round, start).next().is_some()
+        })
+    }
+
+    /// May what is unread of a prefill be gone, because another one was asked for?
     pub(super) fn dropped(&self, by: Moment) -> bool {
-        self.possible(by) > self.served + 1 || self.old > 0
+        let first = self.states.iter().map(|state| state.round).min().unwrap_or(0);
+        self.later(first, by).next().is_some() || self.states.iter().any(|state| state.owes)
     }
 
-    /// A message of a prefill came for the first time.
-    pub(super) fn prefill(&mut self, topics: &[String], message: &Message, end: Moment) -> Complaints {
-        let object = &message.object;
-        let place = |topic: &str| topics.iter().position(|t| t == topic);
-        // As long as it can only be one prefill, it need not be whole to be judged.
-        let one = self.possible(end) == self.served + 1 && self.old == 0;
-        let follows = |last: &Got| {
-            place(&last.message.topic) <= place(&message.topic)
-                && last.message.sequence < message.sequence
-                && !self.run.iter().any(|got| got.message.object == *object)
-        };
-        let mut complaints = Vec::new();
-        if one && self.run.last().is_some_and(|last| !follows(last)) {
-            let text = format!("{object} of {} comes after a later topic, or twice", message.topic);
-            complaints.push((Promise::PrefillOrder, text));
+    /// Has it surely read a whole prefill?
+    pub(super) fn is_whole(&self) -> bool {
+        !self.states.is_empty() && self.states.iter().all(|state| state.whole)
+    }
+
+    /// Is nothing open between prefill and live?
+    pub(super) fn is_live(&self) -> bool {
+        let last = self.rounds.iter().rposition(|round| !round.silent).unwrap_or(0);
+        self.states.iter().all(|state| !state.reading && !state.owes && state.round == last)
+    }
+
+    /// Since when is a prefill surely due that is not cancelled?
+    pub(super) fn due_since(&self) -> Option<Moment> {
+        let last = self.rounds.iter().rposition(|round| !round.silent)?;
+        let round = self.rounds.get(last).filter(|round| round.prefill && round.cancelled.is_none())?;
+        let unread = |state: &State| state.round < last || state.reading && state.begin == self.run.len();
+        self.states.iter().all(unread).then_some(round.answered).flatten()
+    }
+
+    /// Rounds behind one that may have begun.
+    fn later(&self, round: usize, by: Moment) -> impl Iterator<Item = (usize, &Round)> {
+        self.rounds
+            .iter()
+            .enumerate()
+            .skip(round + 1)
+            .filter(move |(_, other)| other.start < by && !other.silent)
+    }
+
+    /// A message of a prefill came for the first time, in an answer that was asked for at `start`.
+    pub(super) fn prefill(
+        &mut self,
+        world: &World,
+        wanted: &Wanted,
+        message: &Message,
+        (start, end): (Moment, Moment),
+    ) -> Option<Complaint> {
+        let (mut next, mut complaints) = (Vec::new(), Vec::new());
+        let mut skipped = self.skipped;
+        for state in &self.states {
+            if state.reading {
+                match self.goes_on(world, wanted, state, message, (start, end)) {
+                    Ok(()) => next.push(state.clone()),
+                    Err(complaint) => complaints.push(complaint),
+                }
+            } else {
+                let text = format!("{} of a prefill again", message.object);
+                complaints.push((Promise::PrefillUnasked, text));
+            }
+            for (round, later) in self.later(state.round, end) {
+                let begin = self.run.len();
+                let state = State { round, reading: true, begin, owes: false, whole: state.whole };
+                match self.goes_on(world, wanted, &state, message, (start, end)) {
+                    Ok(()) => {
+                        skipped = skipped.max(later.answered.unwrap_or(end));
+                        next.push(state);
+                    }
+                    Err(complaint) => complaints.push(complaint),
+                }
+            }
         }
+        self.skipped = skipped;
         self.run.push(Got { message: message.clone(), end });
-        if self.run.len() == 1 && self.possible(end) <= self.served {
-            complaints.push((Promise::PrefillUnasked, format!("{object} of a prefill again")));
+        let complaint = if next.is_empty() { complaints.pop() } else { None };
+        if complaint.is_some() {
+            let last = self.later(0, end).last().map_or(0, |(round, _)| round);
+            let begin = self.run.len();
+            let reading = self.states.iter().any(|state| state.reading || state.round < last);
+            next = vec![State { round: last, reading, begin, owes: false, whole: false }];
         }
-        complaints
+        self.settle(next);
+        complaint
     }
 
-    /// A live message came for the first time. `posted`: when its first POST began.
+    /// Can this message be the next of the prefill that is read?
+    fn goes_on(
+        &self,
+        world: &World,
+        wanted: &Wanted,
+        state: &State,
+        message: &Message,
+        (start, end): (Moment, Moment),
+    ) -> Result<(), Complaint> {
+        let Some(round) = self.rounds.get(state.round) else {
+            return Err((Promise::PrefillUnasked, format!("{} of no prefill", message.object)));
+        };
+        let object = &message.object;
+        let known = self.later(state.round, start).find(|(_, r)| r.answered.is_some_and(|at| at <= start));
+        if known.is_some() || round.cancelled.is_some_and(|at| at <= start) {
+            let text = format!("{object} of a prefill that was overtaken or cancelled before it was read");
+            return Err((Promise::PrefillUnasked, text));
+        }
+        if message.after && !round.resync {
+            let text = format!("{object} as it was before, although no resync was asked for");
+            return Err((Promise::PrefillUnasked, text));
+        }
+        if let Some(last) = self.run.get(state.begin..).and_then(<[Got]>::last) {
+            let order = wanted.order(round.start, end);
+            let place = |m: &Message| {
+                let place = order.and_then(|topics| topics.iter().position(|t| *t == m.topic));
+                // What is gone, or elsewhere, is told behind all objects.
+                if m.after { usize::MAX } else { place.unwrap_or(0) }
+            };
+            let mut run = self.run.iter().skip(state.begin);
+            let twice = !message.after && run.any(|got| got.message.object == *object);
+            if place(&last.message) > place(message) || last.message.sequence >= message.sequence || twice {
+                let text = format!("{object} of {} comes after a later topic, or twice", message.topic);
+                return Err((Promise::PrefillOrder, text));
+            }
+        }
+        if message.deleted {
+            return if world.may_lack(object, round.start, end) {
+                Ok(())
+            } else {
+                Err((Promise::PrefillOutdated, format!("{object} is told as gone, but was there")))
+            };
+        }
+        let shows = world.shows(object, message.version, round.start, end);
+        shows.map_err(|text| (Promise::PrefillOutdated, text))
+    }
+
+    /// A live message came for the first time. `unread`: something of a prefill before it is not acknowledged.
     pub(super) fn live(
         &mut self,
         world: &World,
-        topics: &[String],
-        posted: Option<Moment>,
-        end: Moment,
-    ) -> Complaints {
-        let possible = self.possible(end);
-        // The last round that this message surely comes after.
-        let after = |r: &Round| r.first || r.answered.zip(posted).is_some_and(|(at, posted)| at <= posted);
-        let surely = self.rounds.iter().rposition(after).map_or(0, |place| place + 1);
-        let new = self.run.len() > self.old;
-        if surely > self.served && possible == surely
-            || surely <= self.served && new && possible == self.served + 1
-        {
-            // Complete, or the message came too early. In the second case it was posted while the prefill was being
-            // asked for; but it follows messages that can only be that prefill's.
-            return self.close(world, topics, possible - 1, end, false);
+        wanted: &Wanted,
+        posted: &Posted,
+        unread: bool,
+        (start, end): (Moment, Moment),
+    ) -> Option<Complaint> {
+        let (mut next, mut complaints) = (Vec::new(), Vec::new());
+        for state in self.ways(end) {
+            let Some(round) = self.rounds.get(state.round) else { continue };
+            let (object, before) = (&posted.object, posted.last() <= round.place && posted.unknown == 0);
+            let mut later = self.later(state.round, Moment::MAX);
+            if later.any(|(_, r)| r.answered.is_some_and(|at| at <= posted.first)) {
+                let text = format!("{object} was posted after a prefill was asked for, but comes before it");
+                complaints.push((Promise::LiveBeforePrefill, text));
+            } else if before && round.prefill {
+                let text =
+                    format!("{object} was accepted before a prefill was asked for, and comes after it");
+                complaints.push((Promise::LiveOrder, text));
+            } else if !state.reading {
+                next.push(state);
+            } else {
+                match self.whole(world, wanted, &state, end, false) {
+                    _ if round.cancelled.is_some_and(|at| at <= start) => {
+                        let text = format!("{object} comes although its prefill was cancelled");
+                        complaints.push((Promise::LiveBeforePrefill, text));
+                    }
+                    _ if unread => {
+                        let text = format!("{object} comes before the prefill is acknowledged");
+                        complaints.push((Promise::LiveBeforePrefill, text));
+                    }
+                    Ok(()) => next.push(State { reading: false, whole: true, ..state.clone() }),
+                    Err(complaint) => complaints.push(complaint),
+                }
+                // A round that may have begun since may have dropped the rest.
+                if self.later(state.round, end).any(|(_, later)| later.drops) {
+                    next.push(State { reading: false, owes: true, ..state });
+                }
+            }
         }
-        // A round that may have begun since may have dropped the rest.
-        self.served = self.served.max(surely);
-        self.old = self.run.len();
-        Vec::new()
+        let complaint = if next.is_empty() { complaints.pop() } else { None };
+        if complaint.is_some() {
+            let round = self.later(0, end).last().map_or(0, |(round, _)| round);
+            next = vec![State { round, reading: false, begin: 0, owes: false, whole: false }];
+        }
+        let was = self.states.iter().any(|state| state.reading);
+        if next.iter().any(|state| state.owes) {
+            self.skipped = end;
+        }
+        self.settle(next);
+        if was && complaint.is_none() && self.states.iter().all(|state| !state.reading && !state.owes) {
+            self.checked += 1;
+        }
+        complaint
     }
 
     /// The end: all that was asked for has come.
-    pub(super) fn finish(&mut self, world: &World, topics: &[String], end: Moment) -> Complaints {
-        match self.rounds.iter().rposition(|round| round.first || round.answered.is_some()) {
-            Some(place) if place >= self.served => self.close(world, topics, place, end, true),
-            _ => Vec::new(),
+    pub(super) fn finish(&mut self, world: &World, wanted: &Wanted, end: Moment) -> Option<Complaint> {
+        let mut complaints = Vec::new();
+        for state in self.ways(end) {
+            let due = self.later(state.round, Moment::MAX).find(|(_, round)| round.answered.is_some());
+            let cancelled = self.rounds.get(state.round).is_some_and(|round| round.cancelled.is_some());
+            if due.is_some() || state.owes {
+                let text = "a prefill that was asked for did not come".to_owned();
+                complaints.push((Promise::ObjectMissing, text));
+            } else if !state.reading || cancelled {
+                return None;
+            } else {
+                match self.whole(world, wanted, &state, end, true) {
+                    Ok(()) => {
+                        self.checked += 1;
+                        return None;
+                    }
+                    Err(complaint) => complaints.push(complaint),
+                }
+            }
         }
+        complaints.pop()
     }
 
-    /// Is the last part of what came a whole prefill of that round?
-    fn close(
-        &mut self,
+    /// The states, and those with later rounds that have dropped what was before them.
+    fn ways(&self, by: Moment) -> Vec<State> {
+        let mut ways: Vec<State> = Vec::new();
+        for state in &self.states {
+            ways.push(state.clone());
+            for (round, _) in self.later(state.round, by) {
+                let begin = self.run.len();
+                ways.push(State { round, reading: true, begin, owes: false, whole: state.whole });
+            }
+        }
+        ways
+    }
+
+    /// Is what was gathered since its beginning the whole prefill of a state's round?
+    fn whole(
+        &self,
         world: &World,
-        topics: &[String],
-        round: usize,
+        wanted: &Wanted,
+        state: &State,
         end: Moment,
         finally: bool,
-    ) -> Complaints {
-        let Some(Round { start, .. }) = self.rounds.get(round).copied() else { return Vec::new() };
-        let Split { parts, begin, breaks, wrong } = split(world, topics, &self.run, start);
-        let mut complaints = wrong;
-        // What came before may be of rounds that were overtaken, one part each.
-        let rounds = self.possible(end).saturating_sub(self.closed);
-        if parts > rounds {
-            complaints.extend(breaks);
-        }
-        let prefill = &self.run[begin..];
-        // It was whole before its first message came. Which one that is, is not sure if there may be more than one.
-        let surely = if rounds == 1 { prefill.first() } else { prefill.last() };
-        let until = surely.map_or(end, |got| got.end);
+    ) -> Result<(), Complaint> {
+        let Some(start) = self.rounds.get(state.round).map(|round| round.start) else { return Ok(()) };
+        let prefill = self.run.get(state.begin..).unwrap_or_default();
+        // It was whole before its first message came.
+        let until = prefill.first().map_or(end, |got| got.end);
         let there: HashSet<&str> = prefill.iter().map(|got| got.message.object.as_str()).collect();
+        let topics = wanted.always(start, until);
         let missing: Vec<&str> =
-            world.steady(topics, start, until).filter(|object| !there.contains(object)).collect();
-        if let Some(example) = missing.first() {
-            let promise = match (prefill.is_empty(), finally) {
-                (true, false) => Promise::LiveBeforePrefill,
-                _ => Promise::ObjectMissing,
-            };
-            let (missing, there) = (missing.len(), there.len());
-            complaints
-                .push((promise, format!("{missing} objects are missing beside {there}, such as {example}")));
-        }
-        self.served = self.possible(end);
-        self.closed = self.served;
-        self.run.clear();
-        self.old = 0;
-        complaints
+            world.steady(&topics, start, until).filter(|object| !there.contains(object)).collect();
+        let Some(example) = missing.first() else { return Ok(()) };
+        let promise = match (prefill.is_empty(), finally) {
+            (true, false) => Promise::LiveBeforePrefill,
+            _ => Promise::ObjectMissing,
+        };
+        let (missing, there) = (missing.len(), there.len());
+        Err((promise, format!("{missing} objects are missing beside {there}, such as {example}")))
     }
-}
 
-/// Cuts what came into as few parts as may each be of one prefill. From the end backwards: the last prefill is whole, so
-/// the part that ends there holds it, and perhaps something of the one before.
-fn split(world: &World, topics: &[String], run: &[Got], start: Moment) -> Split {
-    let mut split = Split { parts: 1, begin: 0, breaks: Vec::new(), wrong: Vec::new() };
-    let mut objects: HashSet<&str> = HashSet::new();
-    let topic_of = |message: &Message| topics.iter().position(|t| *t == message.topic).unwrap_or(usize::MAX);
-    let mut next = (usize::MAX, u64::MAX);
-    for (place, Got { message, end }) in run.iter().enumerate().rev() {
-        let (object, version) = (message.object.as_str(), message.version);
-        let here = (topic_of(message), message.sequence);
-        if here.0 > next.0 || here.1 > next.1 || !objects.insert(object) {
-            if split.parts == 1 {
-                split.begin = place + 1;
-            }
-            split.parts += 1;
-            objects = HashSet::from([object]);
-            let text = format!("{object} of {} comes before an earlier topic, or twice", message.topic);
-            split.breaks.push((Promise::PrefillOrder, text));
-        }
-        next = here;
-        let least = world.at_least(object, start);
-        if version < least || world.gone(object, start) {
-            let text = format!("{object} version {version} is older than when asked for (version {least})");
-            split.breaks.push((Promise::PrefillOutdated, text));
-            // Of a former prefill, as all that came before it: the last one begins behind it.
-            if split.parts == 1 {
-                split.begin = place + 1;
-                split.parts += 1;
-                objects = HashSet::new();
-                next = (usize::MAX, u64::MAX);
+    fn settle(&mut self, states: Vec<State>) {
+        self.states.clear();
+        for state in states {
+            if !self.states.contains(&state) {
+                self.states.push(state);
             }
         }
-        if version > world.at_most(object, *end) {
-            split.wrong.push((Promise::PrefillOutdated, format!("{object} version {version} never was")));
+        if !self.states.iter().any(|state| state.reading) {
+            self.run.clear();
+            self.states.iter_mut().for_each(|state| state.begin = 0);
+            self.states.dedup();
         }
     }
-    split
 }

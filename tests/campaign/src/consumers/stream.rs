@@ -8,7 +8,10 @@ use reqwest::{Method, header};
 use serde_json::Value;
 
 use super::Consumer;
-use crate::client::{PATIENCE, Role};
+use crate::{
+    client::{PATIENCE, Role},
+    history::Moment,
+};
 
 /// How long one look at the stream waits.
 const LOOK: Duration = Duration::from_secs(1);
@@ -23,8 +26,10 @@ pub struct Open {
     /// Event id of the last whole event.
     last_id: Option<String>,
     heard: tokio::time::Instant,
-    /// Did anything come since it was opened?
+    /// Did nothing come yet since it was opened?
     fresh: bool,
+    /// When it was asked for.
+    asked: Moment,
 }
 
 /// A part of a stream.
@@ -41,13 +46,17 @@ impl Consumer {
             return;
         }
         let Some(open) = self.stream.as_mut() else { return };
-        let start = self.recorder.now();
+        let (start, asked) = (self.recorder.now(), open.asked);
         let mut came = Vec::new();
-        let mut ended = false;
+        let (mut ended, mut heard) = (false, false);
         match tokio::time::timeout(LOOK, open.bytes.next()).await {
-            Err(_) => ended = open.heard.elapsed() > SILENT,
+            Err(_) => {
+                ended = open.heard.elapsed() > SILENT;
+                self.quiet += 1;
+            }
             Ok(Some(Some(bytes))) => {
                 open.heard = tokio::time::Instant::now();
+                heard = true;
                 open.buffer.extend(bytes);
                 while let Some(part) = open.take() {
                     match part {
@@ -68,7 +77,7 @@ impl Consumer {
         }
         let last_id = open.last_id.clone();
         if !came.is_empty() {
-            self.delivered(start, from_head, &came);
+            self.delivered(asked, from_head, &came);
             let count = self.unacknowledged.len();
             self.acknowledge_through(count).await;
             if !self.unacknowledged.is_empty() {
@@ -76,6 +85,10 @@ impl Consumer {
                 self.stream = None;
                 return;
             }
+        }
+        // A heartbeat says that there is nothing; silence says nothing.
+        if came.is_empty() && heard && !ended {
+            self.nothing(start).await;
         }
         // A client that reconnects, with or without telling where it was.
         if ended || self.dice.random_ratio(1, 150) {
@@ -88,6 +101,7 @@ impl Consumer {
     }
 
     async fn open_stream(&mut self, last_id: Option<String>) -> bool {
+        let asked = self.recorder.now();
         let lines = self.dice.random_ratio(1, 2);
         let window = self.dice.random_range(1..100);
         let name = self.plan.name.clone();
@@ -110,7 +124,7 @@ impl Consumer {
                 let heard = tokio::time::Instant::now();
                 // What is resumed goes on where it was; otherwise it begins at the head.
                 let fresh = last_id.is_none();
-                self.stream = Some(Open { bytes, buffer: Vec::new(), lines, last_id, heard, fresh });
+                self.stream = Some(Open { bytes, buffer: Vec::new(), lines, last_id, heard, fresh, asked });
                 true
             }
             Ok(Ok(response)) => {
@@ -143,6 +157,10 @@ fn line(text: &str) -> Part {
     if value.get("end").is_some() {
         return Part::End;
     }
+    // The state of a prefill that has failed.
+    if value.get("prefill").is_some() {
+        return Part::Nothing;
+    }
     Part::Message(value["event_id"].as_str().map(str::to_owned), value)
 }
 
@@ -153,6 +171,9 @@ fn event(text: &str) -> Part {
     };
     if field("event").as_deref() == Some("end") {
         return Part::End;
+    }
+    if field("event").is_some_and(|kind| kind != "message") {
+        return Part::Nothing;
     }
     match field("data").and_then(|data| serde_json::from_str(&data).ok()) {
         Some(message) => Part::Message(field("id"), message),
@@ -168,6 +189,8 @@ mod tests {
     fn both_forms_are_read() {
         assert!(matches!(line(r#"{"event_id":"7","x":1}"#), Part::Message(Some(id), _) if id == "7"));
         assert!(matches!(line(""), Part::Nothing));
+        assert!(matches!(line(r#"{"prefill":{"state":"failed"}}"#), Part::Nothing));
+        assert!(matches!(event("event: prefill\ndata: {\"state\":\"failed\"}"), Part::Nothing));
         assert!(matches!(line(r#"{"end":{"reason":"x"}}"#), Part::End));
         assert!(
             matches!(event("id: 7\nevent: message\ndata: {\"x\":1}"), Part::Message(Some(id), _) if id == "7")

@@ -69,11 +69,30 @@ impl Profile {
         }
     }
 
+    /// Of a hundred faults so many wait for a batch.
+    pub(super) fn at_batches(self) -> u32 {
+        match self {
+            Self::General => 10,
+            // Of those that are no twins.
+            Self::Zombies => 50,
+            Self::Dispatchers => 20,
+            Self::Recreate | Self::Rounds => 5,
+        }
+    }
+
+    /// Of a hundred of the rest so many damage a connection.
+    pub(super) fn wires(self) -> u32 {
+        match self {
+            Self::General | Self::Dispatchers | Self::Rounds => 30,
+            Self::Zombies | Self::Recreate => 20,
+        }
+    }
+
     /// Of a hundred faults so many are twins.
     pub(super) fn twins(self) -> u32 {
         match self {
             Self::General => 20,
-            Self::Zombies => 75,
+            Self::Zombies => 60,
             Self::Recreate => 15,
             Self::Dispatchers => 0,
             Self::Rounds => 10,
