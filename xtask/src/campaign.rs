@@ -33,6 +33,9 @@ pub struct Args {
     /// Print the plan and do nothing
     #[arg(long)]
     plan: bool,
+    /// Carry out a plan that was kept (plan.json), perhaps with some of it left out by hand
+    #[arg(long, value_name = "FILE")]
+    plan_file: Option<PathBuf>,
     /// Check the history that a run left behind
     #[arg(long, value_name = "FILE")]
     check: Option<PathBuf>,
@@ -73,6 +76,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         campaign.args(value.iter().flat_map(|value| [option, value]));
     }
     campaign.args(args.plan.then_some("--plan"));
+    campaign.args(args.plan_file.iter().flat_map(|file| [Path::new("--plan-file"), file]));
     campaign.args(args.check.iter().flat_map(|file| [Path::new("--check"), file]));
     campaign.args(mutant.is_some().then_some("--stop-at-violation"));
     let status = campaign.status().context("could not start the campaign")?;
@@ -81,7 +85,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             println!("the mutant {} is found", mutant.name);
             Ok(ExitCode::SUCCESS)
         }
-        (Some(mutant), Some(0)) => {
+        (Some(mutant), Some(0 | 3)) => {
             bail!("the mutant {} was not found; its rule: {}", mutant.name, mutant.rule())
         }
         (_, code) => {

@@ -2,17 +2,21 @@
 
 use std::fmt;
 
-use rand::{RngExt, SeedableRng, rngs::ChaCha12Rng, seq::IndexedRandom};
+use rand::{RngExt, SeedableRng, rngs::ChaCha12Rng};
 use serde::{Deserialize, Serialize};
 
 use crate::history::Selection;
 
+mod draw;
 mod profile;
-
-use profile::Rates;
 
 /// Object types of the directory; each is a topic.
 pub const TOPICS: [&str; 4] = ["groups/group", "users/user", "mail/domain", "computers/linux"];
+
+/// Shades of objects.
+pub const SHADES: [&str; 3] = ["red", "green", "blue"];
+/// Objects move between so many places.
+pub const PLACES: u64 = 3;
 
 /// What a run aims at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -295,11 +299,11 @@ impl Plan {
     pub fn new(seed: u64, profile: Profile, length_ms: u64) -> Self {
         let rates = profile.rates();
         let mut dice = ChaCha12Rng::seed_from_u64(seed);
-        let objects: Vec<usize> = (0..rates.objects).map(|_| topic(&mut dice)).collect();
-        let changes = changes(&mut dice, &objects, length_ms, rates.change);
+        let objects: Vec<usize> = (0..rates.objects).map(|_| draw::topic(&mut dice)).collect();
+        let changes = draw::changes(&mut dice, &objects, length_ms, rates.change);
         let consumers =
-            (0..rates.consumers).map(|index| consumer(&mut dice, index, &rates, length_ms)).collect();
-        let faults = faults(&mut dice, profile, &rates, length_ms);
+            (0..rates.consumers).map(|index| draw::consumer(&mut dice, index, &rates, length_ms)).collect();
+        let faults = draw::faults(&mut dice, profile, &rates, length_ms);
         let get_delay_ms = dice.random_range(5..25);
         // By turns, so that two seeds in a row show both.
         let reads_primary = seed % 2 == 1;
@@ -317,209 +321,6 @@ impl Plan {
             faults,
         }
     }
-}
-
-/// Users are many, the others few.
-fn topic(dice: &mut ChaCha12Rng) -> usize {
-    *[0, 1, 1, 1, 2, 3].choose(dice).unwrap_or(&1)
-}
-
-fn changes(dice: &mut ChaCha12Rng, objects: &[usize], length_ms: u64, every: u64) -> Vec<Change> {
-    let mut alive: Vec<usize> = (0..objects.len()).collect();
-    let mut next = objects.len();
-    let mut changes = Vec::new();
-    let mut at_ms = 0;
-    while at_ms < length_ms {
-        // Bursts: many at once, then a while nothing.
-        let burst = if dice.random_ratio(1, 20) { dice.random_range(5..40) } else { 1 };
-        for _ in 0..burst {
-            let place = dice.random_range(0..alive.len());
-            let (object, kind) = match dice.random_range(0..100) {
-                0..15 => {
-                    alive.push(next);
-                    next += 1;
-                    (next - 1, Kind::Create)
-                }
-                15..28 if alive.len() > objects.len() / 2 => (alive.swap_remove(place), Kind::Delete),
-                28..38 => (alive[place], Kind::Move),
-                _ => (alive[place], Kind::Update),
-            };
-            changes.push(Change { at_ms, object, kind });
-        }
-        at_ms += dice.random_range(every / 2..=every * 3 / 2).max(1) * burst.min(10);
-    }
-    changes
-}
-
-fn consumer(dice: &mut ChaCha12Rng, index: usize, rates: &Rates, length_ms: u64) -> ConsumerPlan {
-    let reading = [Reading::Single, Reading::Batch, Reading::Stream].get(index % 3).copied();
-    let reading = reading.unwrap_or(Reading::Single);
-    let with_prefill = index % 4 != 3;
-    let mut actions = Vec::new();
-    let mut at = dice.random_range(0..2000);
-    let mut asks_at = at;
-    while at < length_ms {
-        actions.push((at, registration(dice, with_prefill)));
-        if dice.random_ratio(1, 3) {
-            // What fills the queue stays there for a while.
-            actions.push((at, Action::Pause { ms: dice.random_range(500..4000) }));
-        }
-        let ends = at + dice.random_range(rates.register / 2..rates.register * 3 / 2);
-        asks_at = asks_at.max(at) + dice.random_range(rates.ask / 4..rates.ask);
-        while asks_at < ends.min(length_ms) {
-            actions.push((asks_at, request(dice)));
-            asks_at += dice.random_range(rates.ask / 3..rates.ask * 5 / 3);
-        }
-        let mut pauses = at;
-        loop {
-            pauses += dice.random_range(4000..16_000);
-            if pauses >= ends.min(length_ms) {
-                break;
-            }
-            actions.push((pauses, Action::Pause { ms: dice.random_range(300..5000) }));
-        }
-        at = ends;
-    }
-    actions.sort_by_key(|(at, _)| *at);
-    ConsumerPlan { name: format!("consumer-{index}"), reading, actions, seed: dice.random() }
-}
-
-/// What is asked of a subscription that is read.
-fn request(dice: &mut ChaCha12Rng) -> Action {
-    match dice.random_range(0..100) {
-        0..15 => Action::Cancel { after_ms: dice.random_range(0..1500) },
-        15..30 => Action::Topics { topics: topics(dice) },
-        _ => Action::Ask {
-            resync: dice.random_ratio(1, 2),
-            brake: dice.random_ratio(1, 3),
-            dry_run: dice.random_ratio(1, 8),
-        },
-    }
-}
-
-/// Shades of objects.
-pub const SHADES: [&str; 3] = ["red", "green", "blue"];
-/// Objects move between so many places.
-pub const PLACES: u64 = 3;
-
-fn registration(dice: &mut ChaCha12Rng, prefill: bool) -> Action {
-    let topics = topics(dice);
-    let gap_ms = if dice.random_ratio(2, 3) { 0 } else { dice.random_range(0..1500) };
-    let selection = dice.random_ratio(1, 4).then(|| Selection {
-        shade: dice.random_ratio(2, 3).then(|| SHADES.choose(dice).map(|s| (*s).to_owned())).flatten(),
-        place: dice.random_ratio(1, 3).then_some(0),
-    });
-    let selection = selection.filter(|s| s.shade.is_some() || s.place.is_some());
-    let track = prefill && dice.random_ratio(1, 2);
-    Action::Register { topics, prefill, gap_ms, late: dice.random_ratio(1, 2), selection, track }
-}
-
-fn topics(dice: &mut ChaCha12Rng) -> Vec<String> {
-    let mut topics: Vec<String> = TOPICS.iter().map(|t| (*t).to_owned()).collect();
-    for place in (1..topics.len()).rev() {
-        topics.swap(place, dice.random_range(0..=place));
-    }
-    topics.truncate(dice.random_range(2..=TOPICS.len()));
-    topics
-}
-
-fn faults(dice: &mut ChaCha12Rng, profile: Profile, rates: &Rates, length_ms: u64) -> Vec<(u64, Fault)> {
-    let mut faults = Vec::new();
-    let mut at = 1500;
-    loop {
-        at += dice.random_range(rates.fault / 3..rates.fault * 5 / 3);
-        if at >= length_ms {
-            return faults;
-        }
-        if dice.random_ratio(profile.twins(), 100) {
-            let consumer = dice.random_range(0..rates.consumers);
-            let stop_after_ms = if dice.random_ratio(2, 3) { 0 } else { dice.random_range(1..900) };
-            // Long enough that another one takes over, finishes and is read, sometimes.
-            let after_seal_ms = dice.random_ratio(2, 3).then(|| dice.random_range(0..500));
-            let for_ms = dice.random_range(3500..12_000) + if after_seal_ms.is_some() { 8000 } else { 0 };
-            faults.push((at, Fault::Twin { consumer, stop_after_ms, for_ms, after_seal_ms }));
-            continue;
-        }
-        if dice.random_ratio(profile.relays(), 100) {
-            let (stopped, for_ms) = (dice.random_range(0..2), dice.random_range(500..3000));
-            faults.push((at, Fault::Relay { stopped, for_ms, away_ms: dice.random_range(500..2500) }));
-            continue;
-        }
-        if dice.random_ratio(profile.at_tasks(), 100) {
-            let (replica, for_ms) = (dice.random_range(0..2), dice.random_range(1000..4000));
-            faults.push((at, Fault::AtTask { replica, for_ms }));
-            continue;
-        }
-        if dice.random_ratio(profile.at_batches(), 100) {
-            faults.push((at, at_batch(dice, profile)));
-            continue;
-        }
-        let Ok((target, _)) = profile.targets().choose_weighted(dice, |(_, weight)| *weight) else {
-            continue;
-        };
-        let target = *target;
-        if dice.random_ratio(profile.wires(), 100) && !matches!(target, Target::Nats | Target::Controller) {
-            faults.push((at, wire(dice, target)));
-            continue;
-        }
-        match dice.random_range(0..100) {
-            0..3 => {
-                let (nats, away_ms) = (dice.random_ratio(1, 3), dice.random_range(0..1500));
-                faults.push((at, Fault::All { nats, away_ms }));
-                continue;
-            }
-            3..8 => {
-                let (status, for_ms) =
-                    (*[500, 502, 503].choose(dice).unwrap_or(&503), dice.random_range(100..2000));
-                faults.push((at, Fault::Udm { status, for_ms }));
-                continue;
-            }
-            8..18 if target != Target::Nats => {
-                faults.push((at, Fault::Term { target, away_ms: dice.random_range(0..2000) }));
-                continue;
-            }
-            _ => {}
-        }
-        let fault = if dice.random_ratio(45, 100) {
-            // The server's store is kept, and everything stands still without it.
-            let away_ms = dice.random_range(0..if target == Target::Nats { 1500 } else { 4000 });
-            Fault::Kill { target, away_ms }
-        } else {
-            let for_ms = match target {
-                Target::Nats => dice.random_range(200..9000),
-                // Longer than any time-out, or a blink.
-                _ if dice.random_ratio(1, 5) => dice.random_range(12_000..20_000),
-                _ if dice.random_ratio(1, 2) => dice.random_range(200..1500),
-                _ => dice.random_range(1500..8000),
-            };
-            Fault::Stop { target, for_ms }
-        };
-        faults.push((at, fault));
-        // Troubles come together.
-        if dice.random_ratio(1, 6) {
-            at = at.saturating_sub(rates.fault / 3);
-        }
-    }
-}
-
-/// A stop that is longer than the time-out of a write, so that its outcome is unknown, or a kill.
-fn at_batch(dice: &mut ChaCha12Rng, profile: Profile) -> Fault {
-    let main = profile == Profile::Dispatchers || profile == Profile::General && dice.random_ratio(1, 2);
-    let other = dice.random_range(0..2);
-    let (part, writer) =
-        if main { (Part::Main, Target::Dispatcher(other)) } else { (Part::Prefill, Target::Worker(other)) };
-    let target = if dice.random_ratio(2, 3) { Target::Nats } else { writer };
-    let for_ms = dice.random_ratio(3, 4).then(|| dice.random_range(5500..9000));
-    Fault::AtBatch { part, target, for_ms }
-}
-
-fn wire(dice: &mut ChaCha12Rng, target: Target) -> Fault {
-    let all = [Damage::Cut, Damage::AnswersLost, Damage::RequestsLate, Damage::CutInAnswer];
-    let damage = *all.choose(dice).unwrap_or(&Damage::Cut);
-    // Half of them longer than the time-out of a write.
-    let for_ms =
-        if dice.random_ratio(1, 2) { dice.random_range(5500..9000) } else { dice.random_range(50..3000) };
-    Fault::Wire { target, damage, for_ms }
 }
 
 #[cfg(test)]
