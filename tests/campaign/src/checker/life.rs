@@ -52,6 +52,8 @@ struct Known {
     /// The highest that a prefill held.
     filled: u64,
     deleted: bool,
+    /// Was it ever told as there?
+    told: bool,
     /// A consumer that lost what came would still have it: a resync was asked for, and has not told of it.
     stale: bool,
 }
@@ -212,7 +214,7 @@ impl Check<'_> {
         }
         // Where UDM may lag behind the events, nothing counts as gone that an event named within the last minutes.
         if round.resync && !round.silent && outcome == Outcome::Done && self.rules.leaves_out {
-            self.picture.values_mut().for_each(|known| known.stale = true);
+            self.picture.values_mut().for_each(|known| known.stale = known.told);
         }
     }
 
@@ -259,6 +261,7 @@ impl Check<'_> {
         known.filled = version;
         known.highest = version.max(before);
         known.deleted = false;
+        known.told = true;
         if outdated {
             let text = format!("{object} version {version} comes after version {before}");
             self.complain(end, Promise::PrefillOutdated, text);
@@ -314,6 +317,7 @@ impl Check<'_> {
         known.version = change.version;
         known.highest = known.highest.max(change.version);
         (known.deleted, known.stale) = (deleted, false);
+        known.told |= !deleted;
     }
 
     /// What is told of an object is what it was made.

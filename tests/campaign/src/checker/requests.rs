@@ -117,6 +117,11 @@ fn a_resync_tells_of_all_that_is_gone() {
     let rules = Rules { leaves_out: true };
     let found = check(&asked.clone().drained().records, rules, true);
     assert_eq!(found.first().map(|v| v.promise), Some(PictureDiffers), "{found:#?}");
+    // One that was only ever told as gone is not missed.
+    let never = Story::default().event("u1", 1).event("u2", 1).register(true).change("u1", 2, false, false);
+    let never = never.post(Done).read(prefill(4, "u2", 1)).read(gone(live(5, "u1", 2, 3)));
+    let never = never.resync(false).read(prefill(7, "u2", 1)).drained();
+    assert_eq!(check(&never.records, rules, true), []);
     // Where UDM may lag, nothing of the last minutes is told.
     asked.clone().drained().is(&[]);
     let there = asked.read(removed(9, "u2"));
