@@ -65,6 +65,8 @@ pub struct Consumer {
     newest_held: u64,
     /// Reads in a row that brought nothing.
     quiet: u32,
+    /// Is what it got last of a prefill, as the head of the queue says?
+    at_prefill: bool,
     ending: Arc<Ending>,
     /// Messages that came, whose acknowledgement is still to be sent.
     unacknowledged: Vec<u64>,
@@ -97,6 +99,7 @@ impl Consumer {
             newest: 0,
             newest_held: 0,
             quiet: 0,
+            at_prefill: false,
             ending,
             unacknowledged: Vec::new(),
             stream: None,
@@ -233,6 +236,9 @@ impl Consumer {
         if self.dice.random_ratio(1, 60) {
             return;
         }
+        if self.dice.random_ratio(1, 40) {
+            self.guess().await;
+        }
         let name = self.plan.name.clone();
         // Not for ever: what never answers is looked at by reading again.
         for _ in 0..5 {
@@ -270,6 +276,27 @@ impl Consumer {
         }
     }
 
+    /// Acknowledges what was not delivered to it: nothing may come of that.
+    async fn guess(&mut self) {
+        let name = self.plan.name.clone();
+        let Some(forbidden) = self.inside.forbidden(&name).await else { return };
+        for sequence in forbidden.state {
+            let path = format!("/v1/subscriptions/{name}/messages/{sequence}/status");
+            let body = Some(json!({"status": "ok"}));
+            if let Some((200, _)) = self.call(Role::Consumer(&name), Method::PATCH, &path, body).await {
+                self.unexpected(format!("{sequence} is no message of a consumer, but was acknowledged"));
+            }
+        }
+        // Live messages behind a prefill that it has not read yet.
+        if let Some(sequence) = forbidden.live.filter(|_| self.at_prefill) {
+            let path = format!("/v1/subscriptions/{name}/messages/acknowledgements");
+            let body = Some(json!({"through": sequence}));
+            if let Some((200, _)) = self.call(Role::Consumer(&name), Method::POST, &path, body).await {
+                self.unexpected(format!("{sequence} was not delivered, but was acknowledged"));
+            }
+        }
+    }
+
     /// Notes that there was nothing. A resync that is held is approved then.
     async fn nothing(&mut self, start: Moment) {
         self.quiet += 1;
@@ -299,6 +326,8 @@ impl Consumer {
                 None => self.unexpected(format!("a message that is none: {body}")),
             }
         }
+        self.at_prefill =
+            from_head && messages.iter().all(|message| message.prefill) && self.stream.is_none();
         self.note(start, Event::Delivered { life: self.life.clone(), from_head, messages });
     }
 

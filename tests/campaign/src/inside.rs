@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use anyhow::Context;
 use async_nats::jetstream::{self, stream::Info};
 use broker::{Broker, NatsConfig};
 use futures::TryStreamExt;
@@ -17,6 +18,15 @@ pub struct Inside {
     url: String,
 }
 
+/// Numbers that a consumer can only guess.
+#[derive(Clone, Copy, Debug)]
+pub struct Forbidden {
+    /// Never messages for consumers.
+    pub state: [u64; 2],
+    /// The first live one.
+    pub live: Option<u64>,
+}
+
 impl Inside {
     /// At this address.
     pub fn new(url: String) -> Self {
@@ -29,6 +39,23 @@ impl Inside {
         let own = format!("stream:{name}:");
         let of_name = streams.into_iter().filter(|info| info.config.name.starts_with(&own));
         of_name.map(|info| info.state.last_sequence).max()
+    }
+
+    /// Numbers that a consumer may not acknowledge: of fence and checkpoint, and of the first live message.
+    pub async fn forbidden(&self, name: &str) -> Option<Forbidden> {
+        tokio::time::timeout(LOOK, self.forbidden_of(name)).await.ok()?.ok()
+    }
+
+    async fn forbidden_of(&self, name: &str) -> anyhow::Result<Forbidden> {
+        let own = format!("stream:{name}:");
+        let streams = self.streams().await?;
+        let queue = streams.iter().find(|info| info.config.name.starts_with(&own)).context("no queue")?;
+        let client = async_nats::connect(&self.url).await?;
+        let stream = jetstream::new(client).get_stream(&queue.config.name).await?;
+        let fence = stream.get_last_raw_message_by_subject(&format!("{name}.fence")).await?.sequence;
+        let copied = stream.get_last_raw_message_by_subject(&format!("{name}.copied")).await?.sequence;
+        let live = stream.get_first_raw_message_by_subject(format!("{name}.main"), 1).await.ok();
+        Ok(Forbidden { state: [fence, copied], live: live.map(|message| message.sequence) })
     }
 
     async fn streams(&self) -> anyhow::Result<Vec<Info>> {

@@ -306,8 +306,8 @@ impl Plan {
         let faults = draw::faults(&mut dice, profile, &rates, length_ms);
         let get_delay_ms = dice.random_range(5..25);
         // By turns, so that two seeds in a row show both.
-        let reads_primary = seed % 2 == 1;
-        let lane_entries = if seed % 3 == 0 { 5_000 } else { dice.random_range(1..20) };
+        let reads_primary = !seed.is_multiple_of(2);
+        let lane_entries = if seed.is_multiple_of(3) { 5_000 } else { dice.random_range(1..20) };
         Self {
             seed,
             profile,

@@ -165,11 +165,7 @@ impl Check<'_> {
                 let (resync, silent, brake) = (*resync, *dry_run, *brake);
                 self.ask(*outcome, Round { start, answered, resync, silent, brake, ..Round::default() }, end);
             }
-            Event::Cancelled { outcome, .. } => {
-                if *outcome == Outcome::Done {
-                    self.seam.cancel(end);
-                }
-            }
+            Event::Cancelled { outcome: Outcome::Done, .. } => self.seam.cancel(end),
             Event::Delivered { from_head, messages, .. } => {
                 self.delivered(*from_head, messages, (start, end));
             }
