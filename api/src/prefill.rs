@@ -6,7 +6,7 @@ use axum::{
     response::Response,
 };
 use broker::{Modified, Revised};
-use model::{PrefillMode, PrefillState, Reason, Subscription};
+use model::{Counts, PrefillMode, PrefillState, Reason, Subscription};
 
 use crate::{
     access::Caller,
@@ -115,7 +115,9 @@ pub(crate) async fn approve(
     let counts = queue.fence().await?.and_then(|fence| fence.value.counts);
     let done = |s: &Subscription| {
         let same = s.prefill.attempt == prefill.attempt;
-        let next = same.then(|| s.with_prefill_state(PrefillState::Done, None, None, now())).flatten()?;
+        let (reason, message) = counts.as_ref().and_then(Counts::notable).unzip();
+        let next =
+            same.then(|| s.with_prefill_state(PrefillState::Done, reason, message, now())).flatten()?;
         Some(match &counts {
             Some(counts) => next.with_objects(counts.messages),
             None => next,
@@ -139,6 +141,7 @@ pub(crate) async fn cancel(
     let entry = existing(&app, &name, &caller).await?;
     let Subscription { name: known, incarnation, prefill, .. } = &entry.value;
     if prefill.reason == Some(Reason::Cancelled) {
+        app.launcher.withdraw(&entry.value).await;
         return shown(&app, StatusCode::OK, &entry, &caller).await;
     }
     let too_late = || {
@@ -163,8 +166,11 @@ pub(crate) async fn cancel(
         same.then(|| s.with_prefill_state(PrefillState::Failed, reason, message, now())).flatten()
     };
     match app.broker.registry().modify(known, *incarnation, cancelled).await? {
-        Modified::Changed(entry) | Modified::Unchanged(entry) => {
+        Modified::Changed(cancelled) | Modified::Unchanged(cancelled) => {
             tracing::info!(subscription = %known, %incarnation, attempt = prefill.attempt, "the prefill is cancelled");
+            // Of the attempt that was cancelled: another one may have been asked for.
+            app.launcher.withdraw(&entry.value).await;
+            let entry = cancelled;
             shown(&app, StatusCode::OK, &entry, &caller).await
         }
         Modified::Gone => Err(gone(&name, &caller)),

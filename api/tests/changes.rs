@@ -163,6 +163,12 @@ async fn a_cancelled_prefill_writes_nothing_more_and_can_be_asked_for_again() {
         assert_eq!(cancelled.status, StatusCode::OK);
         let shown = cancelled.json();
         assert_eq!((&shown["state"], &shown["reason"]), (&json!("failed"), &json!("Cancelled")));
+        let task = PrefillTask::of(&entry(&server).await);
+        assert!(!server.broker.tasks().contains(&task).await.unwrap(), "no worker is to take it");
+        // As a request that ended too early leaves it: asked again, it is tidied up.
+        if login == MAIL {
+            server.broker.tasks().submit(&task).await.unwrap();
+        }
     }
     assert!(matches!(write(&mut running, &["late"]).await, Err(FillError::Overtaken)));
     assert!(running.seal(Counts::default()).await.is_err());

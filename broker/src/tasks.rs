@@ -80,6 +80,19 @@ impl Tasks {
         Err(Error::unavailable(action, "another task of this subscription is in the way"))
     }
 
+    /// Removes the task of this attempt, waiting or in the hands of a worker; that of another attempt stays.
+    ///
+    /// # Errors
+    /// NATS away.
+    pub async fn withdraw(&self, task: &PrefillTask) -> Result<(), Error> {
+        if let Some((sequence, Some(waiting))) = self.waiting(&task.subscription).await?
+            && (waiting.incarnation, waiting.attempt) == (task.incarnation, task.attempt)
+        {
+            self.wire.remove(names::TASKS, sequence).await?;
+        }
+        Ok(())
+    }
+
     /// Removes the task of an incarnation.
     ///
     /// # Errors

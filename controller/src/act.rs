@@ -170,9 +170,14 @@ impl Actor {
         let word = reason.map_or("", Reason::as_str);
         let text = message.unwrap_or_default();
         let name = state.as_str();
-        let failed = state == PrefillState::Failed;
-        if failed {
-            tracing::warn!(%subscription, %incarnation, attempt, state = name, reason = word, "the prefill of {subscription} failed: {text}");
+        // Done with a reason: something is not in it.
+        let worth_a_look = match state {
+            PrefillState::Failed => true,
+            PrefillState::Done => reason.is_some(),
+            PrefillState::Pending | PrefillState::Running => false,
+        };
+        if worth_a_look {
+            tracing::warn!(%subscription, %incarnation, attempt, state = name, reason = word, "the prefill of {subscription} is {name}: {text}");
         } else {
             tracing::info!(%subscription, %incarnation, attempt, state = name, reason = word, "the prefill of {subscription} is {name} {text}");
         }
@@ -184,7 +189,7 @@ impl Actor {
         self.announcer.announce(Announcement {
             job: identity.job_name(),
             uid: uid.map(ToOwned::to_owned),
-            warning: failed,
+            warning: worth_a_look,
             reason: reason.map_or_else(|| state_word(state).to_owned(), |reason| reason.as_str().to_owned()),
             note,
             action: "Record",

@@ -122,7 +122,7 @@ impl Metrics {
         } = metrics.clone();
         registry.register("headstart_controller_leads", "1 while this controller holds the lease", leads);
         registry.register("headstart_prefills", "Subscriptions by the state of their prefill", prefills);
-        registry.register("headstart_prefills_with_reason", "Subscriptions whose prefill waits or has failed, by reason", with_reason);
+        registry.register("headstart_prefills_with_reason", "Subscriptions whose prefill waits, has failed, or is done and lacks something, by reason", with_reason);
         registry.register("headstart_prefill_changes", "Changes of a prefill's state or reason", changes);
         registry.register("headstart_prefill_objects_written", "Objects that the prefills that run have written", objects_written);
         registry.register("headstart_prefill_objects_known", "Objects that the prefills that run have listed", objects_known);

@@ -98,6 +98,10 @@ pub struct JobSeen {
     pub suspended: bool,
     /// Has it been admitted? Then a suspension is somebody else's wish, not ours.
     pub admitted: bool,
+    /// When Kubernetes ends it by `activeDeadlineSeconds`, in unix seconds, once it has started.
+    pub ends_at: Option<i64>,
+    /// What is left to do, and until then, if that is not enough.
+    pub late: Option<Late>,
     /// Somebody has asked for its deletion, and it is not gone yet.
     pub being_deleted: bool,
     /// What has become of it.
@@ -120,6 +124,25 @@ pub struct JobSeen {
     pub shown: Shown,
     /// Since when, on our clock, the conditions hold that have a deadline.
     pub since: BTreeMap<Sight, Moment>,
+}
+
+/// An attempt that at its speed is not complete before its deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Late {
+    /// What it still needs, at least: types that are not listed yet are not counted.
+    pub needs: Duration,
+    /// Until its deadline.
+    pub left: Duration,
+}
+
+impl Late {
+    /// Compares progress and deadline. Both clocks are others': this is for people only.
+    #[must_use]
+    pub fn of(progress: &Progress, ends_at: i64, unix_now: i64) -> Option<Self> {
+        let needs = Duration::try_from_secs_f64(progress.eta()?).unwrap_or(Duration::MAX);
+        let left = Duration::from_secs(u64::try_from(ends_at.saturating_sub(unix_now)).unwrap_or(0));
+        (needs > left).then_some(Self { needs, left })
+    }
 }
 
 /// What has become of a Job. "Failed" holds from the moment that Kubernetes has decided (`FailureTarget`, since
@@ -217,12 +240,21 @@ pub enum Sight {
     Lingering,
     /// It does not belong to the subscription's current attempt.
     Unwanted,
+    /// At its speed it is not complete before its deadline.
+    Late,
 }
 
 impl Sight {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Waiting, Self::Unstarted, Self::Stuck, Self::Recorded, Self::Lingering, Self::Unwanted];
+    pub const ALL: [Self; 7] = [
+        Self::Waiting,
+        Self::Unstarted,
+        Self::Stuck,
+        Self::Recorded,
+        Self::Lingering,
+        Self::Unwanted,
+        Self::Late,
+    ];
 
     /// Does the condition hold?
     #[must_use]
@@ -240,6 +272,7 @@ impl Sight {
                     wanted.is_some_and(|entry| job.waits_for_quota(entry)) || job.unschedulable().is_some();
                 wanted.is_some() && open && !job.suspended && !job.runs() && !waits
             }
+            Self::Late => wanted.is_some() && open && job.runs() && job.late.is_some(),
             Self::Stuck => wanted.is_some() && open && !job.suspended && job.is_stuck(),
         }
     }

@@ -1,8 +1,10 @@
 //! The fence: the token that makes one pod the only writer of a queue's prefill.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
-use crate::{Incarnation, RemovalsByType};
+use crate::{Incarnation, Reason, RemovalsByType, removals_text};
 
 /// The message on `<name>.fence`. There is always exactly one, and it is never purged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,6 +89,49 @@ pub(crate) fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
+impl Counts {
+    /// What a complete attempt does not hold, or what should be looked at, in a word and a sentence.
+    #[must_use]
+    pub fn notable(&self) -> Option<(Reason, String)> {
+        let reason = if self.set_aside > 0 {
+            Reason::ObjectsSetAside
+        } else if !self.missing.is_empty() {
+            Reason::TopicsMissing
+        } else if !self.warnings.is_empty() {
+            Reason::DoneWithWarnings
+        } else {
+            return None;
+        };
+        Some((reason, self.to_string()))
+    }
+}
+
+/// A sentence for people about a complete attempt: what it does not hold, and what should be looked at.
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { messages, removed, removals, set_aside, missing, warnings, dry_run, .. } = self;
+        if *dry_run {
+            let gone = removals_text(removals);
+            write!(f, "{messages} messages were counted and none was written; gone: {gone}")?;
+        } else {
+            f.write_str("the prefill is complete")?;
+            if *removed > 0 {
+                write!(f, "; {removed} of its messages tell what is to be removed")?;
+            }
+        }
+        if *set_aside > 0 {
+            write!(f, "; {set_aside} objects were set aside, see the dead letters")?;
+        }
+        if !missing.is_empty() {
+            write!(f, "; left out, since the directory knows no such type: {}", missing.join(", "))?;
+        }
+        for warning in warnings {
+            write!(f, "; {warning}")?;
+        }
+        Ok(())
+    }
+}
+
 impl Fence {
     /// Was this attempt cancelled?
     #[must_use]
@@ -152,6 +197,31 @@ pub fn claim(found: &Fence, incarnation: Incarnation, attempt: u32) -> Claim {
 mod tests {
     use super::*;
     use uuid::Uuid;
+
+    #[test]
+    fn what_a_complete_attempt_lacks_has_a_word_and_a_sentence() {
+        let whole = Counts { messages: 5, skipped: 1, not_selected: 3, ..Counts::default() };
+        assert_eq!(whole.notable(), None);
+        assert_eq!(whole.to_string(), "the prefill is complete");
+        let missing = Counts { missing: vec!["oxmail/.*".into(), "a/b".into()], ..whole.clone() };
+        let warned = Counts { warnings: vec!["4 of 4 are gone".into()], ..whole };
+        let set_aside = Counts { set_aside: 2, warnings: warned.warnings.clone(), ..missing.clone() };
+        for (counts, reason, end) in [
+            (missing, Reason::TopicsMissing, "no such type: oxmail/.*, a/b"),
+            (warned, Reason::DoneWithWarnings, "the prefill is complete; 4 of 4 are gone"),
+            (
+                set_aside,
+                Reason::ObjectsSetAside,
+                "2 objects were set aside, see the dead letters; left out, since the directory knows no such type: \
+                 oxmail/.*, a/b; 4 of 4 are gone",
+            ),
+        ] {
+            let (word, sentence) = counts.notable().unwrap();
+            assert!(word == reason && sentence.ends_with(end), "{word}: {sentence}");
+        }
+        let counted = Counts { messages: 5, dry_run: true, ..Counts::default() };
+        assert_eq!(counted.to_string(), "5 messages were counted and none was written; gone: nothing");
+    }
 
     const MINE: Incarnation = Incarnation(Uuid::from_u128(1));
     const OTHER: Incarnation = Incarnation(Uuid::from_u128(2));

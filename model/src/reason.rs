@@ -1,4 +1,4 @@
-//! Reasons: one word for why a prefill waits or failed, the same in KV, API, Event, annotation, metric and log.
+//! Reasons: one word for why a prefill waits or failed, or what it lacks, the same in KV, API, Event, annotation, metric and log.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// The enum, its words and the list of all of them, from one list.
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $word:ident,)+) => {
-        /// Why a prefill waits or failed. `docs/operations.md` says what to do about each.
+        /// Why a prefill waits or failed, or what one that is done lacks. `docs/operations.md` says what to do about each.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
         pub enum Reason {
             $($(#[doc = $doc])+ $word,)+
@@ -56,6 +56,8 @@ reasons! {
     StartDeadline,
     /// The attempt took longer than its deadline.
     DeadlineExceeded,
+    /// The attempt goes on, and at its speed it is not complete before its deadline.
+    DeadlineTooShort,
     /// Too many tries of this attempt failed.
     BackoffLimitExceeded,
     /// The container was killed because it needed more memory than its limit.
@@ -80,6 +82,12 @@ reasons! {
     BadData,
     /// The prefill is complete, but tells more removals than it may: approve it, or cancel it.
     TooManyRemovals,
+    /// The prefill is done, without objects that could not be read or carried: they are dead letters.
+    ObjectsSetAside,
+    /// The prefill is done, without topics that the source knows no object type of.
+    TopicsMissing,
+    /// The prefill is done, and something about it should be looked at.
+    DoneWithWarnings,
     /// Somebody cancelled the prefill.
     Cancelled,
     /// Set through `PATCH …/prefill`.

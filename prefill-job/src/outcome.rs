@@ -1,7 +1,7 @@
 //! How an attempt ends: exit code, termination message, and what it means for the subscription.
 
 use broker::FillError;
-use model::{Counts, ExitCode, Reason, chain, held_text, removals_text, shorten};
+use model::{Counts, ExitCode, Reason, chain, held_text, shorten};
 use serde::{Deserialize, Serialize};
 
 use crate::source::SourceError;
@@ -86,7 +86,7 @@ impl Outcome {
             Self::Failed(failure) => class(failure.code),
         };
         let (message, counts) = match self {
-            Self::Done(counts) => (complete(counts.as_ref()), counts.as_ref()),
+            Self::Done(counts) => (counts.clone().unwrap_or_default().to_string(), counts.as_ref()),
             Self::Held(counts) => (held_text(&counts.removals), Some(counts)),
             Self::Obsolete => ("a later attempt has taken over".to_owned(), None),
             Self::Cancelled => ("this attempt was cancelled".to_owned(), None),
@@ -104,36 +104,6 @@ impl Outcome {
             }),
         }
     }
-}
-
-/// What a complete prefill does not hold, or should be looked at, if there is such.
-pub(crate) fn notable(counts: &Counts) -> Option<String> {
-    let Counts { set_aside, missing, warnings, .. } = counts;
-    let is_notable = *set_aside > 0 || !missing.is_empty() || !warnings.is_empty();
-    is_notable.then(|| complete(Some(counts)))
-}
-
-/// Says what a complete prefill does not hold.
-fn complete(counts: Option<&Counts>) -> String {
-    let mut text = "the prefill is complete".to_owned();
-    let Some(counts) = counts else { return text };
-    let Counts { messages, removed, removals, set_aside, missing, warnings, dry_run, .. } = counts;
-    if *dry_run {
-        let gone = removals_text(removals);
-        text = format!("{messages} messages were counted and none was written; gone: {gone}");
-    } else if *removed > 0 {
-        text.push_str(&format!("; {removed} of its messages tell what is to be removed"));
-    }
-    if *set_aside > 0 {
-        text.push_str(&format!("; {set_aside} objects were set aside, see the dead letters"));
-    }
-    if !missing.is_empty() {
-        text.push_str(&format!("; left out, since the directory knows no such type: {}", missing.join(", ")));
-    }
-    for warning in warnings {
-        text.push_str(&format!("; {warning}"));
-    }
-    text
 }
 
 fn class(code: ExitCode) -> &'static str {

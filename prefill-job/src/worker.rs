@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use broker::{Broker, Modified, Task, TasksConfig};
 use model::{
-    Lifecycle, MaxRemovals, Prefill, PrefillState, PrefillTask, Reason, Timestamp, chain, held_text,
+    Counts, Lifecycle, MaxRemovals, Prefill, PrefillState, PrefillTask, Reason, Timestamp, chain, held_text,
 };
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     attempt::{self, Options},
     metrics::Metrics,
-    outcome::{Failure, Outcome, notable},
+    outcome::{Failure, Outcome},
     shape::Shape,
     source::Source,
 };
@@ -263,7 +263,8 @@ fn decide(
 ) -> (Option<PrefillState>, Option<Reason>, Option<String>, Fate) {
     match outcome {
         Outcome::Done(counts) => {
-            (Some(PrefillState::Done), None, counts.as_ref().and_then(notable), Fate::Finish)
+            let (reason, message) = counts.as_ref().and_then(Counts::notable).unzip();
+            (Some(PrefillState::Done), reason, message, Fate::Finish)
         }
         // Nothing to be tried again: somebody has to decide.
         Outcome::Held(counts) => {
@@ -315,10 +316,17 @@ mod tests {
         for (outcome, last, state, reason, fate) in [
             (Outcome::Done(None), false, Some(Done), None, Fate::Finish),
             (
-                Outcome::Held(model::Counts::default()),
+                Outcome::Held(Counts::default()),
                 false,
                 Some(Failed),
                 Some(Reason::TooManyRemovals),
+                Fate::Finish,
+            ),
+            (
+                Outcome::Done(Some(Counts { set_aside: 1, ..Counts::default() })),
+                false,
+                Some(Done),
+                Some(Reason::ObjectsSetAside),
                 Fate::Finish,
             ),
             (Outcome::Obsolete, false, None, None, Fate::Finish),

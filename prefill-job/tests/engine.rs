@@ -367,10 +367,40 @@ async fn a_cancelled_prefill_stays_cancelled_whoever_was_first() {
 }
 
 #[tokio::test]
-async fn a_task_that_comes_again_after_its_end_changes_nothing() {
+async fn a_task_that_is_withdrawn_from_a_worker_leaves_it_free_for_the_next_attempt() {
     let server = NatsServer::start().await;
     let broker = server.broker().await;
     let (s, queue) = registered(&broker).await;
+    let task = PrefillTask::of(&s);
+    broker.tasks().submit(&task).await.unwrap();
+    let file = dump(5);
+    // It waits for the boundary, with the only worker.
+    let _worker = start_worker(&broker, source(&file), 3);
+    eventually("running", SOON, async || state(&broker, &s).await.0, |s| *s == PrefillState::Running).await;
+    assert!(queue.cancel_fence(s.prefill.attempt).await.unwrap());
+    let cancelled = |s: &Subscription| {
+        s.with_prefill_state(PrefillState::Failed, Some(Reason::Cancelled), None, s.created.clone())
+    };
+    broker.registry().modify(&s.name, s.incarnation, cancelled).await.unwrap();
+    let other = PrefillTask { attempt: 7, ..task.clone() };
+    broker.tasks().withdraw(&other).await.unwrap();
+    assert!(broker.tasks().contains(&task).await.unwrap(), "that is another attempt");
+    broker.tasks().withdraw(&task).await.unwrap();
+    assert!(!broker.tasks().contains(&task).await.unwrap());
+    activate(&s, &queue).await;
+    let again = |s: &Subscription| s.with_prefill_again(s.created.clone());
+    broker.registry().modify(&s.name, s.incarnation, again).await.unwrap();
+    let current = broker.registry().subscription(&s.name).await.unwrap().unwrap().value;
+    broker.tasks().submit(&PrefillTask::of(&current)).await.unwrap();
+    eventually("done", SOON, async || state(&broker, &s).await.0, |s| *s == PrefillState::Done).await;
+    assert_eq!(read_all(&broker, &s).await, expected(5));
+}
+
+#[tokio::test]
+async fn a_task_that_comes_again_after_its_end_changes_nothing() {
+    let server = NatsServer::start().await;
+    let broker = server.broker().await;
+    let (s, queue) = ready_subscription(&broker, &["users/user", "no/such"]).await;
     activate(&s, &queue).await;
     let file = dump(5);
     let _worker = start_worker(&broker, source(&file), 3);
@@ -379,7 +409,7 @@ async fn a_task_that_comes_again_after_its_end_changes_nothing() {
     for _ in 0..2 {
         broker.tasks().submit(&PrefillTask::of(&s)).await.unwrap();
         eventually("the task to be finished", SOON, queued, |there| !there).await;
-        assert_eq!(state(&broker, &s).await.0, PrefillState::Done);
+        assert_eq!(state(&broker, &s).await, (PrefillState::Done, Some(Reason::TopicsMissing)));
         let now = broker.registry().subscription(&s.name).await.unwrap().unwrap().revision;
         assert_eq!(*done.get_or_insert(now), now, "done never goes back to running");
     }

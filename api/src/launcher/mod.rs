@@ -53,4 +53,14 @@ impl Launcher {
             Self::Queue(tasks) => Ok(tasks.submit(&PrefillTask::of(subscription)).await?),
         }
     }
+
+    /// Takes back what was made for the current attempt, which is cancelled. The controller does it where attempts are
+    /// Jobs. Only to tidy up: the fence keeps the attempt from writing, whoever works on it.
+    pub(crate) async fn withdraw(&self, subscription: &Subscription) {
+        if let Self::Queue(tasks) = self
+            && let Err(error) = tasks.withdraw(&PrefillTask::of(subscription)).await
+        {
+            tracing::warn!(subscription = %subscription.name, %error, "the task of a cancelled prefill stays until a worker takes it");
+        }
+    }
 }

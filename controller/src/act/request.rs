@@ -2,7 +2,7 @@
 
 use broker::Modified;
 use manifests::Identity;
-use model::{Lifecycle, PrefillState, Reason, Subscription};
+use model::{Counts, Lifecycle, PrefillState, Reason, Subscription};
 use serde_json::json;
 
 use super::{Actor, Outcome, State, now};
@@ -34,9 +34,10 @@ impl Actor {
             if !queue.approve_fence(*attempt).await? {
                 return self.answer(job, word, false, "the prefill is not held any more").await;
             }
-            let objects =
-                queue.fence().await?.and_then(|fence| fence.value.counts).map(|counts| counts.messages);
-            let done = State { state: PrefillState::Done, reason: None, message: None };
+            let counts = queue.fence().await?.and_then(|fence| fence.value.counts);
+            let objects = counts.as_ref().map(|counts| counts.messages);
+            let (reason, message) = counts.as_ref().and_then(Counts::notable).unzip();
+            let done = State { state: PrefillState::Done, reason, message: message.as_deref() };
             self.record(identity, done, objects, Some(job)).await?;
         } else if request == Request::Cancel {
             // The fence first: from here on the attempt can neither write nor complete.

@@ -1,8 +1,14 @@
 //! Actions on a real NATS and a mocked API server: each holds its condition.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
-use broker::{Broker, testing::NatsServer};
+use broker::{
+    Broker,
+    testing::{NatsServer, eventually},
+};
 use model::{Incarnation, RealmTopic, Registration};
 use tokio_util::sync::CancellationToken;
 
@@ -381,4 +387,20 @@ async fn what_could_not_start_begins_again_once() {
     };
     assert_eq!(scene.actor.act(&late).await.unwrap(), Outcome::LookAgain);
     assert_eq!(scene.current().await.prefill.reason, Some(Reason::Cancelled));
+}
+
+#[tokio::test]
+async fn what_a_done_prefill_lacks_is_a_warning_among_the_events_and_stays_in_the_entry() {
+    let scene = Scene::new(silent).await;
+    let lacks = scene.record(PrefillState::Done, Some(Reason::TopicsMissing));
+    assert_eq!(scene.actor.act(&lacks).await.unwrap(), Outcome::Done);
+    let prefill = scene.current().await.prefill;
+    assert_eq!((prefill.state, prefill.reason), (PrefillState::Done, Some(Reason::TopicsMissing)));
+    let events = async || {
+        let asked = scene.asked.lock().unwrap();
+        let events = asked.iter().filter(|request| request.path.contains("/events"));
+        events.map(|event| (event.body["type"].clone(), event.body["reason"].clone())).collect::<Vec<_>>()
+    };
+    let told = eventually("an Event", Duration::from_secs(20), events, |events| !events.is_empty()).await;
+    assert_eq!(told[0], (json!("Warning"), json!("TopicsMissing")));
 }

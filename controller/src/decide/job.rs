@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use manifests::Identity;
-use model::{FenceState, PrefillState, PrefillTask, Reason, RemovalsByType, Subscription, held_text};
+use model::{Counts, FenceState, PrefillState, PrefillTask, Reason, RemovalsByType, Subscription, held_text};
 
 use super::{Action, Because, Rules};
 use crate::{
@@ -50,7 +50,8 @@ pub(super) fn verdict(observed: &Observed, entry: &Subscription, rules: &Rules, 
             );
         }
         FenceSeen::Found(fence) if fence.seals(entry.incarnation, attempt) => {
-            return Verdict::Is(PrefillState::Done, None);
+            let lacks = fence.counts.as_ref().and_then(Counts::notable);
+            return Verdict::Is(PrefillState::Done, lacks.map(|(reason, message)| (reason, Some(message))));
         }
         // Complete, and whatever became of its Job: a person decides.
         FenceSeen::Found(fence) if fence.holds(entry.incarnation, attempt) => {
@@ -198,7 +199,7 @@ fn suspended(
 
 fn started(entry: &Subscription, job: &JobSeen, rules: &Rules, now: Moment) -> Verdict {
     if job.runs() {
-        return Verdict::Is(PrefillState::Running, None);
+        return running(job, rules, now);
     }
     if let Some(since) = job.since(Sight::Stuck) {
         return stuck(entry, job, since, rules, now);
@@ -244,6 +245,23 @@ fn started(entry: &Subscription, job: &JobSeen, rules: &Rules, now: Moment) -> V
             }
         }
     }
+}
+
+/// A deadline that will pass is worth a word while it can still be raised.
+fn running(job: &JobSeen, rules: &Rules, now: Moment) -> Verdict {
+    let (Some(late), Some(since)) = (job.late, job.since(Sight::Late)) else {
+        return Verdict::Is(PrefillState::Running, None);
+    };
+    let at = since + rules.late_after;
+    if at > now {
+        return Verdict::IsUntil(PrefillState::Running, None, at);
+    }
+    let [needs, left] = [late.needs, late.left].map(|time| time.as_secs().div_ceil(60));
+    let message = format!(
+        "at its speed of late it takes {needs} min more at least, and Kubernetes ends its Job in {left} min \
+         (prefill.config.activeDeadlineSeconds): raise that, cancel it and ask again, or look why the directory is slow"
+    );
+    Verdict::Is(PrefillState::Running, Some((Reason::DeadlineTooShort, Some(message))))
 }
 
 /// What is missing may come later: a Secret, an image, a rule that is corrected. At night nobody asks again.

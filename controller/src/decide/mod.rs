@@ -44,6 +44,8 @@ pub struct Rules {
     /// How long the pods of a Job may be terminating before another attempt takes over. More than the
     /// `terminationGracePeriodSeconds` of the Job template.
     pub stuck_after: Duration,
+    /// How long an attempt must have been too slow for its deadline before that is a reason: a speed changes.
+    pub late_after: Duration,
     /// How long a state may last before its reason is written down: what passes in a moment is not worth a write.
     pub settle: Duration,
     /// How long the Job of a finished prefill may go on: its pod only has to exit.
@@ -68,6 +70,7 @@ impl Default for Rules {
             start_deadline: Duration::from_secs(300),
             start_again: [5, 15, 60, 240, 720].map(|minutes| Duration::from_secs(minutes * 60)).to_vec(),
             stuck_after: Duration::from_secs(120),
+            late_after: Duration::from_secs(300),
             settle: Duration::from_secs(2),
             linger: Duration::from_secs(60),
             grace: Duration::from_secs(10),

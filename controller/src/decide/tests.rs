@@ -1,12 +1,14 @@
 //! The documentation of failures: what is seen, and what is done about it.
 
+use std::time::Duration;
+
 use model::{FenceState::*, Lifecycle, PrefillState::*, Progress, Reason};
 
 use super::{
     Action,
     world::{MINE, OTHER, World},
 };
-use crate::observed::{Fate, FenceSeen, InputSeen, PodPhase};
+use crate::observed::{Fate, FenceSeen, InputSeen, Late, PodPhase};
 
 mod people;
 
@@ -90,6 +92,11 @@ fn the_way_without_trouble() {
         ("the pod runs, and said so", running().admitted().pod(PodPhase::Running).after(9999), ""),
         ("sealed, the pod still runs", running().sealed().admitted().pod(PodPhase::Running), "done"),
         ("sealed and complete", running().sealed().admitted().fate(Fate::Complete), "done"),
+        (
+            "sealed, and an object is missing",
+            running().sealed_without_one().admitted().fate(Fate::Complete),
+            "done ObjectsSetAside",
+        ),
         ("done, the Job is kept", done().sealed().admitted().fate(Fate::Complete).after(3599), ""),
         (
             "done, kept long enough",
@@ -509,6 +516,59 @@ fn jobs_that_nobody_wants() {
             "",
         ),
     ]);
+}
+
+#[test]
+fn a_deadline_that_will_pass_is_named_while_it_can_be_raised() {
+    let hours = |hours: u64| Duration::from_secs(hours * 3600);
+    let late = || {
+        let late = Late { needs: hours(7), left: hours(5) };
+        running().admitted().pod(PodPhase::Running).with_job(|job| job.late = Some(late))
+    };
+    table(vec![
+        ("a speed changes", late().after(299), ""),
+        ("too slow for minutes", late().after(300), "running DeadlineTooShort"),
+        ("named already", late().state(Running, Some(Reason::DeadlineTooShort)).after(300), ""),
+        (
+            "fast enough again",
+            running().state(Running, Some(Reason::DeadlineTooShort)).admitted().pod(PodPhase::Running),
+            "running",
+        ),
+        ("sealed meanwhile", late().sealed().after(300), "done"),
+    ]);
+}
+
+#[test]
+fn what_is_late_is_found_by_progress_and_deadline() {
+    let progress = |done: u64, rate: f64| Progress {
+        incarnation: model::Incarnation(uuid::Uuid::nil()),
+        attempt: 1,
+        phase: model::Phase::Reading,
+        topic: None,
+        done,
+        total: Some(1000),
+        skipped: 0,
+        set_aside: 0,
+        missing: vec![],
+        warnings: vec![],
+        not_selected: 0,
+        removed: 0,
+        removals: model::RemovalsByType::new(),
+        rate,
+        error: None,
+    };
+    let seconds = Duration::from_secs;
+    for (progress, ends_at, expected) in [
+        (progress(0, 1.0), 2000, None),
+        (progress(0, 1.0), 1999, Some(Late { needs: seconds(1000), left: seconds(999) })),
+        (progress(600, 1.0), 1399, Some(Late { needs: seconds(400), left: seconds(399) })),
+        (progress(600, 1.0), 500, Some(Late { needs: seconds(400), left: seconds(0) })),
+        // It stands still: nobody knows how long it takes.
+        (progress(600, 0.0), 1001, None),
+        (progress(1000, 1.0), 1001, None),
+    ] {
+        assert_eq!(Late::of(&progress, ends_at, 1000), expected, "{progress:?} {ends_at}");
+    }
 }
 
 #[test]

@@ -124,6 +124,15 @@ impl World {
         self.fence(1, FenceState::Sealed)
     }
 
+    /// Sealed, without an object that could not be read.
+    pub fn sealed_without_one(mut self) -> Self {
+        self = self.sealed();
+        if let FenceSeen::Found(fence) = &mut self.observed.fence {
+            fence.counts = Some(model::Counts { messages: 9, set_aside: 1, ..model::Counts::default() });
+        }
+        self
+    }
+
     pub fn fence_seen(mut self, fence: FenceSeen) -> Self {
         self.observed.fence = fence;
         self
@@ -143,6 +152,8 @@ impl World {
             created: 0,
             suspended: true,
             admitted: false,
+            ends_at: None,
+            late: None,
             being_deleted: false,
             fate: Fate::Open,
             ends_for_good: true,

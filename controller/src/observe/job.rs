@@ -43,6 +43,8 @@ fn seen_as<'a>(identity: Identity, job: &Job, pods: impl Iterator<Item = &'a Pod
         created: metadata.creation_timestamp.as_ref().map_or(0, |at| at.0.as_second()),
         suspended: job.spec.as_ref().and_then(|spec| spec.suspend).unwrap_or(false),
         admitted: annotation(annotations::ADMITTED_AT).is_some(),
+        ends_at: ends_at(job),
+        late: None,
         being_deleted: metadata.deletion_timestamp.is_some(),
         fate: fate(status.and_then(|status| status.conditions.as_deref()).unwrap_or_default()),
         ends_for_good: job.spec.as_ref().is_some_and(|spec| spec.pod_failure_policy.is_some()),
@@ -60,6 +62,12 @@ fn seen_as<'a>(identity: Identity, job: &Job, pods: impl Iterator<Item = &'a Pod
         },
         since: Default::default(),
     })
+}
+
+/// Counted from the start, which is another one each time that it is resumed.
+fn ends_at(job: &Job) -> Option<i64> {
+    let started = job.status.as_ref()?.start_time.as_ref()?.0.as_second();
+    Some(started.saturating_add(job.spec.as_ref()?.active_deadline_seconds?))
 }
 
 fn oldest_first<'a>(pods: impl Iterator<Item = &'a Pod>) -> Vec<PodSeen> {
@@ -170,6 +178,14 @@ mod tests {
         let seen = job_seen(&job(json!({})), std::iter::empty()).unwrap();
         assert!(seen.suspended && !seen.admitted && !seen.being_deleted);
         assert_eq!(seen.job.identity, Identity::from(&task(1)));
+    }
+
+    #[test]
+    fn a_job_ends_so_many_seconds_after_its_start() {
+        let seen = |status| job_seen(&job(status), std::iter::empty()).unwrap().ends_at;
+        let deadline = job(json!({})).spec.unwrap().active_deadline_seconds.unwrap();
+        assert_eq!(seen(json!({})), None);
+        assert_eq!(seen(json!({"startTime": "1970-01-01T00:01:00Z"})), Some(60 + deadline));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::{
     cluster::Cluster,
     decide::Rules,
     memory::Memory,
-    observed::{FenceSeen, InputSeen, JobSeen, Moment, Observed, Place, PodPhase, Sight},
+    observed::{FenceSeen, InputSeen, JobSeen, Late, Moment, Observed, Place, PodPhase, Sight},
     reason,
 };
 use job::{input_seen, is_owned_by, job_found, job_seen};
@@ -82,6 +82,8 @@ impl Observer {
         }
         if entry.prefill.state == PrefillState::Running {
             observed.progress = self.progress(&entry).await?;
+            note_lateness(&mut observed, &entry);
+            self.see(&mut observed, now);
         }
         Ok(observed)
     }
@@ -166,6 +168,14 @@ impl Observer {
         let progress = self.broker.progress().get(&entry.name).await?;
         let ours = |p: &Progress| p.incarnation == entry.incarnation && p.attempt == entry.prefill.attempt;
         Ok(progress.filter(ours))
+    }
+}
+
+fn note_lateness(observed: &mut Observed, entry: &Subscription) {
+    let job = observed.jobs.iter_mut().find(|job| job.is_of(entry));
+    if let (Some(progress), Some(job)) = (&observed.progress, job) {
+        let now = jiff::Timestamp::now().as_second();
+        job.late = job.ends_at.and_then(|ends_at| Late::of(progress, ends_at, now));
     }
 }
 

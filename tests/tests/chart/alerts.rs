@@ -175,7 +175,7 @@ async fn alerts_fire_on_what_components_print() {
     use Values::{Appear, Are, Gone, With};
     let figures = figures().await;
     let calm = || Change("headstart_prefills_with_reason{", Are(constant("0")));
-    let cases: [(&[&str], Vec<Change>); 23] = [
+    let cases: Vec<(&[&str], Vec<Change>)> = vec![
         (&[], vec![calm()]),
         // What really happened, unchanged.
         (&["HeadstartPrefillFailed"], vec![]),
@@ -191,6 +191,40 @@ async fn alerts_fire_on_what_components_print() {
             vec![Change(
                 "headstart_prefills_with_reason{",
                 With("state=\"failed\"", "state=\"pending\"", constant("1")),
+            )],
+        ),
+        (
+            &["HeadstartPrefillTooSlow"],
+            vec![Change(
+                "headstart_prefills_with_reason{",
+                With(
+                    "state=\"failed\",reason=\"BadData\"",
+                    "state=\"running\",reason=\"DeadlineTooShort\"",
+                    constant("1"),
+                ),
+            )],
+        ),
+        (
+            &["HeadstartPrefillIncomplete"],
+            vec![Change(
+                "headstart_prefills_with_reason{",
+                With(
+                    "state=\"failed\",reason=\"BadData\"",
+                    "state=\"done\",reason=\"ObjectsSetAside\"",
+                    constant("1"),
+                ),
+            )],
+        ),
+        // Consumers of the whole of Nubus ask for types that not every installation has.
+        (
+            &[],
+            vec![Change(
+                "headstart_prefills_with_reason{",
+                With(
+                    "state=\"failed\",reason=\"BadData\"",
+                    "state=\"done\",reason=\"TopicsMissing\"",
+                    constant("1"),
+                ),
             )],
         ),
         (

@@ -53,6 +53,7 @@ pub fn quick() -> Rules {
         // What has failed is to be seen as failed.
         start_again: vec![],
         stuck_after: Duration::from_secs(4),
+        late_after: Duration::from_secs(300),
         settle: Duration::from_millis(500),
         linger: Duration::from_secs(4),
         grace: Duration::from_secs(1),
