@@ -21,6 +21,9 @@ pub struct Seam {
     events: Vec<SeamEvent>,
     /// As of which event an object was read, by its DN; only of objects that an event touches.
     read: HashMap<Arc<str>, Option<u64>>,
+    /// Are the events those of a selection? Then an object that leaves it, moves and comes back is told as one that goes
+    /// here, and one that comes there.
+    selecting: bool,
 }
 
 #[derive(Debug)]
@@ -34,6 +37,10 @@ struct SeamEvent {
 enum Touches {
     /// One object, before and after.
     One(Arc<str>),
+    /// One that comes.
+    Comes(Arc<str>),
+    /// One that goes.
+    Goes(Arc<str>),
     /// An object that was moved: neither of its names tells the whole story.
     Moved(Arc<str>, Arc<str>),
     /// Nobody knows.
@@ -50,12 +57,29 @@ fn touches(stored: &[u8]) -> Touches {
     match (old.as_deref().map(key), new.as_deref().map(key)) {
         (Some(old), Some(new)) if old == new => Touches::One(old),
         (Some(old), Some(new)) => Touches::Moved(old, new),
-        (Some(dn), None) | (None, Some(dn)) => Touches::One(dn),
+        (None, Some(dn)) => Touches::Comes(dn),
+        (Some(dn), None) => Touches::Goes(dn),
         (None, None) => Touches::Unknown,
     }
 }
 
+impl Touches {
+    /// The one name that it is about.
+    fn name(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::One(dn) | Self::Comes(dn) | Self::Goes(dn) => Some(dn),
+            Self::Moved(..) | Self::Unknown => None,
+        }
+    }
+}
+
 impl Seam {
+    /// One whose events are those of a selection, or not.
+    #[must_use]
+    pub fn new(selecting: bool) -> Self {
+        Self { selecting, ..Self::default() }
+    }
+
     /// Notes a live message of the snapshot's round; `sequence` is its number in the queue, `stored` its payload.
     /// They come in the order of the queue. False: there are too many, and this one and all later ones stay.
     pub fn note(&mut self, sequence: u64, incoming_seq: u64, stored: &[u8]) -> bool {
@@ -63,7 +87,7 @@ impl Seam {
             return false;
         }
         let touches = touches(stored);
-        if let Touches::One(dn) = &touches {
+        if let Some(dn) = touches.name() {
             self.read.entry(dn.clone()).or_default();
         }
         self.events.push(SeamEvent { sequence, incoming_seq, touches });
@@ -88,19 +112,24 @@ impl Seam {
     ///
     /// An event is one of them if it touches one object only, the snapshot holds that object, and it was read after
     /// the event was accepted. But once an event of an object stays, all later ones of that object stay, too: a
-    /// deletion that stays would otherwise undo what the snapshot brought.
+    /// deletion that stays would otherwise undo what the snapshot brought. In a selection any object that comes later may
+    /// be the one that went, under another name.
     #[must_use]
     pub fn contained(&self) -> Vec<u64> {
         let mut contained = Vec::new();
         let mut kept: HashSet<&str> = HashSet::new();
+        let mut went = false;
         for event in &self.events {
             match &event.touches {
-                Touches::One(dn) => {
+                Touches::One(dn) | Touches::Comes(dn) | Touches::Goes(dn) => {
                     let read = self.read.get(dn).copied().flatten();
-                    if read.is_some_and(|as_of| event.incoming_seq <= as_of) && !kept.contains(&**dn) {
+                    let held = read.is_some_and(|as_of| event.incoming_seq <= as_of);
+                    let back = went && matches!(event.touches, Touches::Comes(_));
+                    if held && !back && !kept.contains(&**dn) {
                         contained.push(event.sequence);
                     } else {
                         kept.insert(dn);
+                        went |= self.selecting && matches!(event.touches, Touches::Goes(_));
                     }
                 }
                 Touches::Moved(old, new) => {
@@ -126,7 +155,14 @@ mod tests {
 
     /// Events as (old, new), numbered from 1 in the log and from 101 in the queue; objects as (dn, as of).
     fn contained(events: &[(Option<&str>, Option<&str>)], objects: &[(&str, u64)]) -> Vec<u64> {
-        let mut seam = Seam::default();
+        contained_by(Seam::new(false), events, objects)
+    }
+
+    fn contained_by(
+        mut seam: Seam,
+        events: &[(Option<&str>, Option<&str>)],
+        objects: &[(&str, u64)],
+    ) -> Vec<u64> {
         for (incoming_seq, (old, new)) in (1..).zip(events) {
             assert!(seam.note(100 + incoming_seq, incoming_seq, &event(*old, *new)));
         }
@@ -164,6 +200,19 @@ mod tests {
         ] {
             assert_eq!(contained(&events, &objects), expected, "{what}");
         }
+    }
+
+    #[test]
+    fn an_object_that_left_a_selection_may_come_back_under_another_name() {
+        let (a, b, c) = (Some("uid=a"), Some("uid=b"), Some("uid=c"));
+        let selected = |events: &[_], objects: &[_]| contained_by(Seam::new(true), events, objects);
+        // The deletion stays, since nothing of that name was read; so the creation must come after it.
+        let back = [(a, None), (None, b), (b, b)];
+        assert_eq!(selected(&back, &[("uid=b", 3)]), Vec::<u64>::new());
+        assert_eq!(contained(&back, &[("uid=b", 3)]), [102, 103]);
+        // It is under its own name again, or came before: nothing is undone.
+        assert_eq!(selected(&[(a, None), (None, a)], &[("uid=a", 2)]), [101, 102]);
+        assert_eq!(selected(&[(None, b), (a, None), (c, c)], &[("uid=b", 3), ("uid=c", 3)]), [101, 103]);
     }
 
     #[test]

@@ -35,7 +35,8 @@ impl SeamWatch {
 
     /// Begins to watch; the first look is over when this returns.
     pub(crate) async fn start(queue: &Queue, task: &PrefillTask) -> Self {
-        let watch = Self::blind();
+        let seam = Arc::new(Mutex::new(Seam::new(task.selection.is_some())));
+        let watch = Self { seam, ..Self::blind() };
         let mut looks = Looks {
             queue: queue.clone(),
             task: task.clone(),
