@@ -36,6 +36,9 @@ pub struct Args {
     /// Carry out a plan that was kept (plan.json), perhaps with some of it left out by hand
     #[arg(long, value_name = "FILE")]
     plan_file: Option<PathBuf>,
+    /// Run this plan with ever fewer faults, as long as it finds the same; the shortest one is written beside it
+    #[arg(long, value_name = "FILE")]
+    shorten: Option<PathBuf>,
     /// Check the history that a run left behind
     #[arg(long, value_name = "FILE")]
     check: Option<PathBuf>,
@@ -77,6 +80,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
     campaign.args(args.plan.then_some("--plan"));
     campaign.args(args.plan_file.iter().flat_map(|file| [Path::new("--plan-file"), file]));
+    campaign.args(args.shorten.iter().flat_map(|file| [Path::new("--shorten"), file]));
     campaign.args(args.check.iter().flat_map(|file| [Path::new("--check"), file]));
     campaign.args(mutant.is_some().then_some("--stop-at-violation"));
     let status = campaign.status().context("could not start the campaign")?;

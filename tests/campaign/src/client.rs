@@ -1,7 +1,13 @@
 //! HTTP to one of two replicas. A request that is given up on is not taken back: it may still be carried out, minutes
 //! later, by a replica that was stopped.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use reqwest::{Client, Method};
 use serde_json::Value;
@@ -42,6 +48,10 @@ pub type Answer = Option<(u16, Value)>;
 pub struct Api {
     client: Client,
     urls: [String; 2],
+    /// The replica that was asked last for what makes a task.
+    asked: Arc<AtomicUsize>,
+    /// Which one the producer leaves alone, plus one; 0: none.
+    avoided: Arc<AtomicUsize>,
 }
 
 impl Api {
@@ -52,7 +62,12 @@ impl Api {
     pub fn new(urls: [String; 2]) -> reqwest::Result<Self> {
         // reqwest wants one, although only plain HTTP is spoken here.
         rustls::crypto::ring::default_provider().install_default().ok();
-        Ok(Self { client: Client::builder().timeout(LEFT_ALONE_FOR).no_proxy().build()?, urls })
+        Ok(Self {
+            client: Client::builder().timeout(LEFT_ALONE_FOR).no_proxy().build()?,
+            urls,
+            asked: Arc::default(),
+            avoided: Arc::default(),
+        })
     }
 
     /// Sends one request to a replica.
@@ -67,6 +82,9 @@ impl Api {
         // Removing, registering and asking say nothing of which life or round they mean: a late one would be a request
         // of its own, so its end is waited for.
         let patience = if matches!(role, Role::Admin) { LEFT_ALONE_FOR } else { PATIENCE };
+        if matches!(role, Role::Admin) && method == Method::POST {
+            self.asked.store(replica, Ordering::SeqCst);
+        }
         let request = self.request(replica, role, method, path, body);
         // In a task of its own: giving up here must not close the connection, or the server might notice.
         let sent = tokio::spawn(async move {
@@ -98,6 +116,24 @@ impl Api {
         match body {
             Some(body) => request.json(&body),
             None => request,
+        }
+    }
+
+    /// The replica that was asked last by an administrator.
+    pub fn asked(&self) -> u8 {
+        u8::from(self.asked.load(Ordering::SeqCst) % 2 == 1)
+    }
+
+    /// Lets the producer leave a replica alone, or none.
+    pub fn avoid(&self, replica: Option<u8>) {
+        self.avoided.store(replica.map_or(0, |replica| usize::from(replica) + 1), Ordering::SeqCst);
+    }
+
+    /// The replica that the producer takes, where it would take this one.
+    pub fn instead(&self, replica: usize) -> usize {
+        match self.avoided.load(Ordering::SeqCst) {
+            0 => replica,
+            avoided => avoided % 2,
         }
     }
 

@@ -26,7 +26,8 @@ const LOGGED: [(&str, &str); 12] = [
 ];
 
 /// What the nemesis notes when it has done it, by the beginning or the end of its words.
-const DONE: [(&str, &str, &str); 8] = [
+const DONE: [(&str, &str, &str); 9] = [
+    ("tasks hit", "a task is queued", ""),
     ("kills", "kill ", ""),
     ("stops", "stop ", ""),
     ("ends", "end ", ""),
@@ -38,7 +39,7 @@ const DONE: [(&str, &str, &str); 8] = [
 ];
 
 /// What must have happened in five minutes, at least: about a fifth of what does.
-const EXPECTED: [(&str, &[(Profile, usize)]); 14] = {
+const EXPECTED: [(&str, &[(Profile, usize)]); 15] = {
     use Profile::{Dispatchers, General, Recreate, Rounds, Zombies};
     [
         ("prefills found whole", &[(General, 10), (Zombies, 8), (Recreate, 10), (Rounds, 10)]),
@@ -49,6 +50,7 @@ const EXPECTED: [(&str, &[(Profile, usize)]); 14] = {
         ("kills", &[(General, 10), (Zombies, 5), (Recreate, 5), (Dispatchers, 10), (Rounds, 5)]),
         ("wires damaged", &[(General, 3), (Dispatchers, 3), (Rounds, 3)]),
         ("twins", &[(Zombies, 5)]),
+        ("tasks hit", &[(Rounds, 5)]),
         ("batches hit", &[(General, 1), (Zombies, 3), (Dispatchers, 2)]),
         ("unknown batches", &[(Zombies, 1)]),
         ("unknown copies", &[(Dispatchers, 1)]),

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use campaign::{
     checker::{self, Rules, Tally},
     history,
-    plan::{Plan, Profile},
+    plan::{Plan, Profile, Shortening},
     run::{self, Settings},
 };
 use clap::Parser;
@@ -49,6 +49,10 @@ struct Arguments {
     /// Carry out a plan that was kept (plan.json), perhaps with some of it left out by hand.
     #[arg(long, value_name = "FILE")]
     plan_file: Option<PathBuf>,
+    /// Run this plan, which found something, again and again with ever fewer faults, as long as it finds the same; the
+    /// shortest one is written beside it.
+    #[arg(long, value_name = "FILE")]
+    shorten: Option<PathBuf>,
     /// Print the plan and do nothing.
     #[arg(long)]
     plan: bool,
@@ -101,6 +105,9 @@ async fn campaign(arguments: Arguments) -> Result<ExitCode> {
         folder: folder.clone(),
         stop_at_violation: arguments.stop_at_violation,
     };
+    if let Some(file) = &arguments.shorten {
+        return shorten(&settings, file).await;
+    }
     let name = serde_json::to_value(profile)?;
     let profile = name.as_str().unwrap_or_default();
     println!("seed {seed}, profile {profile}, commit {}, run in {}", arguments.commit, folder.display());
@@ -127,6 +134,38 @@ async fn campaign(arguments: Arguments) -> Result<ExitCode> {
     }
     println!("{} violations; history, plan and logs are in {}", report.violations.len(), folder.display());
     Ok(ExitCode::FAILURE)
+}
+
+/// Most runs of a shortening.
+const TRIES: usize = 24;
+
+async fn shorten(settings: &Settings, file: &Path) -> Result<ExitCode> {
+    let plan = read_plan(file)?;
+    let run = async |plan: Plan| {
+        let settings = Settings { plan: Some(plan), stop_at_violation: true, ..settings.clone() };
+        run::run(&settings, interrupted()).await
+    };
+    let Some(first) = run(plan.clone()).await?.violations.into_iter().next() else {
+        println!("the plan finds nothing this time: the interleaving is the machine's");
+        return Ok(ExitCode::FAILURE);
+    };
+    println!("{} faults find: {first}", plan.faults.len());
+    let mut shortening = Shortening::new(plan, first.at / 1000);
+    for _ in 0..TRIES {
+        let Some(candidate) = shortening.candidate() else { break };
+        let faults = candidate.faults.len();
+        let report = run(candidate).await?;
+        if report.interrupted {
+            break;
+        }
+        let found = report.violations.iter().find(|violation| violation.promise == first.promise);
+        println!("{faults} faults: {}", found.map_or("nothing".to_owned(), ToString::to_string));
+        shortening.tried(found.is_some());
+    }
+    let shortest = file.with_extension("short.json");
+    std::fs::write(&shortest, serde_json::to_string_pretty(shortening.plan())?)?;
+    println!("{} faults are left in {}", shortening.plan().faults.len(), shortest.display());
+    Ok(ExitCode::SUCCESS)
 }
 
 fn read_plan(file: &Path) -> Result<Plan> {

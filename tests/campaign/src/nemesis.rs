@@ -6,12 +6,13 @@ use broker::{Broker, NatsConfig};
 use futures::StreamExt;
 use model::{PrefillState, PrefillTask};
 use rustix::process::Signal;
-use stand_in_udm::{Effect, Faults, On, Rule, Switches as FaultsHandle};
+use stand_in_udm::{Effect, Faults, On, Rule, Switches};
 use tokio::sync::Mutex;
 
 use crate::{
+    client::Api,
     history::Recorder,
-    plan::{ConsumerPlan, Damage, Fault, Part, Plan, Target},
+    plan::{ConsumerPlan, Damage, Fault, Hit, Part, Plan, Target},
     processes::{ALL, Processes},
 };
 
@@ -35,14 +36,15 @@ const ATTEMPT_WITHIN: Duration = Duration::from_secs(4);
 #[derive(Clone)]
 pub struct Nemesis {
     processes: Arc<Mutex<Processes>>,
-    udm: FaultsHandle,
+    udm: Switches,
+    api: Api,
     recorder: Recorder,
 }
 
 impl Nemesis {
     /// One for these processes.
-    pub fn new(processes: Arc<Mutex<Processes>>, udm: FaultsHandle, recorder: Recorder) -> Self {
-        Self { processes, udm, recorder }
+    pub fn new(processes: Arc<Mutex<Processes>>, udm: Switches, api: Api, recorder: Recorder) -> Self {
+        Self { processes, udm, api, recorder }
     }
 
     /// Carries out the plan's faults. They overlap, so each is a task of its own; all have ended on return.
@@ -73,15 +75,19 @@ impl Nemesis {
                 let other = Target::Dispatcher(1 - stopped);
                 tokio::join!(self.goes_on(Target::Dispatcher(stopped)), self.kill(other, away_ms));
             }
-            Fault::AtTask { replica, for_ms } => {
+            Fault::AtTask { for_ms } => {
                 let url = self.processes.lock().await.nats_url();
                 let queued = async {
                     let client = async_nats::connect(&url).await.ok()?;
                     client.subscribe("tasks.prefill.*").await.ok()?.next().await
                 };
                 if let Ok(Some(_)) = tokio::time::timeout(TASK_WITHIN, queued).await {
+                    let replica = self.api.asked();
+                    self.recorder.fault("a task is queued");
+                    self.api.avoid(Some(replica));
                     self.stop(Target::Api(replica), for_ms).await;
                     self.goes_on(Target::Api(replica)).await;
+                    self.api.avoid(None);
                 }
             }
             Fault::Term { target, away_ms } => self.term(target, away_ms).await,
@@ -90,7 +96,7 @@ impl Nemesis {
                 let kills = all.map(|target| self.kill(target, away_ms));
                 futures::future::join_all(kills).await;
             }
-            Fault::AtBatch { part, target, for_ms } => self.at_batch(part, target, for_ms).await,
+            Fault::AtBatch { part, target, hit } => self.at_batch(part, target, hit).await,
             Fault::Wire { target, damage, for_ms } => self.damage(target, damage, for_ms).await,
             Fault::Udm { status, for_ms } => {
                 self.recorder.trouble(format!("UDM answers with {status} for {for_ms} ms"), "udm");
@@ -157,7 +163,7 @@ impl Nemesis {
     }
 
     /// The server gives a batch to those who listen before it is stored.
-    async fn at_batch(&self, part: Part, target: Target, for_ms: Option<u64>) {
+    async fn at_batch(&self, part: Part, target: Target, hit: Hit) {
         let url = self.processes.lock().await.nats_url();
         let subject = match part {
             Part::Prefill => "*.prefill",
@@ -183,12 +189,13 @@ impl Nemesis {
             return;
         }
         self.recorder.fault(format!("a batch of {subject} is committed"));
-        match for_ms {
-            Some(for_ms) => {
+        match hit {
+            Hit::Stop(for_ms) => {
                 self.stop(target, for_ms).await;
                 self.goes_on(target).await;
             }
-            None => self.kill(target, 0).await,
+            Hit::Kill => self.kill(target, 0).await,
+            Hit::Late(for_ms) => self.damage(target, Damage::RequestsLate, for_ms).await,
         }
     }
 
@@ -200,9 +207,11 @@ impl Nemesis {
             Damage::AnswersLost => proxy.lose_answers(),
             Damage::RequestsLate => {
                 proxy.hold_requests();
-                tokio::time::sleep(Duration::from_millis(for_ms / 2)).await;
+                // The client is connected again, and has looked, by the time when they arrive.
+                let cut_after = for_ms / 5;
+                tokio::time::sleep(Duration::from_millis(cut_after)).await;
                 proxy.cut();
-                tokio::time::sleep(Duration::from_millis(for_ms / 2)).await;
+                tokio::time::sleep(Duration::from_millis(for_ms - cut_after)).await;
                 proxy.release_requests();
             }
             Damage::CutInAnswer => proxy.cut_after(CUT_AFTER),

@@ -9,6 +9,9 @@ use crate::history::Selection;
 
 mod draw;
 mod profile;
+mod shorten;
+
+pub use shorten::Shortening;
 
 /// Object types of the directory; each is a topic.
 pub const TOPICS: [&str; 4] = ["groups/group", "users/user", "mail/domain", "computers/linux"];
@@ -184,10 +187,9 @@ pub enum Fault {
         /// How long the other one is away.
         away_ms: u64,
     },
-    /// A replica of the API stops when the next task of a prefill was queued: if it is its own, before the marker.
+    /// The replica of the API that was asked last stops when the next task of a prefill was queued, which is before its
+    /// marker. The producer goes on with the other one.
     AtTask {
-        /// The replica.
-        replica: u8,
         /// How long.
         for_ms: u64,
     },
@@ -205,15 +207,15 @@ pub enum Fault {
         /// How long they are away.
         away_ms: u64,
     },
-    /// The server, or another process, stops or is killed at the moment when a batch is committed: when it was sent, and
-    /// its answer has not come.
+    /// The server, or another process, is hit at the moment when a batch is committed: when it was sent, and its answer
+    /// has not come.
     AtBatch {
-        /// What the batch is of: `prefill` or `main`.
+        /// What the batch is of.
         part: Part,
         /// Whom.
         target: Target,
-        /// How long it stops; `None`: it is killed.
-        for_ms: Option<u64>,
+        /// How.
+        hit: Hit,
     },
     /// The connection of a process to the server is damaged, while both are well.
     Wire {
@@ -252,6 +254,18 @@ pub enum Part {
     Prefill,
     /// Live events.
     Main,
+}
+
+/// What happens to a process at a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Hit {
+    /// It stops for so many milliseconds.
+    Stop(u64),
+    /// It is killed.
+    Kill,
+    /// What it sends next is held back and arrives after so many milliseconds; its connection is cut meanwhile.
+    Late(u64),
 }
 
 /// What happens to a connection.

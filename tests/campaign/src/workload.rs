@@ -171,7 +171,7 @@ impl Workload {
                 POSTED_WITHIN.as_secs()
             );
             // On to the other replica only when one fails.
-            let replica = self.tries;
+            let replica = self.api.instead(self.tries);
             let start = self.recorder.now();
             self.recorder.note(start, Event::Posting { number });
             let answer =

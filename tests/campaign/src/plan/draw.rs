@@ -3,7 +3,7 @@
 use rand::{RngExt, rngs::ChaCha12Rng, seq::IndexedRandom};
 
 use super::{
-    Action, Change, ConsumerPlan, Damage, Fault, Kind, Part, Profile, Reading, SHADES, TOPICS, Target,
+    Action, Change, ConsumerPlan, Damage, Fault, Hit, Kind, Part, Profile, Reading, SHADES, TOPICS, Target,
     profile::Rates,
 };
 use crate::history::Selection;
@@ -135,8 +135,7 @@ pub(super) fn faults(
             continue;
         }
         if dice.random_ratio(profile.at_tasks(), 100) {
-            let (replica, for_ms) = (dice.random_range(0..2), dice.random_range(1000..4000));
-            faults.push((at, Fault::AtTask { replica, for_ms }));
+            faults.push((at, Fault::AtTask { for_ms: dice.random_range(1500..5000) }));
             continue;
         }
         if dice.random_ratio(profile.at_batches(), 100) {
@@ -197,9 +196,15 @@ fn at_batch(dice: &mut ChaCha12Rng, profile: Profile) -> Fault {
     let other = dice.random_range(0..2);
     let (part, writer) =
         if main { (Part::Main, Target::Dispatcher(other)) } else { (Part::Prefill, Target::Worker(other)) };
-    let target = if dice.random_ratio(2, 3) { Target::Nats } else { writer };
-    let for_ms = dice.random_ratio(3, 4).then(|| dice.random_range(5500..9000));
-    Fault::AtBatch { part, target, for_ms }
+    let for_ms = dice.random_range(5500..9000);
+    let (target, hit) = match dice.random_range(0..12) {
+        0..4 => (writer, Hit::Late(for_ms)),
+        4..8 => (Target::Nats, Hit::Stop(for_ms)),
+        8..10 => (Target::Nats, Hit::Kill),
+        10 => (writer, Hit::Stop(for_ms)),
+        _ => (writer, Hit::Kill),
+    };
+    Fault::AtBatch { part, target, hit }
 }
 
 fn wire(dice: &mut ChaCha12Rng, target: Target) -> Fault {
