@@ -13,7 +13,7 @@ use campaign::{
 };
 
 /// Changes and faults for this long; starting and draining come on top.
-const LENGTH: Duration = Duration::from_secs(80);
+const LENGTH: Duration = Duration::from_secs(70);
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")

@@ -340,7 +340,9 @@ impl Check<'_> {
             return;
         }
         let former = self.world.events.get(&last);
-        if former.is_some_and(|former| !self.is_held(last, former)) {
+        // What was wanted only for a part of the time may be there for a part of the tries.
+        let wanted = |former: &Posted| self.wanted.surely(&former.topic, former.first, former.last());
+        if former.is_some_and(|former| wanted(former) && !self.is_held(last, former)) {
             self.checked.times.insert(last, times);
         }
         self.missing(last, number, end);

@@ -82,6 +82,15 @@ fn other_topics_count_from_a_place_between_question_and_answer() {
     let unknown = directory().register(false).topics(&[GROUPS], Unknown).event("u1", 2);
     unknown.clone().drained().is(&[]);
     unknown.read(live(6, "u1", 2, 4)).drained().is(&[]);
+    // They came into effect between two copies of one event.
+    let mut twice = directory().register(false).topics(&[GROUPS], Done);
+    twice = twice.change("u1", 2, true, false).post(Unknown);
+    twice = twice.topics(&[USERS], Done).post(Done).event("u2", 2).read(live(6, "u1", 2, 4));
+    twice = twice.read(live(8, "u2", 2, 5)).drained();
+    for (sequence, number) in [(16, 4), (17, 4), (18, 5)] {
+        twice = twice.other(live(sequence, if number == 4 { "u1" } else { "u2" }, 2, number));
+    }
+    assert!(!twice.breaks().contains(&LiveOrder), "{:?}", twice.breaks());
     let refused = directory().register(false).topics(&[GROUPS], Missing).event("u1", 2);
     refused.drained().is(&[EventMissing]);
 }
