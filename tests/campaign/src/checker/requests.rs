@@ -104,6 +104,10 @@ fn a_cancelled_prefill_gives_an_empty_queue_until_it_is_asked_for_again() {
     assert!(again.clone().read(live(6, "u1", 2, 4)).breaks().contains(&LiveBeforePrefill));
     let whole = again.read(prefill(7, "g1", 1)).read(prefill(8, "u1", 2)).read(prefill(9, "u2", 1));
     whole.read(live(6, "u1", 2, 4)).drained().is(&[]);
+    // The same, with a try of unknown outcome before.
+    let again = directory().register(true).cancel(Done).event("u1", 2).ask(Unknown).ask(Done);
+    let again = again.read(prefill(7, "g1", 1)).read(prefill(8, "u1", 2)).read(prefill(9, "u2", 1));
+    again.read(live(6, "u1", 2, 4)).drained().is(&[]);
     // One that was asked for again: what was accepted before the question still comes.
     let second = prefilled().event("u1", 2).ask(Done).cancel(Done);
     second.clone().read(live(6, "u1", 2, 4)).is(&[Stopped]);

@@ -84,7 +84,12 @@ impl Seam {
     /// A prefill was asked for: it begins, or perhaps. `start` and `answered` are its request's.
     pub(super) fn ask(&mut self, round: Round) {
         // After a cancelled one, or one that is held, another attempt of its round begins.
-        let failed = self.rounds.iter().rev().take_while(|round| round.cancelled.is_some() || round.brake);
+        // What was asked in between may not have begun.
+        let failed = self
+            .rounds
+            .iter()
+            .rev()
+            .take_while(|round| round.cancelled.is_some() || round.brake || round.answered.is_none());
         let (mut place, mut resync) = (round.start, round.resync);
         for round in failed {
             place = place.min(round.place);

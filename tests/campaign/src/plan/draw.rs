@@ -130,7 +130,10 @@ pub(super) fn faults(
             continue;
         }
         if dice.random_ratio(profile.relays(), 100) {
-            let (stopped, for_ms) = (dice.random_range(0..2), dice.random_range(500..3000));
+            let stopped = dice.random_range(0..2);
+            // Sometimes until what it knew is purged.
+            let long = dice.random_ratio(1, 3);
+            let for_ms = if long { dice.random_range(11_000..16_000) } else { dice.random_range(500..3000) };
             faults.push((at, Fault::Relay { stopped, for_ms, away_ms: dice.random_range(500..2500) }));
             continue;
         }
