@@ -87,7 +87,7 @@ async fn broken_objects_are_set_aside_and_the_others_come_in_order() {
     let dns = udm.directory().dns("users/user");
     let quick = |config: &mut Config| {
         config.broken_objects = BrokenObjects::SetAside;
-        config.request_timeout = Duration::from_millis(300);
+        config.request_timeout = Duration::from_secs(1);
     };
     let broken = [
         (0, Effect::Status { code: 500 }),
@@ -142,6 +142,35 @@ async fn a_udm_that_breaks_on_everything_is_no_directory_of_broken_objects() {
     let read_none = read(&source_with(&udm, set_aside), &["users/user"]).await;
     assert!(matches!(read_none.error(), SourceError::TooManyBroken { in_a_row: 16, all: 16, .. }));
     assert!(read_none.error().is_transient());
+}
+
+#[tokio::test]
+async fn a_container_of_broken_objects_is_no_broken_udm() {
+    let udm = stand_in().await;
+    let dns = udm.directory().dns("users/user");
+    for dn in &dns[10..40] {
+        udm.faults().add(Rule::new(Effect::Status { code: 400 }).dn(dn));
+    }
+    let read_some = read(&source(&udm), &["users/user"]).await.well();
+    let broken = |event: &&SourceEvent| matches!(event, SourceEvent::Broken { .. });
+    assert_eq!(
+        (read_some.objects().len(), read_some.events.iter().filter(broken).count()),
+        (USERS as usize - 30, 30)
+    );
+
+    // Those whose values break the whole list come first, one after the other.
+    udm.faults().set(Faults { broken_entries: dns[..20].iter().cloned().collect(), ..Faults::default() });
+    let read_some = read(&source(&udm), &["users/user"]).await.well();
+    assert_eq!(
+        (read_some.objects().len(), read_some.events.iter().filter(broken).count()),
+        (USERS as usize - 20, 20)
+    );
+
+    // It breaks on everything from the tenth on: on the ninth, too.
+    udm.faults().set(Faults::default());
+    udm.faults().add(Rule::new(Effect::Status { code: 500 }).on(On::Object).after(10));
+    let read_none = read(&source(&udm), &["users/user"]).await;
+    assert!(matches!(read_none.error(), SourceError::TooManyBroken { .. }), "{:?}", read_none.error());
 }
 
 #[tokio::test]

@@ -78,7 +78,8 @@ pub struct Retries {
     pub refused: Duration,
     /// A 401 that took so long is no refusal: the directory behind UDM is away.
     pub slow_refusal: Duration,
-    /// A list that was given up by a gateway after so long is late: UDM still works on it.
+    /// A list that was given up by a gateway after so long is late: UDM still works on it. Less than what gateways wait by
+    /// default, from the 30 s of OpenShift's router on.
     pub late: Duration,
     /// Times that a request is sent when its answer is odd: a list of no JSON, or that breaks off.
     pub tries: u32,
@@ -98,7 +99,7 @@ impl Default for Retries {
             away: Duration::from_secs(600),
             refused: Duration::from_secs(180),
             slow_refusal: Duration::from_secs(3),
-            late: Duration::from_secs(55),
+            late: Duration::from_secs(25),
             tries: 8,
             tries_if_wrong: 3,
             first_wait: Duration::from_millis(500),

@@ -20,7 +20,8 @@ const WINDOW_FACTOR: usize = 8;
 /// And so many at least.
 const WINDOW_MIN: usize = 32;
 
-/// So many broken objects one after the other are no broken objects but a broken UDM.
+/// So many broken objects one after the other may be a broken UDM: then it is looked whether it still shows an object that
+/// it has shown before. An import may have broken a whole container.
 const BROKEN_IN_A_ROW_MAX: u32 = 16;
 /// And so many in one snapshot: as many as the API shows dead letters.
 const BROKEN_MAX: u32 = 1000;
@@ -40,6 +41,8 @@ pub(super) struct Objects {
 pub(super) struct Broken {
     in_a_row: u32,
     all: u32,
+    /// Type and DN of the object that was read last.
+    good: Option<(Arc<str>, String)>,
 }
 
 impl Broken {
@@ -48,16 +51,34 @@ impl Broken {
         self.in_a_row = 0;
     }
 
-    /// Counts a broken one; an error if it is one too many.
-    fn one(&mut self, problem: &str) -> Result<(), SourceError> {
+    /// Counts a broken one.
+    fn one(&mut self) {
         self.in_a_row += 1;
         self.all += 1;
-        if self.in_a_row < BROKEN_IN_A_ROW_MAX && self.all <= BROKEN_MAX {
-            return Ok(());
-        }
-        let (in_a_row, all) = (self.in_a_row, self.all);
-        Err(SourceError::TooManyBroken { in_a_row, all, problem: problem.to_owned() })
     }
+
+    /// Are they as many as only a broken UDM has?
+    fn verdict(&self) -> Breakage {
+        match self {
+            _ if self.all > BROKEN_MAX => Breakage::TooMany,
+            Self { in_a_row: BROKEN_IN_A_ROW_MAX.., good: Some(_), .. } => Breakage::Doubtful,
+            Self { in_a_row: BROKEN_IN_A_ROW_MAX.., good: None, .. } => Breakage::TooMany,
+            _ => Breakage::Few,
+        }
+    }
+
+    fn too_many(&self, problem: &str) -> SourceError {
+        SourceError::TooManyBroken { in_a_row: self.in_a_row, all: self.all, problem: problem.to_owned() }
+    }
+}
+
+/// What the number of broken objects tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Breakage {
+    Few,
+    /// Only another request can tell whether UDM is broken.
+    Doubtful,
+    TooMany,
 }
 
 type Reading = AbortOnDropHandle<(Result<Got, SourceError>, Space)>;
@@ -70,7 +91,9 @@ impl Objects {
         let total = Some((entries.len() + broken.len()) as u64);
         self.out.send(SourceEvent::TopicStarted { topic: topic.clone(), total }).await?;
         for BrokenEntry { dn, uuid, problem } in broken {
-            let event = self.broken(module, dn, Some(uuid), problem)?;
+            // UDM lists the others: it is well.
+            self.broken.well();
+            let event = self.broken(module, dn, Some(uuid), problem).await?;
             self.out.send(event).await?;
         }
         self.session.gate.other_type();
@@ -90,7 +113,7 @@ impl Objects {
                 Ok(done) => done,
                 Err(panic) => std::panic::resume_unwind(panic.into_panic()),
             };
-            let event = self.event(module, entry, got)?;
+            let event = self.event(module, entry, got).await?;
             self.out.send(event).await?;
             drop(space);
             turn += 1;
@@ -108,21 +131,26 @@ impl Objects {
         }))
     }
 
-    fn event(
+    async fn event(
         &mut self,
         module: &str,
         entry: Entry,
         got: Result<Got, SourceError>,
     ) -> Result<SourceEvent, SourceError> {
         let topic = module.to_owned();
-        let Entry { dn, uuid, .. } = entry;
+        let Entry { dn, uuid, object_type } = entry;
         Ok(match got {
-            Err(error) if error.is_of_one_object() => return self.broken(module, dn, uuid, error),
+            Err(error) if error.is_of_one_object() => {
+                return self.broken(module, dn, uuid, error).await;
+            }
             Err(error) => return Err(error),
             Ok(got) => {
                 self.broken.well();
                 match got {
-                    Got::Object(object) if self.still_wanted(&object, module) => SourceEvent::Object(object),
+                    Got::Object(object) if self.still_wanted(&object, module) => {
+                        self.broken.good = Some((object_type, dn));
+                        SourceEvent::Object(object)
+                    }
                     Got::Object(_) => SourceEvent::Skipped { topic, dn, confirmed: false },
                     Got::Gone { confirmed } => SourceEvent::Skipped { topic, dn, confirmed },
                 }
@@ -131,7 +159,7 @@ impl Objects {
     }
 
     /// An object that can't be read: left out by name, or the end.
-    fn broken(
+    async fn broken(
         &mut self,
         module: &str,
         dn: String,
@@ -142,8 +170,19 @@ impl Objects {
             return Err(error);
         }
         let problem = model::chain(&error);
-        self.broken.one(&problem)?;
+        self.broken.one();
+        match self.broken.verdict() {
+            Breakage::Few => {}
+            Breakage::Doubtful if self.shows_what_it_showed().await => self.broken.well(),
+            Breakage::Doubtful | Breakage::TooMany => return Err(self.broken.too_many(&problem)),
+        }
         Ok(SourceEvent::Broken { topic: module.to_owned(), dn, uuid, problem })
+    }
+
+    /// Does UDM still show the object that was read last?
+    async fn shows_what_it_showed(&self) -> bool {
+        let Some((object_type, dn)) = &self.broken.good else { return false };
+        matches!(self.session.exists(object_type, dn).await, Ok(true))
     }
 
     /// An object may have become one of another type since it was listed.
@@ -161,19 +200,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_broken_udm_is_not_many_broken_objects() {
+    fn many_broken_objects_are_doubtful_in_a_row_and_too_many_in_all() {
         let mut broken = Broken::default();
         for _ in 1..BROKEN_IN_A_ROW_MAX {
-            broken.one("500").unwrap();
+            broken.one();
+            assert_eq!(broken.verdict(), Breakage::Few);
         }
-        let error = broken.one("500").unwrap_err();
+        broken.one();
+        assert_eq!(broken.verdict(), Breakage::TooMany, "nothing was ever read");
+        broken.good = Some(("users/user".into(), "uid=a,dc=x".into()));
+        assert_eq!(broken.verdict(), Breakage::Doubtful);
+        let error = broken.too_many("500");
         assert!(error.is_transient() && error.to_string().contains("16 objects"), "{error}");
 
-        let mut broken = Broken::default();
-        for _ in 0..BROKEN_MAX {
-            broken.one("500").unwrap();
+        while broken.all < BROKEN_MAX {
             broken.well();
+            broken.one();
+            assert_eq!(broken.verdict(), Breakage::Few);
         }
-        assert!(broken.one("500").is_err());
+        broken.one();
+        assert_eq!(broken.verdict(), Breakage::TooMany);
     }
 }

@@ -12,7 +12,7 @@ use super::session::Session;
 use crate::source::SourceError;
 
 /// Entries of a list that break it, before that is no matter of entries any more.
-const BROKEN_MAX: usize = 20;
+const BROKEN_MAX: usize = 100;
 
 /// How often a list that is only too long or too slow is halved.
 const HALVED_MAX: u32 = 12;

@@ -406,7 +406,8 @@ mod tests {
             (List, late(), Some((2, Next::End))),
             (List, busy(503, 311), Some((2, Next::End))),
             (List, busy(504, 60), Some((2, Next::End))),
-            (List, busy(503, 1), None),
+            (List, busy(504, 30), Some((2, Next::End))),
+            (List, busy(503, 15), None),
             (Index, busy(503, 311), None),
         ] {
             assert_eq!(tries(kind, &failure), expected, "{kind:?} {failure:?}");
