@@ -50,6 +50,8 @@ pub struct Api {
     urls: [String; 2],
     /// The replica that was asked last for what makes a task.
     asked: Arc<AtomicUsize>,
+    /// The one that the producer posts to.
+    posted: Arc<AtomicUsize>,
     /// Which one the producer leaves alone, plus one; 0: none.
     avoided: Arc<AtomicUsize>,
 }
@@ -66,6 +68,7 @@ impl Api {
             client: Client::builder().timeout(LEFT_ALONE_FOR).no_proxy().build()?,
             urls,
             asked: Arc::default(),
+            posted: Arc::default(),
             avoided: Arc::default(),
         })
     }
@@ -84,6 +87,9 @@ impl Api {
         let patience = if matches!(role, Role::Admin) { LEFT_ALONE_FOR } else { PATIENCE };
         if matches!(role, Role::Admin) && method == Method::POST {
             self.asked.store(replica, Ordering::SeqCst);
+        }
+        if matches!(role, Role::Events) {
+            self.posted.store(replica, Ordering::SeqCst);
         }
         let request = self.request(replica, role, method, path, body);
         // In a task of its own: giving up here must not close the connection, or the server might notice.
@@ -122,6 +128,11 @@ impl Api {
     /// The replica that was asked last by an administrator.
     pub fn asked(&self) -> u8 {
         u8::from(self.asked.load(Ordering::SeqCst) % 2 == 1)
+    }
+
+    /// The replica that the producer posts to.
+    pub fn posted(&self) -> u8 {
+        u8::from(self.posted.load(Ordering::SeqCst) % 2 == 1)
     }
 
     /// Lets the producer leave a replica alone, or none.

@@ -19,8 +19,8 @@ const LOGGED: [(&str, &str); 12] = [
     ("lanes that caught up", "this queue has caught up"),
     ("seals with events left out", "the prefill holds these live events already"),
     ("overtaken attempts", "a later attempt has taken over"),
-    ("cancelled attempts", "this attempt was cancelled"),
-    ("held attempts", "the prefill is held:"),
+    ("cancelled attempts", "the prefill is cancelled"),
+    ("approved attempts", "the prefill is approved"),
     ("late tasks", "the task may come again"),
     ("views from the beginning", "the subscriptions are watched from the beginning again"),
 ];

@@ -90,6 +90,11 @@ impl Nemesis {
                     self.api.avoid(None);
                 }
             }
+            Fault::AtPost { for_ms } => {
+                let replica = Target::Api(self.api.posted());
+                self.stop(replica, for_ms).await;
+                self.goes_on(replica).await;
+            }
             Fault::Term { target, away_ms } => self.term(target, away_ms).await,
             Fault::All { nats, away_ms } => {
                 let all = ALL.into_iter().filter(|target| nats || *target != Target::Nats);

@@ -193,6 +193,12 @@ pub enum Fault {
         /// How long.
         for_ms: u64,
     },
+    /// The replica of the API that the producer posts to stops for longer than the producer waits: its event is on the
+    /// replica's socket, and newer ones go another way.
+    AtPost {
+        /// How long.
+        for_ms: u64,
+    },
     /// SIGTERM, as Kubernetes does it, and a new start after a while.
     Term {
         /// Whom.

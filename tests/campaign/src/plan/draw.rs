@@ -141,6 +141,10 @@ pub(super) fn faults(
             faults.push((at, Fault::AtTask { for_ms: dice.random_range(1500..5000) }));
             continue;
         }
+        if dice.random_ratio(profile.at_posts(), 100) {
+            faults.push((at, Fault::AtPost { for_ms: dice.random_range(8_000..13_000) }));
+            continue;
+        }
         if dice.random_ratio(profile.at_batches(), 100) {
             faults.push((at, at_batch(dice, profile)));
             continue;

@@ -69,6 +69,15 @@ impl Profile {
         }
     }
 
+    /// Of a hundred faults so many stop the producer's replica.
+    pub(super) fn at_posts(self) -> u32 {
+        match self {
+            Self::General | Self::Dispatchers => 4,
+            Self::Rounds => 12,
+            Self::Zombies | Self::Recreate => 0,
+        }
+    }
+
     /// Of a hundred faults so many wait for a batch.
     pub(super) fn at_batches(self) -> u32 {
         match self {
