@@ -31,6 +31,11 @@ fn command(server: &Standalone, consumers: &Path) -> Command {
         .env("API_URL", server.url(""))
         .env("ADMIN_PASSWORD", "admin-secret")
         .stdin(Stdio::null());
+    // A proxy would see the passwords: it is not asked, and nobody listens there.
+    for variable in ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] {
+        command.env(variable, "http://127.0.0.1:1");
+    }
+    command.env_remove("NO_PROXY").env_remove("no_proxy");
     command
 }
 
