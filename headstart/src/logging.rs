@@ -22,6 +22,13 @@ pub fn init(settings: &Logging, to_people: bool) {
         let ansi = std::io::stderr().is_terminal();
         registry.with(fmt::layer().with_ansi(ansi).with_target(false).with_writer(std::io::stderr)).init();
     }
+    // A fault in some task is a line like any other, for whoever collects them.
+    std::panic::set_hook(Box::new(|panic| {
+        let at = panic.location().map(ToString::to_string);
+        let words = panic.payload_as_str().unwrap_or("a panic without words");
+        let thread = std::thread::current();
+        tracing::error!(panic = words, at, thread = thread.name(), "a fault of the program");
+    }));
 }
 
 /// The directives for a level, or an error: what is misspelt would silence everything. Python's level names are
@@ -59,6 +66,26 @@ pub fn directives(level: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The test starts itself again, so that the hook is that of a process of its own.
+    #[test]
+    fn a_panic_is_a_line_of_the_log() {
+        const AGAIN: &str = "HEADSTART_TEST_PANICS";
+        if std::env::var_os(AGAIN).is_some() {
+            init(&Logging { log_level: "info".to_owned(), log_format: LogFormat::Json }, false);
+            assert!(std::thread::spawn(|| panic!("odd {}", 17)).join().is_err());
+            return;
+        }
+        let name = "logging::tests::a_panic_is_a_line_of_the_log";
+        let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+        let output = again.args(["--exact", name, "--nocapture"]).env(AGAIN, "1").output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        let lines: Vec<serde_json::Value> =
+            text.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+        let [line] = lines.as_slice() else { panic!("{text}") };
+        assert_eq!((&line["level"], &line["panic"]), (&"ERROR".into(), &"odd 17".into()), "{line}");
+        assert!(line["at"].as_str().unwrap().contains("logging.rs"), "{line}");
+    }
 
     #[test]
     fn levels() {

@@ -5,11 +5,11 @@ mod support;
 
 use std::{
     io::Write,
-    net::{TcpListener, TcpStream},
+    net::{SocketAddr, TcpStream},
     process::Stdio,
 };
 
-use broker::testing::{NatsServer, eventually};
+use broker::testing::{NatsServer, eventually, free_port};
 use reqwest::{Client, StatusCode};
 use support::{Running, SOON, headstart};
 
@@ -18,7 +18,7 @@ async fn whoever_holds_connections_does_not_make_a_component_look_dead() {
     rustls::crypto::ring::default_provider().install_default().ok();
     let nats = NatsServer::start().await;
     nats.broker().await;
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let mut command = headstart(&["dispatcher", "--health-listen", &address.to_string()]);
     let command = command.env("NATS_URL", nats.url()).stdin(Stdio::null()).stderr(Stdio::null());
     let _running = Running(command.spawn().unwrap());

@@ -3,9 +3,9 @@
 
 mod support;
 
-use std::{net::TcpListener, path::PathBuf, process::Stdio, time::Duration};
+use std::{path::PathBuf, process::Stdio, time::Duration};
 
-use broker::testing::{NatsServer, eventually};
+use broker::testing::{NatsServer, eventually, free_port};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
@@ -58,7 +58,7 @@ async fn a_consumer_is_served_over_tls_with_passwords_from_files() {
     .await;
     let population = Population { users: 3, ..Population::default() };
     let udm = StandIn::start(Directory::generated(population), Faults::default()).await.unwrap();
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let log = mounted.file("log", "");
     let mut command = headstart(&["standalone"]);
     command

@@ -13,7 +13,7 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use broker::{
     Broker, Copier, NatsConfig, Secret,
-    testing::{NatsServer, eventually, nats_server_binary, ready_subscription},
+    testing::{NatsServer, eventually, free_port, nats_server_binary, ready_subscription},
 };
 use model::PrefillTask;
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
@@ -247,7 +247,7 @@ async fn standalone_shows_no_password() {
     for level in LEVELS {
         let (nats, udm) = behind().await;
         let data = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let mut command = headstart(&["standalone", "--listen", &format!("127.0.0.1:{port}")]);
         command.arg("--data-dir").arg(data.path()).args(["--source", &udm.base_url()]);
         let mut process = Process::start(with_secrets(command, level, &nats));
@@ -340,5 +340,38 @@ async fn a_prefill_shows_no_password() {
         refused_by_nats.logs("can't connect to NATS").await;
         refused_by_nats.finish(level).await;
         told("NATS");
+    }
+}
+
+/// Passwords go to whom they are for: a proxy of the environment would see them.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_proxy_of_the_environment_sees_a_password() {
+    let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
+    proxy.set_nonblocking(true).unwrap();
+    let address = format!("http://{}", proxy.local_addr().unwrap());
+    let udm = StandIn::start(Directory::generated(Population::default()), Faults::default()).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let dump = folder.path().join("dump.jsonl");
+    let consumer = json!({"name": "mail", "password": "pw", "realms_topics": [], "request_prefill": false});
+    std::fs::write(folder.path().join("mail.json"), consumer.to_string()).unwrap();
+    let nowhere = format!("http://127.0.0.1:{}", free_port());
+    let consumers = ["register", "--api", &nowhere, "--wait-seconds", "1", "--consumers"];
+    let mut register = headstart(&consumers);
+    register.arg(folder.path());
+    let mut export =
+        headstart(&["export", "--source", &udm.base_url(), "--topic", "groups/group", "--output"]);
+    export.arg(&dump);
+    let validate = headstart(&["validate", "--source", &udm.base_url()]);
+    let watch = headstart(&["watch", "mail", "--api", &nowhere, "--timeout", "1"]);
+    for (mut command, well) in [(validate, true), (export, true), (register, false), (watch, false)] {
+        command.env("UDM_PASSWORD", "univention").env("ADMIN_PASSWORD", ADMIN.1);
+        for variable in ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"] {
+            command.env(variable, &address);
+        }
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.success(), well, "{command:?}: {text}");
+        let asked = proxy.accept().map(|(_, from)| from);
+        assert!(asked.is_err(), "{command:?} asked the proxy");
     }
 }

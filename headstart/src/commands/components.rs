@@ -93,24 +93,8 @@ pub async fn controller(settings: settings::Controller, shutdown: CancellationTo
         None => sweep(broker.clone(), metrics, shutdown).await?,
         Some(template) => {
             let (client, namespace) = kubernetes(&settings.jobs).await?;
-            let lease = settings.lease_name.map(|name| controller::LeaseConfig {
-                namespace: namespace.clone(),
-                name,
-                holder: settings.pod_name.clone(),
-                owner: settings.jobs.job_owner.clone(),
-            });
-            let config = controller::Config {
-                namespace,
-                template,
-                max_running: settings.max_running_prefills as usize,
-                rules: controller::Rules {
-                    start_deadline: settings.start_deadline,
-                    ..controller::Rules::default()
-                },
-                reporter: settings.pod_name,
-                owner: settings.jobs.job_owner.clone(),
-                before_write: None,
-            };
+            let lease = lease_config(&settings, &namespace);
+            let config = controller_config(settings, namespace, template);
             let nats = broker.clone();
             let (api_server, figures) = (client.clone(), metrics.clone());
             let work = |stop| controller::run(config, nats, client, metrics, stop);
@@ -175,6 +159,33 @@ pub fn api_config(roles: api::Roles, http: &Http, queues: &Queues) -> api::Confi
 /// The configuration of the dispatcher.
 pub fn dispatcher_config(queues: &Queues) -> dispatcher::Config {
     dispatcher::Config { limits: queues.limits(), ..dispatcher::Config::default() }
+}
+
+/// The configuration of the controller, with the namespace of its Jobs.
+pub fn controller_config(
+    settings: settings::Controller,
+    namespace: String,
+    template: manifests::JobTemplate,
+) -> controller::Config {
+    controller::Config {
+        namespace,
+        template,
+        max_running: settings.max_running_prefills as usize,
+        rules: controller::Rules { start_deadline: settings.start_deadline, ..controller::Rules::default() },
+        reporter: settings.pod_name,
+        owner: settings.jobs.job_owner,
+        before_write: None,
+    }
+}
+
+/// The Lease by which one controller at a time works, if one is wanted.
+pub fn lease_config(settings: &settings::Controller, namespace: &str) -> Option<controller::LeaseConfig> {
+    Some(controller::LeaseConfig {
+        namespace: namespace.to_owned(),
+        name: settings.lease_name.clone()?,
+        holder: settings.pod_name.clone(),
+        owner: settings.jobs.job_owner.clone(),
+    })
 }
 
 /// The configuration of a worker.

@@ -17,7 +17,11 @@ use reqwest::{Client, StatusCode};
 use crate::{settings::Command, shutdown, standalone};
 
 pub use components::{api_config, dispatcher_config, dispatching, sweep, worker_config};
+#[cfg(test)]
+pub use components::{controller_config, lease_config};
 pub use display::say;
+#[cfg(test)]
+pub use prefill::job_config;
 pub use start::Beginning;
 
 /// An answer of the API that may be another one soon: it is on its way, or busy.

@@ -13,7 +13,18 @@ use super::{
 use crate::settings;
 
 pub async fn prefill(settings: settings::Prefill, shutdown: CancellationToken) -> ExitCode {
-    let config = job::Config {
+    let config = told_to_a_person(job_config(&settings));
+    let outcome = match prefill_parts(&settings, &shutdown).await {
+        Ok((broker, source)) => job::run(&config, &broker, &source, &shutdown).await,
+        Err(failure) => Outcome::Failed(failure),
+    };
+    job::report(&config, &outcome);
+    ExitCode::from(outcome.exit_code() as u8)
+}
+
+/// The configuration of an attempt.
+pub fn job_config(settings: &settings::Prefill) -> job::Config {
+    job::Config {
         task: settings.task.clone(),
         holder: settings.pod_name.clone(),
         termination_log: settings.termination_log.clone(),
@@ -22,14 +33,7 @@ pub async fn prefill(settings: settings::Prefill, shutdown: CancellationToken) -
             max_removals: settings.removals.limit(),
             told: None,
         },
-    };
-    let config = told_to_a_person(config);
-    let outcome = match prefill_parts(&settings, &shutdown).await {
-        Ok((broker, source)) => job::run(&config, &broker, &source, &shutdown).await,
-        Err(failure) => Outcome::Failed(failure),
-    };
-    job::report(&config, &outcome);
-    ExitCode::from(outcome.exit_code() as u8)
+    }
 }
 
 async fn prefill_parts(

@@ -102,7 +102,8 @@ impl Udm {
         }
     }
 
-    fn config(&self, address: &str) -> anyhow::Result<udm::Config> {
+    /// The configuration of the UDM at an address.
+    pub fn config(&self, address: &str) -> anyhow::Result<udm::Config> {
         let ca_pem = match &self.udm_ca_file {
             None => None,
             Some(path) => Some(std::fs::read(path).with_context(|| {

@@ -3,8 +3,6 @@
 
 use std::{
     io::Write,
-    net::TcpListener,
-    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -14,17 +12,6 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 pub const SOON: Duration = Duration::from_secs(60);
-
-/// The nats-server of the tests: where `cargo xtask tools` puts it, unless the environment says otherwise.
-fn nats_server() -> PathBuf {
-    match std::env::var_os("HEADSTART_NATS_SERVER") {
-        Some(path) => path.into(),
-        None => {
-            let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/nats-server");
-            if tools.exists() { tools } else { "nats-server".into() }
-        }
-    }
-}
 
 /// A command without our own environment's settings.
 pub fn headstart(arguments: &[&str]) -> Command {
@@ -80,7 +67,7 @@ impl Standalone {
     async fn launch(folder: TempDir, udm: Option<String>) -> Self {
         // reqwest wants one, although only plain HTTP is spoken here.
         rustls::crypto::ring::default_provider().install_default().ok();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = broker::testing::free_port();
         let client = Client::builder().timeout(Duration::from_secs(40)).no_proxy().build().unwrap();
         let mut standalone = Self { child: None, folder, port, client, udm };
         standalone.restart().await;
@@ -97,7 +84,7 @@ impl Standalone {
             .arg(self.udm.as_ref().map_or_else(dump, std::ffi::OsString::from))
             .env("UDM_PASSWORD", "univention")
             .env("UDM_READS_PRIMARY", "true")
-            .env("HEADSTART_NATS_SERVER", nats_server())
+            .env("HEADSTART_NATS_SERVER", broker::testing::nats_server_binary())
             .env("ADMIN_PASSWORD", "admin-secret")
             .env("EVENTS_PASSWORD_UDM", "events-secret")
             .env("PREFILL_PASSWORD", "prefill-secret")
