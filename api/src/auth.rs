@@ -364,6 +364,13 @@ struct Known {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{RoleCredentials, Roles};
+    use broker::{
+        Secret,
+        testing::{NatsServer, ready_subscription},
+    };
+    use std::sync::atomic::Ordering;
+    use tokio_util::sync::CancellationToken;
 
     fn login(value: &str) -> Option<(String, String)> {
         let mut headers = HeaderMap::new();
@@ -383,5 +390,50 @@ mod tests {
         {
             assert_eq!(login(bad), None, "{bad}");
         }
+    }
+
+    /// What each costs tells nobody which names there are.
+    #[tokio::test]
+    async fn an_unknown_user_costs_as_many_hashes_as_a_wrong_password() {
+        let server = NatsServer::start().await;
+        let broker = server.broker().await;
+        let (s, _) = ready_subscription(&broker, &["users/user"]).await;
+        let hash = password::hash("pw").unwrap();
+        broker.credentials().put(&s.name, s.incarnation, &hash).await.unwrap();
+        let stop = CancellationToken::new();
+        let view = broker.registry().view(stop.clone());
+        view.synced().await;
+        let role =
+            |user: &str| RoleCredentials { username: user.to_owned(), password: Secret::new("secret") };
+        let roles = Roles { admin: role("admin"), events: role("udm"), prefill: role("prefill") };
+        let roles = KnownRoles::read(&roles).unwrap();
+        let auth = Auth::new(roles, broker.credentials(), view, Duration::ZERO);
+        let cost = async |user: &str, password: &str, right: bool| {
+            let mut headers = HeaderMap::new();
+            let value = format!("Basic {}", STANDARD.encode(format!("{user}:{password}")));
+            headers.insert(AUTHORIZATION, value.parse().unwrap());
+            let before = auth.hashing.begun.load(Ordering::SeqCst);
+            let origin = IpAddr::from([127, 0, 0, 1]);
+            let called = auth.caller(&headers, origin, Access::AdminOrSubscriber, user).await;
+            assert_eq!(called.is_ok(), right, "{user} {password}");
+            auth.hashing.begun.load(Ordering::SeqCst) - before
+        };
+        assert_eq!(cost("mail", "wrong", false).await, 1);
+        assert_eq!(cost("nobody", "wrong", false).await, 1);
+        assert_eq!(cost("not a name", "wrong", false).await, 1);
+        assert_eq!(cost("mail", "pw", true).await, 1);
+        assert_eq!(cost("mail", "pw", true).await, 0, "it is remembered");
+        // The removal that died half-way, and the end of one.
+        let deleting = |s: &Subscription| Some(Subscription { lifecycle: Lifecycle::Deleting, ..s.clone() });
+        broker.registry().modify(&s.name, s.incarnation, deleting).await.unwrap();
+        assert_eq!(auth.view.read(&s.name).await.unwrap().unwrap().value.lifecycle, Lifecycle::Deleting);
+        assert_eq!(cost("mail", "pw", false).await, 1);
+        stop.cancel();
+    }
+
+    /// As `docs/security.md` promises of a password that was changed.
+    #[test]
+    fn a_verified_password_is_looked_at_again_within_a_second() {
+        assert!(LOOK_AGAIN_AFTER <= Duration::from_secs(1), "{LOOK_AGAIN_AFTER:?}");
     }
 }

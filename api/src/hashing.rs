@@ -12,11 +12,20 @@ const AT_ONCE: usize = 2;
 const TURN_WITHIN: Duration = Duration::from_secs(10);
 
 /// Turns for hashes.
-pub(crate) struct Hashing(Arc<Semaphore>);
+pub(crate) struct Hashing {
+    turns: Arc<Semaphore>,
+    /// Hashes that were begun.
+    #[cfg(test)]
+    pub begun: std::sync::atomic::AtomicUsize,
+}
 
 impl Default for Hashing {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(AT_ONCE)))
+        Self {
+            turns: Arc::new(Semaphore::new(AT_ONCE)),
+            #[cfg(test)]
+            begun: std::sync::atomic::AtomicUsize::default(),
+        }
     }
 }
 
@@ -53,9 +62,11 @@ impl Hashing {
             detail: "The password could not be checked at the moment; try again",
             cause,
         };
-        let turn = tokio::time::timeout(TURN_WITHIN, self.0.clone().acquire_owned()).await;
+        let turn = tokio::time::timeout(TURN_WITHIN, self.turns.clone().acquire_owned()).await;
         let turn = turn.map_err(|_| failed(format!("no turn within {TURN_WITHIN:?}")))?;
         let turn = turn.map_err(|e| failed(e.to_string()))?;
+        #[cfg(test)]
+        self.begun.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         // The turn goes with the work: a client that goes away does not make room for a third one.
         let work = move || {
             let result = work();
@@ -104,7 +115,7 @@ mod tests {
         let others: Vec<_> = (0..6).map(|_| Box::pin(hashing.in_turn(work()))).collect();
         let mut others = futures::future::join_all(others);
         assert!(futures::poll!(&mut others).is_pending());
-        assert_eq!((hashing.0.available_permits(), running.load(SeqCst)), (0, AT_ONCE));
+        assert_eq!((hashing.turns.available_permits(), running.load(SeqCst)), (0, AT_ONCE));
         (0..AT_ONCE + 6).for_each(|_| release.send(()).unwrap());
         assert!(others.await.iter().all(Result::is_ok));
         assert_eq!(most.load(SeqCst), AT_ONCE);
@@ -113,7 +124,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_turn_that_does_not_come_is_503() {
         let hashing = Hashing::default();
-        let _taken = hashing.0.clone().acquire_many_owned(AT_ONCE as u32).await.unwrap();
+        let _taken = hashing.turns.clone().acquire_many_owned(AT_ONCE as u32).await.unwrap();
         let waited = hashing.hash("secret").await;
         assert!(matches!(waited, Err(ApiError::Unavailable { .. })), "{waited:?}");
     }

@@ -459,6 +459,26 @@ async fn a_former_bcrypt_hash_still_opens_and_is_replaced() {
     assert!(stored.hash.starts_with("$argon2id$") && stored.incarnation.is_some());
 }
 
+/// The password is remembered under the name for a moment, but is that of the subscription that was removed.
+#[tokio::test]
+async fn the_password_of_a_removed_subscription_never_opens_its_successor() {
+    let server = Server::start().await;
+    let path = "/v1/subscriptions/mail";
+    server.register("mail", &["users/user"], false).await;
+    let show = async |password: &'static str| server.send(Method::GET, path, ("mail", password), None).await;
+    assert_eq!(show("pw").await.status, StatusCode::OK);
+    assert_eq!(server.send(Method::DELETE, path, ADMIN, None).await.status, StatusCode::OK);
+    let mut body = support::registration("mail", &["users/user"], false);
+    body["password"] = json!("other");
+    let registered = server.send(Method::POST, "/v1/subscriptions", ADMIN, Some(&body)).await;
+    assert_eq!(registered.status, StatusCode::CREATED);
+    // Several times, since the replica hears of the new one a moment later.
+    for _ in 0..5 {
+        assert_eq!(show("pw").await.status, StatusCode::UNAUTHORIZED);
+    }
+    assert_eq!(show("other").await.status, StatusCode::OK);
+}
+
 #[tokio::test]
 async fn a_changed_password_counts_soon_although_the_old_one_is_remembered() {
     let server = Server::start().await;

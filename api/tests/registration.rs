@@ -68,6 +68,26 @@ async fn killed_before_any_step_it_is_completed_by_the_same_request() {
     assert_eq!(server.broker.registry().list().await.unwrap().entries.len(), Step::ALL.len());
 }
 
+/// What a subscription of the former software has left behind is nobody's password.
+#[tokio::test]
+async fn a_left_over_hash_does_not_count_for_one_that_is_being_registered() {
+    let server = Server::start().await;
+    let body = registration("mail", &["users/user"], false);
+    let (base, mut reached, shutdown) = dies_before(&server, Step::Credentials).await;
+    let request = server.client.post(format!("{base}/v1/subscriptions"));
+    let dying = tokio::spawn(request.basic_auth(ADMIN.0, Some(ADMIN.1)).json(&body).send());
+    tokio::time::timeout(Duration::from_secs(20), reached.recv()).await.unwrap().unwrap();
+    dying.abort();
+    shutdown.cancel();
+    server.put_raw("CREDENTIALS", "mail", &bcrypt::hash("left-over", 4).unwrap()).await;
+    let again = server.send(Method::POST, "/v1/subscriptions", ADMIN, Some(&body)).await;
+    assert_eq!(again.status, StatusCode::CREATED, "{again:?}");
+    for (password, status) in [("left-over", StatusCode::UNAUTHORIZED), ("pw", StatusCode::OK)] {
+        let shown = server.send(Method::GET, "/v1/subscriptions/mail", ("mail", password), None).await;
+        assert_eq!(shown.status, status, "{password}");
+    }
+}
+
 #[tokio::test]
 async fn a_half_done_one_may_be_removed_and_registered_otherwise() {
     let server = Server::start().await;

@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use broker::testing::eventually;
 use futures::{StreamExt, stream::BoxStream};
@@ -344,12 +344,13 @@ async fn a_slow_reader_is_not_read_ahead_for() {
         let line = text.lines().find_map(|l| l.strip_prefix("headstart_api_messages_delivered_total "));
         line.unwrap().parse::<u64>().unwrap()
     };
-    // It stands still while nobody reads.
-    let (mut last, mut same) = (delivered().await, 0);
-    while same < 30 {
+    // It stands still while nobody reads: for a whole second.
+    let (mut last, mut since) = (delivered().await, Instant::now());
+    while since.elapsed() < Duration::from_secs(1) {
         let now = delivered().await;
-        same = if now == last { same + 1 } else { 0 };
-        last = now;
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
     }
     assert!(last < 200, "{last} messages were read ahead");
     for id in &ids[1..] {
