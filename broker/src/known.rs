@@ -134,3 +134,28 @@ impl FenceHolder {
         self.queue.forget_known_below(self.claimed_at).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_as_large_as_nats_carries_and_leave_nothing_out() {
+        let object = |dn: &str| KnownObject::at("users/user".to_owned(), dn.to_owned());
+        let size = object("dn").size();
+        for (count, largest, expected) in [
+            (0, size, vec![]),
+            (1, size, vec![1]),
+            (5, 2 * size, vec![2, 2, 1]),
+            (4, 2 * size, vec![2, 2]),
+            (4, 2 * size - 1, vec![1, 1, 1, 1]),
+            (7, 3 * size + 1, vec![3, 3, 1]),
+            // One that is too large alone is refused by NATS, and not by us for ever.
+            (2, 1, vec![1, 1]),
+        ] {
+            let objects: Vec<KnownObject> = (0..count).map(|_| object("dn")).collect();
+            let parts = in_parts(&objects, largest);
+            assert_eq!(parts.iter().map(Vec::len).collect::<Vec<_>>(), expected, "{count} in {largest}");
+        }
+    }
+}

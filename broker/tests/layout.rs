@@ -56,6 +56,49 @@ async fn what_others_have_left_is_refused_by_name_before_anything_is_written() {
 }
 
 #[tokio::test]
+async fn a_server_that_is_too_old_is_refused_by_its_version() {
+    let address = broker::testing::server_of_version("2.11.9").await;
+    let config = broker::NatsConfig::new(format!("nats://{address}"), "test");
+    let error = Broker::connect(&config).await.unwrap_err();
+    assert!(matches!(error, Error::Version { .. }) && !error.is_transient(), "{error:?}");
+    let text = error.to_string();
+    assert!(text.contains("2.11.9 is too old") && text.contains("2.12.0 or newer"), "{text}");
+    let config = broker::NatsConfig::new(
+        format!("nats://{}", broker::testing::server_of_version("2.12.0").await),
+        "test",
+    );
+    Broker::connect(&config).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_the_api_has_not_made_yet_is_waited_for_and_named() {
+    let server = NatsServer::start().await;
+    let broker = Broker::connect(&server.config("test")).await.unwrap();
+    let error = broker.await_layout().await.unwrap_err();
+    assert!(matches!(error, Error::LayoutMissing { .. }) && error.is_transient(), "{error:?}");
+    broker.create_layout().await.unwrap();
+    broker.await_layout().await.unwrap();
+    // Each part of it.
+    let js = jetstream::new(async_nats::connect(server.url()).await.unwrap());
+    let mut parts = 0;
+    for stream in ["incoming", "tasks", "dead-letters"]
+        .into_iter()
+        .map(str::to_owned)
+        .chain(["SUBSCRIPTIONS", "CREDENTIALS", "DISPATCHER", "PREFILL"].map(|bucket| format!("KV_{bucket}")))
+    {
+        js.delete_stream(&stream).await.unwrap();
+        let error = broker.await_layout().await.unwrap_err();
+        let named = error.to_string().contains(stream.trim_start_matches("KV_"));
+        assert!(named && error.is_transient(), "{stream}: {error}");
+        broker.create_layout().await.unwrap();
+        parts += 1;
+    }
+    use futures::TryStreamExt;
+    let streams: Vec<String> = js.stream_names().try_collect().await.unwrap();
+    assert_eq!(streams.len(), parts, "{streams:?}");
+}
+
+#[tokio::test]
 async fn what_is_ours_is_followed_and_may_hold_one_foreign_entry() {
     let server = NatsServer::start().await;
     let broker = server.broker().await;

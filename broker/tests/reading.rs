@@ -337,7 +337,7 @@ async fn after_a_kill_of_the_server_a_waiting_poll_is_soon_back_in_work() {
     };
     let (got, written) = tokio::join!(poll, events);
     assert_eq!(text(&got.expect("the event")), "one");
-    assert!(written.elapsed() < Duration::from_secs(3), "woken {:?} late", written.elapsed());
+    assert!(written.elapsed() < Duration::from_secs(15), "woken {:?} late", written.elapsed());
 }
 
 #[tokio::test]

@@ -218,7 +218,7 @@ async fn a_stream_outlasts_a_kill_of_the_server() {
     };
     let (got, written) = tokio::join!(reading, killing);
     assert_eq!(texts(&got), ["two"], "each once, and in order");
-    assert!(written.elapsed() < Duration::from_secs(3), "{:?} late", written.elapsed());
+    assert!(written.elapsed() < Duration::from_secs(15), "{:?} late", written.elapsed());
 }
 
 #[tokio::test]

@@ -10,12 +10,17 @@ use std::{
 
 use async_nats::ConnectErrorKind;
 use model::{Incarnation, Lifecycle, RealmTopic, Registration, Subscription};
-use tokio::time::Instant;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::Instant,
+};
 
 use crate::{Broker, NatsConfig, Queue};
 
+mod cluster;
 mod proxy;
 
+pub use cluster::NatsCluster;
 pub use proxy::LossyProxy;
 
 /// A nats-server with JetStream on a free port of loopback.
@@ -217,6 +222,31 @@ pub fn free_port() -> u16 {
         std::iter::repeat_with(|| FIRST + RandomState::new().build_hasher().finish() % (AFTER - FIRST));
     let mut ports = tries.take(1000).filter_map(|port| u16::try_from(port).ok());
     ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free port")
+}
+
+/// Something that says that it is a nats-server of this version, and is none.
+///
+/// # Panics
+/// If there is no free port.
+#[allow(clippy::expect_used)]
+pub async fn server_of_version(version: &'static str) -> std::net::SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("its address");
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let hello = format!(
+                "INFO {{\"server_id\":\"x\",\"server_name\":\"x\",\"version\":\"{version}\",\"go\":\"go\",\
+                 \"host\":\"127.0.0.1\",\"port\":{},\"headers\":true,\"max_payload\":1048576,\"proto\":1}}\r\n",
+                address.port()
+            );
+            client.write_all(hello.as_bytes()).await.ok();
+            let mut heard = vec![0; 4096];
+            while client.read(&mut heard).await.is_ok_and(|count| count > 0) {
+                client.write_all(b"PONG\r\n").await.ok();
+            }
+        }
+    });
+    address
 }
 
 /// The subscription `mail` with a prefill, ready, with its queue; the dispatcher has not reached its marker yet.

@@ -126,11 +126,16 @@ fn other_realms_are_not_looked_at() {
 
 #[test]
 fn what_can_not_be_evaluated_is_named() {
+    let names = |count: usize| (0..count).map(|n| format!("p{n}")).collect::<Vec<_>>();
+    let many = Selection { properties: Some(Properties::Keep(names(1_000))), ..Selection::default() };
+    assert!(many.compile().is_ok());
     for (selection, field) in [
         (json!({"filter": "mail=*"}), "filter"),
         (json!({"position": "school"}), "position"),
         (json!({"properties": {"strip": []}}), "properties"),
         (json!({"properties": {"keep": [" "]}}), "properties"),
+        (json!({"properties": {"keep": names(1_001)}}), "properties"),
+        (json!({"properties": {"strip": names(1_001)}}), "properties"),
     ] {
         let selection: Selection = serde_json::from_value(selection).unwrap();
         assert_eq!(selection.compile().unwrap_err().field, field);
