@@ -30,14 +30,13 @@ pub(crate) struct Routes {
 const ANSWERS_MAX: usize = 10_000;
 
 impl Routes {
-    pub(crate) fn insert(&mut self, incarnation: Incarnation, epoch: Epoch, route: Route) {
-        self.routes.insert(incarnation, (epoch, route));
-        self.answers.clear();
-    }
-
-    /// What is in effect for this subscription at the place that is read.
-    pub(crate) fn epoch(&self, incarnation: Incarnation) -> Option<Epoch> {
-        self.routes.get(&incarnation).map(|(epoch, _)| *epoch)
+    /// A route takes effect, unless a newer one has: a marker may have been sent twice, and a queue may be opened when
+    /// the log has said more already.
+    pub(crate) fn take_effect(&mut self, incarnation: Incarnation, epoch: Epoch, route: Route) {
+        if self.routes.get(&incarnation).is_none_or(|(known, _)| epoch >= *known) {
+            self.routes.insert(incarnation, (epoch, route));
+            self.answers.clear();
+        }
     }
 
     pub(crate) fn remove(&mut self, incarnation: Incarnation) {
@@ -72,12 +71,32 @@ mod tests {
         let (a, b) = (Incarnation(Uuid::from_u128(1)), Incarnation(Uuid::from_u128(2)));
         let mut routes = Routes::default();
         assert!(routes.of("udm", "users/user").is_empty());
-        routes.insert(a, Epoch::default(), route("users/user"));
-        routes.insert(b, Epoch::default(), route("users/.*"));
+        routes.take_effect(a, Epoch::default(), route("users/user"));
+        routes.take_effect(b, Epoch::default(), route("users/.*"));
         assert_eq!(routes.of("udm", "users/user"), [a, b]);
         assert_eq!(routes.of("udm", "users/ldap"), [b]);
         assert!(routes.of("other", "users/user").is_empty());
         routes.remove(a);
         assert_eq!(routes.of("udm", "users/user"), [b]);
+    }
+
+    #[test]
+    fn the_newer_route_stays_whichever_comes_last() {
+        let a = Incarnation(Uuid::from_u128(1));
+        let epoch = |round, topics_version| Epoch { round, topics_version };
+        let mut routes = Routes::default();
+        for (epoch, topic, expected) in [
+            (epoch(1, 0), "first", "first"),
+            (epoch(1, 1), "second", "second"),
+            (epoch(1, 0), "late", "second"),
+            (epoch(2, 0), "third", "third"),
+            (epoch(1, 1), "late", "third"),
+            (epoch(2, 0), "same", "same"),
+        ] {
+            routes.take_effect(a, epoch, route(topic));
+            let of = ["first", "second", "late", "third", "same"].map(|t| !routes.of("udm", t).is_empty());
+            let is = ["first", "second", "late", "third", "same"].map(|t| t == expected);
+            assert_eq!(of, is, "{topic}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use std::{
 use broker::{Broker, LargeEvent, LogEntry, LogItem, Revised, Whose};
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
-use model::{Entry, Epoch, Incarnation, Lifecycle, Marker, Route, Selection, Subscription, SubscriptionName};
+use model::{Entry, Incarnation, Lifecycle, Marker, Selection, Subscription, SubscriptionName};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -223,7 +223,7 @@ impl<'a> Session<'a> {
                     let first = awaited.remove(&lane);
                     match active {
                         Some((epoch, route)) => {
-                            self.take_effect(lane, epoch, route);
+                            self.routes.take_effect(lane, epoch, route);
                             if let Some(inlet) = self.lanes.get(&lane) {
                                 inlet.with(Mailbox::open);
                             }
@@ -288,13 +288,6 @@ impl<'a> Session<'a> {
         };
         self.tasks.spawn(holder.run());
         self.lanes.insert(lane, inlet);
-    }
-
-    /// The newer of what is in effect by the log, and of what is by the queue.
-    fn take_effect(&mut self, lane: Incarnation, epoch: Epoch, route: Route) {
-        if self.routes.epoch(lane).is_none_or(|known| epoch >= known) {
-            self.routes.insert(lane, epoch, route);
-        }
     }
 
     fn forget(&mut self, lane: Incarnation) {
@@ -435,9 +428,8 @@ impl<'a> Session<'a> {
         let inlet = self.lane_of(&owner, Mailbox::new);
         match route_of(subscription, realms_topics) {
             Some(route) => {
-                // From this place on the new topics count. A marker that was sent twice may be older than what is in
-                // effect.
-                self.take_effect(*incarnation, *epoch, route);
+                // From this place on the new topics count.
+                self.routes.take_effect(*incarnation, *epoch, route);
                 inlet.put(Item::Marker { sequence, marker: Arc::new(marker) });
             }
             None => inlet.with(|mailbox| mailbox.close_at(sequence)),
@@ -461,7 +453,7 @@ impl<'a> Session<'a> {
                 if let Some((epoch, route)) = active
                     && self.lanes.contains_key(&lane)
                 {
-                    self.take_effect(lane, epoch, route);
+                    self.routes.take_effect(lane, epoch, route);
                 }
                 needed.send(true).ok();
                 Ok(())

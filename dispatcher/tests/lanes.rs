@@ -160,7 +160,6 @@ async fn another_dispatcher_goes_on_where_one_was_killed() {
         }
         post(&broker, "users/user", 0).await;
         assert_eq!(drain(&broker, &queue, 1).await, [0]);
-        let began = Instant::now();
         running.pop_front().unwrap().0.abort();
         if running.is_empty() {
             let own = server.broker().await;
@@ -168,13 +167,12 @@ async fn another_dispatcher_goes_on_where_one_was_killed() {
         }
         post(&broker, "users/user", 1).await;
         holds(&broker, &queue, 1).await;
-        println!("{replicas} dispatchers, one killed: the next event is copied after {:?}", began.elapsed());
         assert_eq!(drain(&broker, &queue, 1).await, [1]);
     }
 }
 
 #[tokio::test]
-async fn three_hundred_lanes() {
+async fn three_hundred_lanes_are_opened_and_have_their_copies() {
     let server = NatsServer::start().await;
     let broker = server.broker().await;
     let mut queues = vec![];
@@ -185,11 +183,9 @@ async fn three_hundred_lanes() {
     post_all(&broker, "users/user", 0..20).await;
     all_is_done(&broker).await;
     drop(first);
-    let began = Instant::now();
     let _second = start(&broker);
     post(&broker, "users/user", 20).await;
     all_is_done(&broker).await;
-    println!("300 lanes are opened and have their copy after {:?}", began.elapsed());
     for queue in &queues {
         holds(&broker, queue, 21).await;
     }

@@ -139,10 +139,12 @@ async fn old_messages_are_swept_and_counted() {
     post_all(&broker, "users/user", 1..=30).await;
     holds(&broker, &s, 30).await;
     drop(running);
-    let _running = start_with(&broker, limited(limits));
+    let running = start_with(&broker, limited(limits));
     let swept = async || broker.registry().subscription(&s.name).await.unwrap().unwrap().value.swept;
     eventually("old messages to be swept", SOON, swept, |swept| *swept == 30).await;
     holds(&broker, &s, 0).await;
+    drop(running);
+    let _running = start_with(&broker, limited(QueueLimits::default()));
     post(&broker, "users/user", 31).await;
     assert_eq!(drain(&broker, &s, 1).await, [31]);
     let checkpoint = broker.queue(&s.name, s.incarnation).checkpoint().await.unwrap();
