@@ -306,6 +306,37 @@ mod tests {
     use super::*;
     use model::ExitCode;
 
+    /// Whatever comes late: what has ended stays so, unless it turns out to be complete.
+    #[test]
+    fn what_has_ended_stays_so() {
+        use PrefillState::{Done, Failed, Pending, Running};
+        let registration = model::Registration {
+            name: "mail".parse().unwrap(),
+            realms_topics: vec![],
+            request_prefill: true,
+            selection: None,
+            track: false,
+            max_removals: None,
+        };
+        let now: Timestamp = "2026-01-01T00:00:00".parse().unwrap();
+        let incarnation = model::Incarnation(uuid::Uuid::from_u128(1));
+        let s = model::Subscription::reserve(registration, incarnation, 1, now);
+        for (state, reason, may) in [
+            (Pending, None, [true, true, true]),
+            (Running, Some(Reason::SourceUnavailable), [true, true, true]),
+            (Done, None, [false, true, false]),
+            (Failed, Some(Reason::BackoffLimitExceeded), [false, true, false]),
+            (Failed, Some(Reason::Cancelled), [false, false, false]),
+        ] {
+            let prefill = Prefill { state, reason, ..s.prefill.clone() };
+            assert_eq!(
+                [Running, Done, Failed].map(|next| may_become(&prefill, next)),
+                may,
+                "{state:?} {reason:?}"
+            );
+        }
+    }
+
     #[test]
     fn outcomes_and_fates() {
         use PrefillState::{Done, Failed, Running};

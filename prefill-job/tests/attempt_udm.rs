@@ -1,19 +1,20 @@
 //! Whole attempts: UDM as source, a real nats-server, and either of them in trouble.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use broker::{
-    Broker, Copier, Delivered, Queue, ReaderConfig, Readers,
+    Broker, Copier, Delivered, Queue, ReaderConfig, Readers, TasksConfig,
     testing::{NatsServer, eventually, ready_subscription},
 };
 use model::{Counts, DeadLetterReason, ExitCode, PrefillState, PrefillTask, Subscription};
 use prefill_job::{
-    Failure, Outcome, attempt,
+    Failure, Metrics, Outcome, Shape, attempt,
     source::{
         Source,
         udm::{BrokenObjects, Config, Credentials, MissingTypes, Retries, Udm},
     },
+    worker,
 };
 use stand_in_udm::{Directory, Effect, Faults, On, Population, Rule, Settings, StandIn};
 use tokio_util::sync::CancellationToken;
@@ -108,13 +109,38 @@ async fn nats_is_started_again_in_the_middle_and_all_comes_once_in_order() {
         server.restart().await;
     };
     let (outcome, ()) = tokio::join!(run(&broker, &source, &s), restart);
-    let outcome = match outcome {
-        // NATS was away for longer than one call may take: the next try does it all again.
-        Outcome::Failed(Failure { code: ExitCode::Transient, .. }) => run(&broker, &source, &s).await,
-        other => other,
-    };
     assert_eq!(outcome, done(USERS));
     assert_eq!(dns(&broker, &s).await, udm.directory().dns("users/user"));
+}
+
+/// The prefill takes longer than the pause after which NATS hands its task to somebody else.
+#[tokio::test]
+async fn a_worker_keeps_its_task_as_long_as_it_works() {
+    let server = NatsServer::start().await;
+    let users = 50;
+    let population = Population { users, groups: 0, ..Population::default() };
+    let slow = Faults { get_delay_ms: 100, ..Faults::default() };
+    let udm = StandIn::start(Directory::generated(population), slow).await.unwrap();
+    let broker = server.broker().await;
+    let (s, queue) = registered(&broker, &["users/user"]).await;
+    broker.tasks().submit(&PrefillTask::of(&s)).await.unwrap();
+    let config = worker::Config {
+        parallel: 2,
+        tries_max: None,
+        holder: "worker".to_owned(),
+        tasks: TasksConfig { backoff: vec![Duration::from_secs(3)] },
+        shape: Shape::default(),
+        max_removals: model::MaxRemovals::default(),
+        metrics: Metrics::default(),
+    };
+    let one_by_one = source(&udm, |config| config.concurrency_max = 1);
+    let stop = CancellationToken::new();
+    let _stop = stop.clone().drop_guard();
+    tokio::spawn(worker::run(config, broker.clone(), Arc::new(one_by_one), stop));
+    let state = async || broker.registry().subscription(&s.name).await.unwrap().unwrap().value.prefill.state;
+    eventually("done", SOON, state, |state| *state == PrefillState::Done).await;
+    assert_eq!(udm.counters().numbers().objects, u64::from(users), "each was asked for once");
+    assert_eq!(written(&queue).await, u64::from(users));
 }
 
 #[tokio::test]

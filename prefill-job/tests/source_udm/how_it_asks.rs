@@ -72,7 +72,7 @@ async fn one_at_a_time_if_so_asked() {
 async fn a_slow_object_holds_up_neither_the_others_nor_the_order() {
     let udm = stand_in().await;
     let slow = &udm.directory().dns("users/user")[0];
-    udm.faults().add(Rule::new(Effect::Delay { ms: 400 }).dn(slow));
+    udm.faults().add(Rule::new(Effect::Delay { ms: 2000 }).dn(slow));
     udm.faults().update(|faults| faults.get_delay_ms = 10);
     let (sender, mut receiver) = mpsc::channel(1000);
     let (source, topics) = (source(&udm), topics(&["users/user"]));
