@@ -98,7 +98,11 @@ async fn it_ends_cleanly_and_leaves_no_nats_server() {
     let client = server.client.clone();
     let poll = client.get(format!("{}?timeout=30", poll_url(&server))).basic_auth("mail", Some("pw")).send();
     let poll = tokio::spawn(poll);
-    tokio::time::timeout(Duration::from_millis(500), std::future::pending::<()>()).await.unwrap_err();
+    let waits = async || {
+        let text = client.get(server.url("/metrics")).send().await.unwrap().text().await.unwrap();
+        text.lines().any(|line| line == "headstart_api_polls_waiting 1")
+    };
+    broker::testing::eventually("the poll to wait", SOON, waits, |waits| *waits).await;
     assert_eq!(server.terminate().await, Some(0));
     let answer = poll.await.unwrap().unwrap();
     assert_eq!((answer.status(), answer.text().await.unwrap().as_str()), (StatusCode::OK, "null"));
