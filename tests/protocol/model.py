@@ -794,30 +794,38 @@ def main():
     verbose = '-v' in sys.argv
     pick = [a for a in sys.argv[1:] if not a.startswith('-')]
     def want(n): return not pick or any(n.split()[0] == p for p in pick)
-    def go(name, what, model, **k):
+    wrong = []
+    def go(name, what, model, broken=None, **k):
+        """`broken`: must the search find a violation? None: whatever it finds is only shown."""
         t = time.process_time()
         r = explore(model, **k)
         show(name, what, r, time.process_time() - t, verbose)
+        if broken is not None and bool(r[0]) != broken:
+            wrong.append('%s, %s: %s' % (name, what, r[0] or 'no violation'))
     for name, subj, args in SCENARIOS:
         if not want(name):
             continue
         go(name, 'as written', Model((), **args), seconds=25)
         for m in subj:                               # each mend is needed: all of them but this one
-            go(name, 'all mends but ' + m, Model(ALL - {m}, **args), seconds=20)
-        go(name, 'all mends', Model(ALL, **args), limit=450_000, seconds=45)
+            go(name, 'all mends but ' + m, Model(ALL - {m}, **args), broken=True, seconds=20)
+        go(name, 'all mends', Model(ALL, **args), broken=False, limit=450_000, seconds=45)
     if want(SEAM[0]):
-        go(SEAM[0], 'all mends', Model(ALL, **SEAM[1]))
+        # M12, which is not modelled.
+        go(SEAM[0], 'all mends', Model(ALL, **SEAM[1]), broken=True)
     for name, args in REG:
         if not want(name):
             continue
         for d in ('stream', 'kv'):
             go(name, 'as written, %s first' % d, Reg(False, d, **args))
-        go(name, 'mended', Reg(True, **args))
+        go(name, 'mended', Reg(True, **args), broken=False)
     if want('H1'):
         name = 'H1 a resync with too many removals'
         for m in sorted(BRAKE):
-            go(name, 'all rules but ' + m, Brake(BRAKE - {m}))
-        go(name, 'all rules', Brake(BRAKE))
+            go(name, 'all rules but ' + m, Brake(BRAKE - {m}), broken=True)
+        go(name, 'all rules', Brake(BRAKE), broken=False)
+    for w in wrong:
+        print('NOT AS DOCUMENTED: ' + w)
+    sys.exit(1 if wrong else 0)
 
 
 if __name__ == '__main__':

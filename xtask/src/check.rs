@@ -22,13 +22,14 @@ enum Passed {
 type Gate = fn() -> Result<Passed>;
 
 /// The gates, in the order of their cost.
-const GATES: [(&str, Gate); 9] = [
+const GATES: [(&str, Gate); 10] = [
     ("format", format),
     ("modules", || modules::check().map(|()| Passed::Whole)),
     ("manifests", || manifests::check().map(|()| Passed::Whole)),
     ("words", || words::check().map(|()| Passed::Whole)),
     ("links", || links::check().map(|()| Passed::Whole)),
     ("snapshots", snapshots),
+    ("protocol", protocol),
     ("chart", chart),
     ("clippy", clippy),
     ("dependencies", dependencies),
@@ -101,6 +102,18 @@ fn dependencies() -> Result<Passed> {
         return Ok(Passed::But("the list of known vulnerabilities could not be fetched"));
     }
     commands::run(&mut deny(&["--offline", "check", "advisories"]))?;
+    Ok(Passed::Whole)
+}
+
+/// The model of the queue protocol: each of its small scenarios is sound with all rules, and broken without any of
+/// them. The large ones take minutes: `python3 tests/protocol/model.py`.
+fn protocol() -> Result<Passed> {
+    const SMALL: [&str; 8] = ["S1", "S2b", "S3", "S6", "S10", "R1", "R2", "R3"];
+    let Some(python) = commands::find("python3") else {
+        return Ok(Passed::But("no python3 that could run the model"));
+    };
+    let model = workspace::root().join("tests/protocol/model.py");
+    commands::output(Command::new(python).arg(model).args(SMALL))?;
     Ok(Passed::Whole)
 }
 
