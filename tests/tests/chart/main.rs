@@ -7,6 +7,7 @@ mod alerts;
 mod extra_users;
 mod former;
 mod helm;
+mod leaves;
 mod monitoring;
 mod numbers;
 mod permissions;
@@ -286,30 +287,4 @@ fn a_password_that_changes_starts_the_pods_anew() {
     // A new version of the chart alone is no reason to stop the NATS server.
     let nats = annotation(render("minimal"), "nats").to_string();
     assert!(!nats.contains(env!("CARGO_PKG_VERSION")), "{nats}");
-}
-
-#[test]
-fn the_readme_knows_every_value() {
-    let readme = std::fs::read_to_string(helm::root().join("charts/headstart/README.md")).unwrap();
-    let table = &readme[readme.find("## Coming from").unwrap()..];
-    let schema = std::fs::read_to_string(helm::root().join("charts/headstart/values.schema.json")).unwrap();
-    let schema: Value = serde_json::from_str(&schema).unwrap();
-    let properties = |value: &Value| -> Vec<String> {
-        value["properties"].as_object().into_iter().flatten().map(|(key, _)| key.clone()).collect()
-    };
-    let mut missing = Vec::new();
-    for (group, value) in schema["properties"].as_object().unwrap() {
-        let nested =
-            [value.pointer("/properties/config").unwrap_or(&Value::Null), value].map(&properties).concat();
-        for key in nested.into_iter().chain([group.clone()]) {
-            // `enabled` is for umbrella charts; the rest are groups that the table writes out.
-            let group_only = ["enabled", "config", "auth", "udm", "ports"].contains(&key.as_str());
-            let inside_kubernetes =
-                key != *group && (group.ends_with("SecurityContext") || group.ends_with("Probe"));
-            if !(group_only || inside_kubernetes || table.contains(&key)) {
-                missing.push(format!("{group}.{key}"));
-            }
-        }
-    }
-    assert!(missing.is_empty(), "not in the README's table: {missing:?}");
 }

@@ -11,7 +11,10 @@ type Subjects = BTreeMap<String, BTreeMap<String, BTreeMap<String, Vec<String>>>
 
 fn permissions() -> Subjects {
     let file = root().join("charts/headstart/files/nats-permissions.yaml");
-    serde_saphyr::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
+    let found: Subjects = serde_saphyr::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    let roles: Vec<&String> = found.keys().collect();
+    assert_eq!(roles, ["api", "controller", "dispatcher", "prefill", "worker"]);
+    found
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! What the chart says to the program, the program takes: each container of ours is started as rendered.
 
 use std::{
-    io::Read,
+    io::{BufRead, BufReader},
     path::PathBuf,
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use serde_json::Value;
@@ -14,7 +14,7 @@ use crate::{SETS, pods};
 /// Exit code of clap for flags and variables that it refuses.
 const USAGE: i32 = 2;
 /// A program that has said nothing by then waits for something else than its settings.
-const AT_MOST: Duration = Duration::from_secs(30);
+const AT_MOST: Duration = Duration::from_secs(60);
 
 /// The program, which cargo builds for the workspace's tests beside this executable.
 pub fn program() -> PathBuf {
@@ -36,7 +36,7 @@ fn start(owner: &str, container: &Value) -> Option<Started> {
         return None;
     }
     let mut command = Command::new(program());
-    command.args(&args).env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.args(&args).env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     for env in container["env"].as_array().into_iter().flatten() {
         command.env(env["name"].as_str()?, env["value"].as_str().unwrap_or("of-the-pod"));
     }
@@ -57,25 +57,24 @@ fn start(owner: &str, container: &Value) -> Option<Started> {
     Some(Started { what: format!("{owner}: {args:?}"), child: command.spawn().unwrap() })
 }
 
-/// The exit code, if it ends at once: who says something and goes on has taken its settings.
+/// What it says, if it ends for the sake of its settings.
 fn refused(started: &mut Started) -> Option<String> {
-    let until = Instant::now() + AT_MOST;
-    let mut said = String::new();
-    let mut log = started.child.stdout.take().unwrap();
+    let log = started.child.stderr.take().unwrap();
     let (sender, receiver) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
-        let mut first = [0; 1];
-        let spoke = log.read(&mut first).is_ok_and(|n| n > 0);
-        sender.send(spoke).ok();
+        for line in BufReader::new(log).lines().map_while(Result::ok) {
+            sender.send(line).ok();
+        }
     });
-    let spoke = receiver.recv_timeout(until.saturating_duration_since(Instant::now())).unwrap_or(true);
-    if spoke {
+    let first = receiver.recv_timeout(AT_MOST).ok();
+    // A line of the log: it has taken its settings, and goes on or can't.
+    let Some(mut said) = first.filter(|line| !line.starts_with('{')) else {
         started.child.kill().ok();
         started.child.wait().ok();
         return None;
-    }
+    };
+    said.extend(receiver);
     let code = started.child.wait().unwrap().code();
-    started.child.stderr.take().unwrap().read_to_string(&mut said).ok();
     (code == Some(USAGE)).then_some(said)
 }
 
