@@ -54,9 +54,7 @@ pub async fn dispatcher(settings: settings::Dispatcher, shutdown: CancellationTo
     let not_ready = beginning.not_ready(dispatching(metrics.clone()));
     health::serve(settings.probes.health_listen, not_ready, registry, shutdown.clone()).await?;
     let Some(broker) = beginning.connect_with_layout(&nats).await? else { return Ok(()) };
-    let mut config = dispatcher_config(&settings.queues);
-    config.lane_entries_max = settings.lane_entries_max.unwrap_or(config.lane_entries_max);
-    dispatcher::run(config, broker.clone(), metrics, shutdown).await?;
+    dispatcher::run(dispatcher_alone_config(&settings), broker.clone(), metrics, shutdown).await?;
     broker.close().await;
     Ok(())
 }
@@ -159,6 +157,13 @@ pub fn api_config(roles: api::Roles, http: &Http, queues: &Queues) -> api::Confi
 /// The configuration of the dispatcher.
 pub fn dispatcher_config(queues: &Queues) -> dispatcher::Config {
     dispatcher::Config { limits: queues.limits(), ..dispatcher::Config::default() }
+}
+
+/// The configuration of a dispatcher that is a process of its own.
+pub fn dispatcher_alone_config(settings: &settings::Dispatcher) -> dispatcher::Config {
+    let config = dispatcher_config(&settings.queues);
+    let lane_entries_max = settings.lane_entries_max.unwrap_or(config.lane_entries_max);
+    dispatcher::Config { lane_entries_max, ..config }
 }
 
 /// The configuration of the controller, with the namespace of its Jobs.

@@ -18,7 +18,7 @@ use crate::{settings::Command, shutdown, standalone};
 
 pub use components::{api_config, dispatcher_config, dispatching, sweep, worker_config};
 #[cfg(test)]
-pub use components::{controller_config, lease_config};
+pub use components::{controller_config, dispatcher_alone_config, lease_config};
 pub use display::say;
 #[cfg(test)]
 pub use prefill::job_config;

@@ -108,7 +108,10 @@ const PROBES: &[Row] = &[("--health-listen 127.0.0.1:81", "health_listen: Some(1
 const API: &[Row] =
     &[("--listen 127.0.0.1:82", "listen: 127.0.0.1:82"), ("--launcher queue", "launcher: Queue")];
 
+const DISPATCHER: &[Row] = &[("--lane-entries-max 63", "lane_entries_max: 63")];
+
 const CONTROLLER: &[Row] = &[
+    ("--queue-ages true", "queue_ages: true"),
     ("--launcher queue", "launcher: Queue"),
     ("--max-running-prefills 51", "max_running: 51"),
     ("--start-deadline 52.5", "start_deadline: 52.5s"),
@@ -172,7 +175,7 @@ const WATCH: &[Row] = &[
 /// A subcommand, arguments that it needs, and its flags.
 const COMMANDS: &[(&str, &str, &[&[Row]])] = &[
     ("api", OF_ROLES, &[LOGGING, NATS, ACCESS, ADMIN, ROLES, HTTP, JOBS, QUEUES, LOG, API]),
-    ("dispatcher", "", &[LOGGING, NATS, ACCESS, PROBES, QUEUES]),
+    ("dispatcher", "", &[LOGGING, NATS, ACCESS, PROBES, QUEUES, DISPATCHER]),
     ("controller", "", &[LOGGING, NATS, ACCESS, PROBES, JOBS, CONTROLLER]),
     ("prefill", OF_UDM, &[LOGGING, NATS, ACCESS, SOURCE, UDM, SHAPE, REMOVALS, PREFILL]),
     ("worker", OF_UDM, &[LOGGING, NATS, ACCESS, PROBES, SOURCE, UDM, SHAPE, REMOVALS, ATTEMPTS, WORKER]),
@@ -237,7 +240,7 @@ fn configured(command: Command) -> String {
             )
         }
         Command::Dispatcher(s) => {
-            let (config, nats) = (commands::dispatcher_config(&s.queues), nats(s.nats.config("dispatcher")));
+            let (config, nats) = (commands::dispatcher_alone_config(&s), nats(s.nats.config("dispatcher")));
             format!("{config:?}\n{nats}\n{:?}", s.probes)
         }
         Command::Controller(s) => {
@@ -246,8 +249,8 @@ fn configured(command: Command) -> String {
             let lease = commands::lease_config(&s, "of-the-test");
             let nats = nats(s.nats.config("controller"));
             let used = format!(
-                "{:?} {:?} launcher: {:?} nats_store_limit: {:?}",
-                s.probes, s.jobs, s.launcher, s.nats_store_limit
+                "{:?} {:?} launcher: {:?} nats_store_limit: {:?} queue_ages: {}",
+                s.probes, s.jobs, s.launcher, s.nats_store_limit, s.queue_ages
             );
             let config = commands::controller_config(s, "of-the-test".to_owned(), template);
             format!("{config:?}\n{lease:?}\n{nats}\n{used}")
@@ -347,6 +350,7 @@ fn each_flag_reaches_the_configuration() {
 #[test]
 fn each_flag_of_a_component_is_a_variable() {
     const OTHERWISE: &[(&str, &str, &str)] = &[
+        ("dispatcher", "lane-entries-max", "DISPATCHER_LANE_ENTRIES_MAX"),
         ("prefill", "task", "PREFILL_TASK"),
         ("standalone", "nats", "NATS_URL"),
         ("standalone", "nats-server", "HEADSTART_NATS_SERVER"),
