@@ -146,10 +146,12 @@ const WHERE: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "queue",
+        "minimal",
         &[
             "--set",
-            "nats.bundled=true,nats.streamReplicas=1,ingress.enabled=true,ingress.host=h.example,ingress.tls.secretName=x",
+            "ingress.enabled=true,ingress.host=h.example,ingress.tls.secretName=x,nats.url=nats://x:4222,\
+             api.nats.auth.password=a,dispatcher.nats.auth.password=b,controller.nats.auth.password=c,\
+             prefill.nats.auth.password=d",
         ],
     ),
     ("minimal", &["--set", "launcher=queue"]),
