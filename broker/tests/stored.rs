@@ -113,7 +113,8 @@ async fn a_queue_of_the_first_release_is_read_and_goes_on() {
     }
     // It goes on.
     let mut copier = copier;
-    copier.copy(&[broker::Copy { incoming_seq: 4, payload: event("next").into() }]).await.unwrap();
+    let copy = broker::Copy { incoming_seq: 4, accepted: None, payload: event("next").into() };
+    copier.copy(&[copy]).await.unwrap();
     let got = readers.next(&s.name, s.incarnation, LONG, &stop, true).await.unwrap().unwrap();
     assert_eq!(text(&got), "next");
     stop.cancel();
