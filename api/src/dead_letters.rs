@@ -14,12 +14,10 @@ use crate::{
     code::Code,
     error::{ApiError, json, null},
     lookup::existing,
+    query::{Pairs, Parameters},
     request,
     state::{App, Shared},
 };
-
-/// Letters that one answer shows.
-const SHOWN_MAX: usize = 1000;
 
 #[derive(Serialize)]
 struct View<'a> {
@@ -34,9 +32,13 @@ pub(crate) async fn list(
     State(app): Shared,
     Path(name): Path<String>,
     caller: Caller,
+    query: Pairs,
 ) -> Result<Response, ApiError> {
+    let mut parameters = Parameters::new(query);
+    let (after, limit) = (parameters.after_letter(), parameters.page());
+    parameters.finish()?;
     let subscription = existing(&app, &name, &caller).await?.value;
-    let letters = app.broker.dead_letters().list(&subscription, 0, SHOWN_MAX).await?;
+    let letters = app.broker.dead_letters().list(&subscription, after, limit).await?;
     let shown: Vec<View<'_>> = letters
         .iter()
         .map(|stored| View { id: stored.id, kept: stored.is_kept(), letter: &stored.letter })

@@ -7,7 +7,7 @@ use broker::Readers;
 use crate::{
     code::Code,
     fields::LARGEST_NUMBER,
-    query::{DEFAULT_LIMIT, DEFAULT_POLL, DEFAULT_WINDOW},
+    query::{DEFAULT_LIMIT, DEFAULT_POLL, DEFAULT_WINDOW, LARGEST_PAGE},
     request::{LONGEST_PASSWORD, LONGEST_WORD, MOST_TOPICS},
     selection,
 };
@@ -256,9 +256,11 @@ fn described(root_path: &str) -> Value {
             },
             "/v1/subscriptions/{name}/dead-letters": {
                 "get": operation("List what the queue could not carry",
-                    "Role: admin, or the subscription itself. Oldest first, at most 1000.", &[NAME], None, &[
-                    (200, "The dead letters", Some(json!({"type": "array", "items": schema("DeadLetter")}))),
-                    UNAUTHORIZED, NOT_FOUND, INTERNAL, UNAVAILABLE,
+                    "Role: admin, or the subscription itself. Oldest first, in pages: the next one is behind the id of \
+                     the last letter of this one, and one with fewer letters than `limit` is the last.",
+                    &[NAME, AFTER_LETTER, PAGE], None, &[
+                    (200, "The dead letters", Some(json!({"type": "array", "maxItems": LARGEST_PAGE, "items": schema("DeadLetter")}))),
+                    UNAUTHORIZED, NOT_FOUND, INVALID, INTERNAL, UNAVAILABLE,
                 ]),
             },
             "/v1/subscriptions/{name}/dead-letters/{id}": {
@@ -336,6 +338,9 @@ const WINDOW: &str = "window";
 const AFTER: &str = "after";
 const LAST_EVENT_ID: &str = "Last-Event-ID";
 const POP: &str = "pop";
+/// The same names at the dead letters.
+const AFTER_LETTER: &str = "after a letter";
+const PAGE: &str = "letters of a page";
 
 fn parameter(name: &str) -> Value {
     let number = json!({"type": "integer", "minimum": 1, "maximum": LARGEST_NUMBER});
@@ -362,7 +367,18 @@ fn parameter(name: &str) -> Value {
             "The id of the last message that was received: go on behind it. Without it all that is not acknowledged \
              comes again",
         ),
+        AFTER_LETTER => (
+            "query",
+            json!({"type": "integer", "minimum": 0, "maximum": LARGEST_NUMBER, "default": 0}),
+            "The id of a dead letter: those after it are shown",
+        ),
+        PAGE => ("query", count(LARGEST_PAGE, LARGEST_PAGE), "Most dead letters"),
         _ => ("query", schema("LaxBoolean"), "Remove the message on delivery, for good"),
+    };
+    let name = match name {
+        AFTER_LETTER => "after",
+        PAGE => "limit",
+        name => name,
     };
     json!({"in": place, "name": name, "required": place == "path", "description": meaning, "schema": schema})
 }

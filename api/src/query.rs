@@ -8,7 +8,7 @@ use model::{EventId, EventIdError};
 
 use crate::{
     error::{ApiError, Problem},
-    fields::lax_word,
+    fields::{LARGEST_NUMBER, lax_word},
 };
 
 /// Longest time a poll is held: below the 300 s after which existing clients give up.
@@ -19,6 +19,9 @@ pub(crate) const DEFAULT_POLL: Duration = Duration::from_secs(5);
 pub(crate) const DEFAULT_LIMIT: usize = 100;
 /// Unacknowledged messages of a stream if the client does not say.
 pub(crate) const DEFAULT_WINDOW: usize = 100;
+
+/// Dead letters of a page, at most and if the client does not say.
+pub(crate) const LARGEST_PAGE: usize = 1000;
 
 /// The parameters as axum gives them.
 pub(crate) type Pairs = Result<Query<Vec<(String, String)>>, QueryRejection>;
@@ -78,6 +81,18 @@ impl Parameters {
         self.get("after", None, |text| text.parse().ok().map(Some), "event_id", &expected)
     }
 
+    /// Most dead letters of a page.
+    pub(crate) fn page(&mut self) -> usize {
+        self.within("limit", LARGEST_PAGE, 1..=LARGEST_PAGE)
+    }
+
+    /// The last dead letter of the page before; 0: there was none.
+    pub(crate) fn after_letter(&mut self) -> u64 {
+        let expected = "the id of a dead letter is expected, or 0";
+        let parse = |text: &str| text.parse().ok().filter(|n| *n <= LARGEST_NUMBER);
+        self.get("after", 0, parse, "int_range", expected)
+    }
+
     fn within(&mut self, name: &'static str, default: usize, range: RangeInclusive<usize>) -> usize {
         let expected = format!("a number from {} to {} is expected", range.start(), range.end());
         let parse = |text: &str| text.parse().ok().filter(|n| range.contains(n));
@@ -133,6 +148,17 @@ mod tests {
             assert_eq!(after(bad), None, "{bad}");
         }
         assert_eq!(parse(&[], Parameters::after), Some(None));
+    }
+
+    #[test]
+    fn letters() {
+        let after = |text| parse(&[("after", text)], Parameters::after_letter);
+        assert_eq!((after("0"), after("17")), (Some(0), Some(17)));
+        for bad in ["", "-1", "x", "p1", "99999999999999999999999"] {
+            assert_eq!(after(bad), None, "{bad}");
+        }
+        assert_eq!(parse(&[], |p| (p.after_letter(), p.page())), Some((0, 1000)));
+        assert_eq!(parse(&[("limit", "1001")], Parameters::page), None);
     }
 
     #[test]

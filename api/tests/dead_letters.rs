@@ -129,3 +129,41 @@ async fn they_go_with_their_subscription() {
     server.register("mail", &["users/user"], false).await;
     assert!(list(&server).await.is_empty());
 }
+
+#[tokio::test]
+async fn dead_letters_come_in_pages_each_behind_the_last_letter_of_the_one_before() {
+    let server = Server::start().await;
+    for name in ["mail", "other"] {
+        server.register(name, &["users/user"], false).await;
+    }
+    for incoming_seq in 1..=5 {
+        set_aside(&server, "mail", Origin::Live { incoming_seq }, b"{}").await;
+        // Of others, and of an attempt that was overtaken: they count in no page.
+        set_aside(&server, "other", Origin::Live { incoming_seq }, b"{}").await;
+        set_aside(&server, "mail", Origin::Prefill { attempt: 9 }, b"{}").await;
+    }
+    let whole = list(&server).await;
+    assert_eq!(whole.len(), 5);
+    let (mut pages, mut after) = (Vec::new(), json!(0));
+    loop {
+        let page = server.send(Method::GET, &format!("{PATH}?limit=2&after={after}"), MAIL, None).await;
+        assert_eq!(page.status, StatusCode::OK);
+        let page = page.json().as_array().unwrap().clone();
+        pages.push(page.len());
+        let Some(last) = page.last() else { break };
+        assert_eq!(whole[2 * (pages.len() - 1)..].iter().take(2).cloned().collect::<Vec<_>>(), page);
+        after = last["id"].clone();
+    }
+    assert_eq!(pages, [2, 2, 1, 0]);
+    // What was removed in between does not shift the rest.
+    let [first, second] = [&whole[0]["id"], &whole[1]["id"]];
+    server.send(Method::DELETE, &format!("{PATH}/{first}"), MAIL, None).await;
+    let rest = server.send(Method::GET, &format!("{PATH}?after={second}"), MAIL, None).await.json();
+    assert_eq!(rest.as_array().unwrap(), &whole[2..]);
+    for bad in ["after=x", "after=-1", "limit=0", "limit=1001"] {
+        let refused = server.send(Method::GET, &format!("{PATH}?{bad}"), MAIL, None).await;
+        assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{bad}");
+        let field = bad.split('=').next().unwrap();
+        assert_eq!(refused.json()["errors"][0]["loc"], json!(["query", field]));
+    }
+}
