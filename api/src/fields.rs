@@ -117,10 +117,16 @@ impl<'de> Deserialize<'de> for Whole {
 }
 
 fn whole(value: &Value) -> Option<u64> {
-    let exact = |number: &f64| number.fract() == 0.0 && (1.0..9e18).contains(number);
+    whole_or_zero(value).filter(|number| *number > 0)
+}
+
+/// A whole number from 0 to [`LARGEST_NUMBER`], also written as `7.0`.
+pub(crate) fn whole_or_zero(value: &Value) -> Option<u64> {
+    // 2^63: the first that is too large.
+    let exact = |number: &f64| number.fract() == 0.0 && (0.0..9_223_372_036_854_775_808.0).contains(number);
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // within the range of u64, and whole
     let number = value.as_u64().or_else(|| value.as_f64().filter(exact).map(|number| number as u64));
-    number.filter(|number| (1..=LARGEST_NUMBER).contains(number))
+    number.filter(|number| *number <= LARGEST_NUMBER)
 }
 
 #[cfg(test)]
@@ -137,6 +143,8 @@ mod tests {
             (json!(9_223_372_036_854_775_807_u64), Some(9_223_372_036_854_775_807)),
             (json!(9_223_372_036_854_775_808_u64), None),
             (json!(1e19), None),
+            (json!(9_223_372_036_854_774_784.0), Some(9_223_372_036_854_774_784)),
+            (json!(9_223_372_036_854_775_808.0), None),
             (json!(7.5), None),
             (json!(0), None),
             (json!(0.0), None),

@@ -387,6 +387,18 @@ fn event_id() -> Value {
     json!({"type": "string", "pattern": "^[pl][1-9][0-9]{0,18}$"})
 }
 
+fn prefill_state() -> Value {
+    object(&["state"], json!({"state": states(), "reason": {"type": "string"}}))
+}
+
+fn end_of_stream() -> Value {
+    object(&["reason"], json!({"reason": ends()}))
+}
+
+fn ends() -> Value {
+    json!({"enum": ["removed", "stopping", "password", "broken", "error"]})
+}
+
 /// Messages as they come.
 fn stream() -> Value {
     let mut operation = operation(
@@ -416,10 +428,27 @@ fn stream() -> Value {
             UNAVAILABLE,
         ],
     );
-    operation["responses"]["200"]["content"] = json!({
-        "text/event-stream": {"schema": {"type": "string"}},
-        "application/x-ndjson": {"schema": schema("StreamedMessage")},
+    let event = json!({
+        "type": "object", "required": ["event", "data"], "description": "Each event",
+        "properties": {
+            "event": {"enum": ["message", "prefill", "end"]},
+            "id": event_id(),
+            "data": {
+                "type": "string", "contentMediaType": "application/json",
+                "contentSchema": {"anyOf": [schema("ProvisioningMessage"), prefill_state(), end_of_stream()]},
+            },
+        },
     });
+    let line = json!({
+        "description": "Each line that is not empty",
+        "anyOf": [
+            schema("StreamedMessage"),
+            object(&["prefill"], json!({"prefill": prefill_state()})),
+            object(&["end"], json!({"end": ends()})),
+        ],
+    });
+    operation["responses"]["200"]["content"] =
+        json!({"text/event-stream": {"schema": event}, "application/x-ndjson": {"schema": line}});
     operation
 }
 
@@ -480,12 +509,12 @@ fn schema(name: &str) -> Value {
 
 fn max_removals() -> Value {
     let percent = json!({"type": "integer", "minimum": 0, "maximum": 100, "default": 20});
-    let objects = json!({"type": "integer", "minimum": 0, "default": 20});
+    let objects = json!({"type": "integer", "minimum": 0, "maximum": LARGEST_NUMBER, "default": 20});
     json!({
         "description": "How many removals a resync may tell without being approved: a number; or more than percent of \
             what was known and more than objects, and never all of a type that had several. Absent: as the installation \
             has it",
-        "type": ["integer", "object", "null"], "minimum": 0, "additionalProperties": false,
+        "type": ["integer", "object", "null"], "minimum": 0, "maximum": LARGEST_NUMBER, "additionalProperties": false,
         "properties": {"percent": percent, "objects": objects},
     })
 }
@@ -559,6 +588,31 @@ fn queue() -> Value {
     )
 }
 
+/// A time that is sent: a date with or without a time and an offset, or a number.
+const TIMESTAMP: &str = "^([0-9]{4}-[0-9]{2}-[0-9]{2}([Tt _][0-9]{2}:[0-9]{2}(:[0-9]{2}([.,][0-9]+)?)? *\
+    ([Zz]|[+-][0-9]{2}(:?[0-9]{2})?)?)?|[+-]?[0-9]+([.][0-9]+)?)$";
+
+/// The body of an event that is sent: one of its sides says which type of object it is.
+fn sent_body() -> Value {
+    const FORMER: &str = "objectType";
+    const NEWER: &str = "univentionObjectType";
+    let says = |word: &str| {
+        let nothing = json!([null, false, 0, "", [], {}]);
+        json!({"required": [word], "properties": {word: {"not": {"enum": nothing}}}})
+    };
+    let of = |old: Value, new: Value| json!({"properties": {"old": old, "new": new}});
+    let either = |word: &str| json!([of(says(word), json!({})), of(json!({}), says(word))]);
+    let without = json!({"not": {"required": [NEWER]}});
+    let former = json!({"allOf": [of(without.clone(), without), {"anyOf": either(FORMER)}]});
+    let mut body = object(&["old", "new"], json!({"old": {"type": "object"}, "new": {"type": "object"}}));
+    body["description"] = json!(
+        "The object before and after the change; {} where there is none. One of them has an objectType, or \
+         univentionObjectType if that is used. DN, id, uuid and univentionObjectIdentifier have at most 64 KiB each"
+    );
+    body["anyOf"] = json!([{"anyOf": either(NEWER)}, former]);
+    body
+}
+
 fn schemas() -> Value {
     let text = json!({"type": "string"});
     let count = json!({"type": "integer", "minimum": 0});
@@ -571,7 +625,7 @@ fn schemas() -> Value {
     let mut asked_topics = topics.clone();
     asked_topics["maxItems"] = json!(MOST_TOPICS);
     let password = json!({"type": "string", "pattern": "^[^\\u0000]*$", "maxLength": LONGEST_PASSWORD,
-                          "description": "At most 1024 bytes, no NUL"});
+                          "description": "No NUL"});
     // Not `date-time`: the messages of a prefill, and those of many producers, have no offset.
     let ts = json!({"type": "string", "examples": ["2026-11-23T21:42:57.228964", "2026-01-31T12:00:00+00:00"],
         "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?([+-]\d\d:\d\d)?$",
@@ -591,8 +645,13 @@ fn schemas() -> Value {
         "description": "RFC 3339, also without offset, seconds or time of day; or seconds or milliseconds since 1970. Years 1 \
             to 9999",
         "examples": ["2026-01-31T12:00:00+00:00", 1_700_000_000],
-        "anyOf": [{"type": "string", "pattern": r"^[0-9+.-]"}, {"type": "number"}],
+        "anyOf": [
+            {"type": "string", "format": "timestamp", "pattern": TIMESTAMP},
+            // As milliseconds, that is: of seconds a number can't be as large.
+            {"type": "number", "minimum": -62_135_596_800_000_i64, "maximum": 253_402_207_200_000_i64},
+        ],
     });
+    sent["body"] = sent_body();
     for word in ["realm", "topic"] {
         sent[word]["maxLength"] = json!(LONGEST_WORD);
     }
@@ -607,8 +666,9 @@ fn schemas() -> Value {
         })),
         "RealmTopic": object(&["realm", "topic"], json!({
             "realm": {"type": "string", "minLength": 1, "maxLength": LONGEST_WORD},
-            "topic": {"type": "string", "minLength": 1, "maxLength": LONGEST_TOPIC, "examples": ["users/user", "groups/.*"],
-                      "description": "A UDM module, or a regular expression that matches whole names"},
+            "topic": {"type": "string", "minLength": 1, "maxLength": LONGEST_TOPIC, "format": "re2", "examples": ["users/user", "groups/.*"],
+                      "description": "A UDM module, or a regular expression that matches whole names: as RE2 has them, so \
+                          without look-around and back references, and 128 KiB when it is compiled"},
         })),
         "NewSubscription": object(&["name", "realms_topics", "request_prefill", "password"], json!({
             "name": {"type": "string", "pattern": "^[A-Za-z0-9_=-]{1,128}$"},

@@ -48,7 +48,7 @@ impl Parameters {
         expected: &str,
     ) -> T {
         let Some((_, text)) = self.pairs.iter().rev().find(|(key, _)| key == name) else { return default };
-        parse(text.trim()).unwrap_or_else(|| {
+        parse(text).unwrap_or_else(|| {
             self.problems.push(Problem::new(&[&"query", &name], kind, expected));
             default
         })
@@ -89,13 +89,13 @@ impl Parameters {
     /// The last dead letter of the page before; 0: there was none.
     pub(crate) fn after_letter(&mut self) -> u64 {
         let expected = "the id of a dead letter is expected, or 0";
-        let parse = |text: &str| text.parse().ok().filter(|n| *n <= LARGEST_NUMBER);
+        let parse = |text: &str| digits(text)?.parse().ok().filter(|n| *n <= LARGEST_NUMBER);
         self.get("after", 0, parse, "int_range", expected)
     }
 
     fn within(&mut self, name: &'static str, default: usize, range: RangeInclusive<usize>) -> usize {
         let expected = format!("a number from {} to {} is expected", range.start(), range.end());
-        let parse = |text: &str| text.parse().ok().filter(|n| range.contains(n));
+        let parse = |text: &str| digits(text)?.parse().ok().filter(|n| range.contains(n));
         self.get(name, default, parse, "int_range", &expected)
     }
 
@@ -104,9 +104,14 @@ impl Parameters {
     }
 }
 
+/// A text of digits only: neither blanks nor a sign.
+fn digits(text: &str) -> Option<&str> {
+    text.bytes().all(|b| b.is_ascii_digit()).then_some(text)
+}
+
 fn wait(text: &str) -> Option<Duration> {
-    // "nan" and "inf" are floats, too.
-    let seconds = text.parse::<f64>().ok().filter(|s| s.is_finite())?;
+    // "nan" and "inf" are floats, too. Blanks around a number are those of the former service.
+    let seconds = text.trim().parse::<f64>().ok().filter(|s| s.is_finite())?;
     let seconds = seconds.clamp(SHORTEST_POLL.as_secs_f64(), LONGEST_POLL.as_secs_f64());
     Some(Duration::from_secs_f64(seconds))
 }
@@ -134,7 +139,10 @@ mod tests {
             (&[("timeout", "inf")], None),
             (&[("timeout", "")], None),
             (&[("timeout", "x")], None),
+            (&[("timeout", " 1 ")], Some((1000, false))),
             (&[("pop", "maybe")], None),
+            (&[("pop", "true ")], None),
+            (&[("pop", "maybe"), ("pop", "1")], Some((5000, true))),
         ] {
             assert_eq!(parse(pairs, |p| (p.timeout().as_millis(), p.pop())), expected, "{pairs:?}");
         }
@@ -166,7 +174,9 @@ mod tests {
         for (pairs, expected) in [
             (&[][..], Some(100)),
             (&[("limit", "1")], Some(1)),
-            (&[("limit", "7"), ("limit", " 1000 ")], Some(1000)),
+            (&[("limit", "7"), ("limit", "1000")], Some(1000)),
+            (&[("limit", " 7")], None),
+            (&[("limit", "+7")], None),
             (&[("limit", "0")], None),
             (&[("limit", "1001")], None),
             (&[("limit", "-1")], None),

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use model::{
-    Body as MessageBody, BodyError, MaxRemovals, Message, NameError, PrefillOrder, PrefillState, Publisher,
-    RealmTopic, Registration, SubscriptionName, Timestamp, TopicError, TopicPattern,
+    Body as MessageBody, BodyError, MaxRemovals, MaxRemovalsShare, Message, NameError, PrefillOrder,
+    PrefillState, Publisher, RealmTopic, Registration, SubscriptionName, Timestamp, TopicError, TopicPattern,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::{
     body::JsonBody,
     error::{ApiError, Place, Problem},
-    fields::{Fields, LARGEST_NUMBER, Lax, Problems, Whole, is_given},
+    fields::{Fields, LARGEST_NUMBER, Lax, Problems, Whole, is_given, whole_or_zero},
     selection,
 };
 
@@ -66,8 +66,8 @@ pub(crate) fn registration(body: &JsonBody) -> Result<(Registration, String), Ap
 
 fn check_password(password: &str, problems: &mut Problems) {
     let at: &[&dyn Place] = &[&"body", &"password"];
-    if password.len() > LONGEST_PASSWORD {
-        let msg = format!("the password has more than {LONGEST_PASSWORD} bytes");
+    if password.chars().nth(LONGEST_PASSWORD).is_some() {
+        let msg = format!("the password has more than {LONGEST_PASSWORD} characters");
         problems.add(at, "string_too_long", msg);
     }
     if password.contains('\0') {
@@ -165,8 +165,8 @@ fn check_word(word: &str, at: &[&dyn Place], problems: &mut Problems) {
 }
 
 fn check_length(word: &str, at: &[&dyn Place], problems: &mut Problems) {
-    if word.len() > LONGEST_WORD {
-        problems.add(at, "string_too_long", format!("it has more than {LONGEST_WORD} bytes"));
+    if word.chars().nth(LONGEST_WORD).is_some() {
+        problems.add(at, "string_too_long", format!("it has more than {LONGEST_WORD} characters"));
     }
 }
 
@@ -244,13 +244,26 @@ pub(crate) fn prefill_order(body: &JsonBody) -> Result<PrefillOrder, ApiError> {
 fn max_removals(fields: &Fields<'_>, problems: &mut Problems) -> Option<MaxRemovals> {
     let expected = "a number of objects is expected, or an object with percent (0 to 100) and objects";
     let kind = "max_removals_type";
-    let limit = problems.optional(fields, "max_removals", kind, expected);
-    if let Some(MaxRemovals::Share(share)) = limit
-        && share.percent > 100
-    {
+    let value = problems.optional::<Value>(fields, "max_removals", kind, expected)?;
+    let limit = limit_of_removals(value);
+    if limit.is_none() {
         problems.add(&[&"body", &"max_removals"], kind, expected);
     }
     limit
+}
+
+fn limit_of_removals(value: Value) -> Option<MaxRemovals> {
+    let Value::Object(members) = value else { return whole_or_zero(&value).map(MaxRemovals::Objects) };
+    let mut share = MaxRemovalsShare::default();
+    for (name, value) in &members {
+        let number = whole_or_zero(value)?;
+        match name.as_str() {
+            "percent" => share.percent = u8::try_from(number).ok().filter(|percent| *percent <= 100)?,
+            "objects" => share.objects = number,
+            _ => return None,
+        }
+    }
+    Some(MaxRemovals::Share(share))
 }
 
 /// The body of `POST …/prefill/approve`: nothing, or the attempt that is meant.

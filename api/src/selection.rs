@@ -1,6 +1,6 @@
 //! The selection of a registration: parsed, with an error for each part that can't be evaluated.
 
-use model::{Properties, Selection};
+use model::{LONGEST_FILTER, LONGEST_POSITION, LONGEST_PROPERTY, MOST_CONDITIONS, Properties, Selection};
 use serde_json::{Value, json};
 
 use crate::{
@@ -54,7 +54,7 @@ pub(crate) fn parse(fields: &Fields<'_>) -> Result<Option<Selection>, Vec<Proble
         Selection { position, ..Selection::default() },
         Selection { properties, ..Selection::default() },
     ] {
-        if let Err(error) = part.compile() {
+        if let Err(error) = part.check_size().and_then(|()| part.compile().map(drop)) {
             problems.push(at(&[&error.field], "selection_invalid", &error.problem));
         }
     }
@@ -82,9 +82,15 @@ pub(crate) fn description() -> Value {
     let list_of = |word: &str| {
         // A list of nothing to keep has a meaning: that there is an object.
         let least = usize::from(word == "strip");
-        let names = json!({"type": "array", "items": {"type": "string", "pattern": "\\S"}, "minItems": least, "maxItems": 1000});
-        json!({"type": "object", "additionalProperties": {"type": "null"}, "required": [word], "properties": {word: names}})
+        let name = json!({"type": "string", "pattern": "\\S", "maxLength": LONGEST_PROPERTY});
+        let names = json!({"type": ["array", "null"], "items": name, "minItems": least, "maxItems": 1000});
+        json!({"type": "object", "additionalProperties": {"type": "null"}, "minProperties": 1, "properties": {word: names}})
     };
+    let conditions = format!(
+        "LDAP filter (RFC 4515) over names of UDM properties, such as (&(mailPrimaryAddress=*)(!(disabled=TRUE))). \
+         Values are compared without regard to case, and >= and <= as numbers where both are. At most {MOST_CONDITIONS} \
+         conditions, 32 within each other. No extensible matches, no attributes of LDAP"
+    );
     json!({
         "type": "object", "additionalProperties": {"type": "null"},
         "description": "Which objects of its topics a subscription gets, and which of their properties: of the prefill \
@@ -92,10 +98,11 @@ pub(crate) fn description() -> Value {
             no longer selected as a deletion (new is {}). It never changes. Events of other realms than udm are not \
             looked at.",
         "properties": {
-            "filter": {"type": ["string", "null"], "pattern": "\\(", "examples": ["(mailPrimaryAddress=*)"], "description": "LDAP filter (RFC 4515) over names of UDM properties, \
-                such as (&(mailPrimaryAddress=*)(!(disabled=TRUE))). Values are compared without regard to case, and \
-                >= and <= as numbers where both are. No extensible matches, no attributes of LDAP"},
-            "position": {"type": ["string", "null"], "pattern": "=", "examples": ["ou=berlin,dc=example,dc=org"], "description": "DN: this object and all below it"},
+            "filter": {"type": ["string", "null"], "format": "ldap-filter", "pattern": "\\(", "maxLength": LONGEST_FILTER,
+                       "examples": ["(mailPrimaryAddress=*)"], "description": conditions},
+            "position": {"type": ["string", "null"], "format": "ldap-dn", "pattern": "=", "maxLength": LONGEST_POSITION,
+                         "examples": ["ou=berlin,dc=example,dc=org"],
+                         "description": "DN (RFC 4514): this object and all below it"},
             "properties": {
                 "description": "Properties that come (keep), or all but these (strip). What else an object holds \
                     always comes, and the filter sees all",

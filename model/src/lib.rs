@@ -68,7 +68,10 @@ pub use removals::{
     MaxRemovals, Removals, RemovalsByType, Share as MaxRemovalsShare, held_text, removals_text,
 };
 pub use seam::Seam;
-pub use selection::{Coverage, Crossing, Properties, Seen, Selection, SelectionError, Selector};
+pub use selection::{
+    Coverage, Crossing, LONGEST_FILTER, LONGEST_POSITION, LONGEST_PROPERTY, MOST_CONDITIONS, Properties,
+    Seen, Selection, SelectionError, Selector,
+};
 pub use shorten::shorten;
 pub use subscription::{Entry, Lifecycle, Subscription, Tombstone};
 pub use task::PrefillTask;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// The realm of the directory. Only this realm has a snapshot; events of other realms are live only.
 pub const UDM_REALM: &str = "udm";
 
-/// Longest topic in bytes. The longest module name of UDM has about forty.
+/// Longest topic in characters. The longest module name of UDM has about forty.
 pub const LONGEST: usize = 200;
 /// Most bytes of a compiled topic: a hundred of them fit a subscription. `\w+/\w+` takes less, `\w{100}` 5 MB.
 const LARGEST: usize = 128 * 1024;
@@ -28,7 +28,7 @@ pub enum TopicError {
     #[error("the topic is empty: name a UDM module such as users/user, or a regular expression")]
     Empty,
     /// The topic is longer than any that there can be.
-    #[error("the topic has more than {LONGEST} bytes: name fewer modules in one topic")]
+    #[error("the topic has more than {LONGEST} characters: name fewer modules in one topic")]
     TooLong,
     /// The regular expression does not compile.
     #[error("the topic is no valid regular expression: {0}")]
@@ -57,7 +57,7 @@ impl TopicPattern {
         if text.is_empty() {
             return Err(TopicError::Empty);
         }
-        if text.len() > LONGEST {
+        if text.chars().nth(LONGEST).is_some() {
             return Err(TopicError::TooLong);
         }
         let regex = if text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'_' | b'-')) {

@@ -71,15 +71,18 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 }
 
 fn run_all(args: &Args, interrupt: &Interrupt, report: &mut Report) -> Result<()> {
-    let (nats_server, helm, promtool) =
-        step("tools", || Ok((tools::nats_server()?, tools::helm(), tools::promtool())))?;
+    let (nats_server, helm, promtool, schemathesis) = step("tools", || {
+        Ok((tools::nats_server()?, tools::helm(), tools::promtool(), tools::schemathesis()))
+    })?;
     // Always the same packages, so that cargo chooses the same features and builds nothing twice.
     let cargo_test = |options: &[&str]| {
         let mut cargo = commands::cargo();
         cargo.args(["test", "--workspace"]).args(options).env("HEADSTART_NATS_SERVER", &nats_server);
-        // Without it, the tests of the chart say that it is missing.
+        // Without one of them, the tests that need it say that it is missing.
         cargo.envs(helm.iter().map(|helm| ("HEADSTART_HELM", helm)));
         cargo.envs(promtool.iter().map(|promtool| ("HEADSTART_PROMTOOL", promtool)));
+        let schemathesis = schemathesis.iter();
+        cargo.envs(schemathesis.map(|schemathesis| ("HEADSTART_SCHEMATHESIS", schemathesis)));
         cargo
     };
     let own = std::env::current_exe()?.display().to_string();

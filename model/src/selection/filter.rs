@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Bytes that a filter may have: what is larger was made by a program that went wrong.
-const BYTES_MAX: usize = 16 * 1024;
+const BYTES_MAX: usize = 64 * 1024;
 
 /// Properties with telephone numbers, in small letters.
 const NUMBERS: [&str; 6] = [
@@ -72,6 +72,20 @@ impl Filter {
             return Err(format!("the filter has more than {BYTES_MAX} bytes"));
         }
         Parser::whole(text)
+    }
+
+    /// How many filters it consists of, itself included.
+    pub fn conditions(&self) -> usize {
+        1 + match self {
+            Self::All(inner) | Self::Any(inner) => inner.iter().map(Self::conditions).sum(),
+            Self::Not(inner) => inner.conditions(),
+            Self::Present(_)
+            | Self::Equals(..)
+            | Self::About(..)
+            | Self::AtLeast(..)
+            | Self::AtMost(..)
+            | Self::Like(..) => 0,
+        }
     }
 
     /// Does an object with these properties match?

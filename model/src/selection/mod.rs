@@ -11,6 +11,7 @@
 mod coverage;
 mod filter;
 mod parser;
+mod size;
 
 use std::borrow::Cow;
 
@@ -21,6 +22,7 @@ use serde_json::{Value, value::RawValue};
 use crate::{Body, Dn, Members, Message, UDM_REALM, json};
 pub use coverage::Coverage;
 use filter::Filter;
+pub use size::{LONGEST_FILTER, LONGEST_POSITION, LONGEST_PROPERTY, MOST_CONDITIONS};
 
 /// Names of properties that may be listed.
 const NAMES_MAX: usize = 1_000;
