@@ -89,7 +89,8 @@ async fn what_does_not_pass_ends_after_a_bounded_number_of_tries() {
         (Effect::Status { code: 503 }, On::Index, None, ExitCode::Transient),
         (Effect::Status { code: 503 }, On::List, None, ExitCode::Transient),
         (Effect::LdapDown { retry_after: zero() }, On::Object, None, ExitCode::Transient),
-        (Effect::Status { code: 502 }, On::Object, Some(8), ExitCode::Transient),
+        // Eight times, and once more since UDM answers others.
+        (Effect::Status { code: 502 }, On::Object, Some(9), ExitCode::Transient),
         (Effect::Cut { bytes: 200 }, On::List, Some(8), ExitCode::Transient),
         (Effect::Status { code: 401 }, On::Index, None, ExitCode::CredentialsRefused),
         (Effect::Status { code: 401 }, On::Object, None, ExitCode::CredentialsRefused),

@@ -79,6 +79,8 @@ struct Tried {
     all: u32,
     /// Of the class that it failed with last.
     class: Option<(Class, u32)>,
+    /// UDM was seen to answer others meanwhile.
+    looked: bool,
 }
 
 impl Tried {
@@ -310,7 +312,10 @@ impl Session {
             Next::Again => {}
             Next::End => return Err(self.given_up(asking, class, tried.all, failure)),
             Next::Look if self.answers_others().await => {
-                return Err(self.given_up(asking, Class::Wrong, tried.all, failure));
+                // It may have recovered just now: then it answers this one, too.
+                if std::mem::replace(&mut tried.looked, true) {
+                    return Err(self.given_up(asking, Class::Wrong, tried.all, failure));
+                }
             }
             Next::Look if self.health.silence() >= retries.away => {
                 return Err(unavailable(asking, tried.all, failure));
