@@ -217,7 +217,7 @@ async fn figures_are_told() {
         "headstart_api_messages_delivered_total 1",
         "headstart_api_messages_acknowledged_total 1",
         r#"headstart_api_requests_total{method="POST",route="/v1/subscriptions",status="201"} 1"#,
-        r#"headstart_api_request_duration_seconds_count{route="/v1/messages"} 1"#,
+        r#"headstart_api_request_duration_seconds_count{method="POST",route="/v1/messages"} 1"#,
     ] {
         assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
     }
