@@ -5,7 +5,7 @@ mod support;
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use support::{Answer, EVENTS, PREFILL, Server};
+use support::{Answer, PREFILL, Server};
 
 const MAIL: (&str, &str) = ("mail", "pw");
 const MESSAGES: &str = "/v1/subscriptions/mail/messages";
@@ -98,8 +98,8 @@ async fn large_messages_come_in_several_batches() {
     for id in 0..4 {
         let mut event = support::event("users/user", &id.to_string());
         event["body"]["new"]["photo"] = json!("x".repeat(3 << 20));
-        let sent = server.send(Method::POST, "/v1/messages", EVENTS, Some(&event)).await;
-        assert_eq!(sent.status, StatusCode::ACCEPTED);
+        let sent = server.publish(&event).await;
+        assert_eq!(sent.status, StatusCode::ACCEPTED, "{}", sent.text);
     }
     let mut seen = Vec::new();
     while seen.len() < 4 {

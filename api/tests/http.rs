@@ -247,13 +247,7 @@ async fn an_event_larger_than_nats_carries_is_a_dead_letter_and_any_other_body_4
     server.register("mail", &["users/user"], false).await;
     let mut event = support::event("users/user", "1");
     event["body"]["new"]["photo"] = json!("x".repeat(5 << 20));
-    // A slow machine is late with a large one, and says so before anything is written: a producer sends it again.
-    let in_time = |sent: &support::Answer| sent.status != StatusCode::SERVICE_UNAVAILABLE;
-    let post = async |event: &serde_json::Value| {
-        let post = async || server.send(Method::POST, "/v1/messages", EVENTS, Some(event)).await;
-        eventually("the event in time", Duration::from_secs(60), post, in_time).await
-    };
-    let sent = post(&event).await;
+    let sent = server.publish(&event).await;
     assert_eq!(sent.status, StatusCode::ACCEPTED, "{}", sent.text);
     let path = "/v1/subscriptions/mail/messages/next?timeout=10";
     let got = server.send(Method::GET, path, ("mail", "pw"), None).await.json();
@@ -265,7 +259,7 @@ async fn an_event_larger_than_nats_carries_is_a_dead_letter_and_any_other_body_4
     assert_eq!(server.register("groups", &["groups/group"], false).await, StatusCode::CREATED);
     // NATS of the tests carries 8 MB.
     event["body"]["new"]["photo"] = json!("x".repeat(9 << 20));
-    let sent = post(&event).await;
+    let sent = server.publish(&event).await;
     assert_eq!(sent.status, StatusCode::ACCEPTED, "its producer could only send it for ever: {}", sent.text);
     // Of what is larger still only the beginning is kept.
     let text = event["body"].to_string();
@@ -274,6 +268,7 @@ async fn an_event_larger_than_nats_carries_is_a_dead_letter_and_any_other_body_4
         "x".repeat(40 << 20)
     );
     let post = async || server.raw(Method::POST, "/v1/messages", EVENTS, "application/json", &huge).await;
+    let in_time = |sent: &support::Answer| sent.status != StatusCode::SERVICE_UNAVAILABLE;
     let sent = eventually("the event in time", Duration::from_secs(60), post, in_time).await;
     assert_eq!(sent.status, StatusCode::ACCEPTED, "{}", sent.text);
     let letters =
