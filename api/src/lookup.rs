@@ -52,3 +52,64 @@ pub(crate) async fn check_queue(app: &App, subscription: &Subscription) -> Resul
 pub(crate) fn now() -> Timestamp {
     Timestamp::from_utc(jiff::Timestamp::now())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        access::LoggedIn,
+        config::{Bounds, Config, RoleCredentials, Roles},
+        connections::Connections,
+        launcher::Launcher,
+        state::Life,
+        subscriptions,
+    };
+    use axum::extract::{Path, State};
+    use broker::{
+        Broker, ReaderConfig, Secret,
+        testing::{NatsServer, ready_subscription},
+    };
+    use model::{Entry, Incarnation, QueueLimits};
+    use std::{sync::Arc, time::Duration};
+    use tokio_util::sync::CancellationToken;
+
+    fn app(broker: &Broker) -> Arc<App> {
+        let role =
+            |user: &str| RoleCredentials { username: user.to_owned(), password: Secret::new("secret") };
+        let config = Config {
+            roles: Roles { admin: role("admin"), events: role("udm"), prefill: role("prefill") },
+            tls: None,
+            bounds: Bounds::default(),
+            root_path: String::new(),
+            cors_all: false,
+            reader: ReaderConfig::default(),
+            limits: QueueLimits::default(),
+            stream_heartbeat: Duration::from_secs(1),
+            shutdown_delay: Duration::ZERO,
+            before_step: None,
+        };
+        let life = Life { stopping: CancellationToken::new(), closing: CancellationToken::new() };
+        let launcher = Launcher::queue(broker.tasks());
+        App::new(config, broker.clone(), launcher, Arc::new(|| None), Connections::new(1), life).unwrap()
+    }
+
+    /// Its password was looked at a moment ago, by a replica that had not heard of the new registration.
+    #[tokio::test]
+    async fn a_former_subscription_neither_sees_nor_removes_the_one_that_has_its_name() {
+        let server = NatsServer::start().await;
+        let broker = server.broker().await;
+        let (former, _) = ready_subscription(&broker, &["users/user"]).await;
+        let (app, registry) = (app(&broker), broker.registry());
+        let entry = registry.subscription(&former.name).await.unwrap().unwrap();
+        let caller = Caller::Subscriber(LoggedIn { entry: Arc::new(entry.clone()), revision: 1 });
+        assert_eq!(existing(&app, "mail", &caller).await.unwrap().value, former);
+        let again = Subscription { incarnation: Incarnation(uuid::Uuid::new_v4()), ..former };
+        let new = Entry::Subscription(again.clone());
+        registry.update(&again.name, &new, entry.revision).await.unwrap();
+        let seen = existing(&app, "mail", &caller).await;
+        assert!(matches!(seen, Err(ApiError::Unauthorized(_))), "{seen:?}");
+        let removed = subscriptions::delete(State(app), Path("mail".to_owned()), caller).await;
+        assert!(matches!(removed, Err(ApiError::Unauthorized(_))), "{removed:?}");
+        assert_eq!(registry.subscription(&again.name).await.unwrap().unwrap().value, again);
+    }
+}

@@ -79,6 +79,13 @@ async fn a_batch_whose_answer_is_lost_is_written_once() {
     let (written, ()) = tokio::join!(holder.write(2, &batch), cut);
     written.unwrap();
     assert_eq!(lossy.prefill().await, 4);
+    // And here all of it.
+    lossy.proxy.cut_after_requests(2);
+    holder.write(5, &messages(2)).await.unwrap();
+    assert_eq!(lossy.prefill().await, 6);
+    for (index, n) in (1..).zip([0, 0, 1, 2, 0, 1]) {
+        assert_eq!(holder.message(index).await.unwrap(), Some(messages(3)[n].clone()), "{index}");
+    }
 }
 
 #[tokio::test]

@@ -99,6 +99,47 @@ async fn a_twin_takes_the_fence_and_the_loser_knows() {
 }
 
 #[tokio::test]
+async fn only_what_is_held_is_approved_and_what_is_sealed_is_not_cancelled() {
+    let server = NatsServer::start().await;
+    let broker = server.broker().await;
+    let (s, queue) = registered(&broker, 1).await;
+    let mut first = holder(&queue, 1).await;
+    assert!(!queue.approve_fence(1).await.unwrap(), "it is not complete");
+    first.hold(Counts::default(), vec![]).await.unwrap();
+    assert!(!queue.approve_fence(2).await.unwrap());
+    for _ in 0..2 {
+        assert!(queue.approve_fence(1).await.unwrap());
+    }
+    assert!(!queue.cancel_fence(1).await.unwrap());
+    assert!(queue.fence().await.unwrap().unwrap().value.seals(s.incarnation, 1));
+    holder(&queue, 2).await.seal(Counts::default()).await.unwrap();
+    for attempt in [1, 2] {
+        assert!(!queue.cancel_fence(attempt).await.unwrap() && !queue.approve_fence(attempt).await.unwrap());
+    }
+    assert!(queue.fence().await.unwrap().unwrap().value.seals(s.incarnation, 2));
+}
+
+#[tokio::test]
+async fn what_an_attempt_has_written_is_found_by_its_place() {
+    let server = NatsServer::start().await;
+    let broker = server.broker().await;
+    let s = Subscription { track: true, ..subscription("mail", 1, 1) };
+    let queue = broker.queue(&s.name, s.incarnation);
+    queue.create(&s).await.unwrap();
+    let mut holder = holder(&queue, 1).await;
+    holder.write(1, &payloads(&["a", "b", "c"])).await.unwrap();
+    let known =
+        KnownObjects { objects: KnownObject::named_by(object("d").as_bytes()), ..KnownObjects::default() };
+    holder.write_knowing(4, &payloads(&["d", "e"]), &[known]).await.unwrap();
+    for (index, expected) in (1..).zip(["a", "b", "c", "d", "e"]) {
+        assert_eq!(holder.message(index).await.unwrap().unwrap(), expected);
+    }
+    for index in [0, 6] {
+        assert_eq!(holder.message(index).await.unwrap(), None, "{index}");
+    }
+}
+
+#[tokio::test]
 async fn copies_are_written_once_whoever_writes_them() {
     let server = NatsServer::start().await;
     let broker = server.broker().await;
@@ -136,7 +177,7 @@ async fn a_removed_name_starts_above_all_numbers_it_ever_had() {
     assert_eq!(broker.credentials().get(&s.name).await.unwrap(), None);
     let entry = broker.registry().get(&s.name).await.unwrap().unwrap();
     let Entry::Tombstone(tombstone) = entry.value else { panic!("{entry:?}") };
-    assert!(tombstone.next_sequence > last + 2);
+    assert!(tombstone.next_sequence > last + 100_000, "what is written until the stream is deleted, too");
     assert!(matches!(queue.claim_fence(1, 1, "zombie").await.unwrap(), Claimed::Gone));
     // Another incarnation; the old one's pod finds nothing of its own.
     let again = subscription("mail", 2, tombstone.next_sequence);
@@ -148,6 +189,10 @@ async fn a_removed_name_starts_above_all_numbers_it_ever_had() {
     // And its late removal and credential do nothing.
     assert_eq!(broker.remove_subscription(&s.name, s.incarnation).await.unwrap(), Removal::Gone);
     assert!(broker.credentials().put(&s.name, s.incarnation, "old").await.is_err());
+    let credentials = broker.credentials();
+    credentials.put(&again.name, again.incarnation, "new").await.unwrap();
+    credentials.delete(&s.name, s.incarnation).await.unwrap();
+    assert_eq!(credentials.get(&s.name).await.unwrap().unwrap().hash, "new");
     assert!(new_queue.exists().await.unwrap());
 }
 

@@ -393,14 +393,7 @@ async fn a_replica_that_lags_does_not_deliver_the_rest_of_a_former_prefill_after
     case.fill(1, &["a", "b"], true).await;
     case.state(PrefillState::Done).await;
     case.live(7, "deleted").await;
-    // Its view has ended: it hears of nothing any more.
-    let ended = CancellationToken::new();
-    let view = case.broker.registry().view(ended.clone());
-    view.synced().await;
-    let known = async || view.get("mail").map(|e| e.value.prefill.state);
-    eventually("the view", LONG, known, |state| *state == Some(PrefillState::Done)).await;
-    ended.cancel();
-    let lagging = Readers::new(case.broker.clone(), view, ReaderConfig { redelivery_delay: Duration::ZERO });
+    let lagging = lagging(&case, PrefillState::Done).await;
     case.again().await;
     case.known(2).await;
     for limit in [1, 10] {
@@ -408,6 +401,31 @@ async fn a_replica_that_lags_does_not_deliver_the_rest_of_a_former_prefill_after
             lagging.batch(&case.s.name, case.s.incarnation, LONG, &CancellationToken::new(), limit).await;
         assert_eq!(next.unwrap().iter().map(text).collect::<Vec<_>>(), ["deleted"]);
     }
+}
+
+/// A replica whose view has ended: it hears of nothing any more.
+async fn lagging(case: &Case, known: PrefillState) -> Readers {
+    let ended = CancellationToken::new();
+    let view = case.broker.registry().view(ended.clone());
+    view.synced().await;
+    let state = async || view.get("mail").map(|e| e.value.prefill.state);
+    eventually("the view", LONG, state, |state| *state == Some(known)).await;
+    ended.cancel();
+    Readers::new(case.broker.clone(), view, ReaderConfig { redelivery_delay: Duration::ZERO })
+}
+
+#[tokio::test]
+async fn a_replica_that_lags_does_not_deliver_a_prefill_that_is_not_done_any_more() {
+    let server = NatsServer::start().await;
+    let case = Case::new(&server, true).await;
+    case.fill(1, &["a"], true).await;
+    case.state(PrefillState::Done).await;
+    let lagging = lagging(&case, PrefillState::Done).await;
+    // By request: round and attempt stay what they are.
+    case.state(PrefillState::Running).await;
+    let (wait, cancel) = (Duration::from_millis(50), CancellationToken::new());
+    let next = lagging.next(&case.s.name, case.s.incarnation, wait, &cancel, false).await;
+    assert_eq!(next.unwrap(), None);
 }
 
 #[tokio::test]

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use broker::{
     Broker, PublishError, ReadError, ReaderConfig, Readers, StreamLimits,
-    testing::{NatsServer, eventually},
+    testing::{NatsServer, eventually, publish_raw},
 };
 use bytes::Bytes;
 use dispatcher::Config;
 use model::{Entry, GivenUp, Limit, QueueLimits, Subscription, WhenFull};
-use support::{SOON, all_is_done, drain, holds, post, post_all, register, start_with};
+use support::{SOON, all_is_done, drain, holds, post, post_all, register, start_watched, start_with};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -127,6 +127,24 @@ async fn a_limit_that_was_raised_holds_for_queues_that_exist_and_a_lower_one_rem
     broker.clone().with_limits(with(5)).raise_queue_limits().await.unwrap();
     let _second = start_with(&broker, of(5));
     assert_eq!(drain(&broker, &s, 100).await, (1..=100).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn what_others_have_put_into_a_queue_is_seen_when_nats_refuses_a_copy() {
+    let server = NatsServer::start().await;
+    let broker = server.broker().await;
+    let small = broker.clone().with_limits(StreamLimits { queue_messages: 10, ..StreamLimits::default() });
+    let s = register(&small, "mail", "users/user").await;
+    let limits = QueueLimits { messages: 10, ..QueueLimits::default() };
+    let (_running, figures) = start_watched(&broker, limited(limits));
+    post_all(&broker, "users/user", 1..=5).await;
+    holds(&broker, &s, 5).await;
+    // Such as dead letters that are sent again.
+    for _ in 6..=10 {
+        publish_raw(&broker, "mail.main", "{}").await;
+    }
+    post(&broker, "users/user", 11).await;
+    figures.reach("headstart_dispatcher_lanes_waiting{reason=\"messages\"}", 1).await;
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use dispatcher::Config;
 use model::{Properties, Selection, Subscription};
 use serde_json::{Value, json};
-use support::{SOON, all_is_done, holds, register, register_selecting, start, start_with};
+use support::{SOON, all_is_done, holds, register, register_selecting, start, start_watched, start_with};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -129,4 +129,27 @@ async fn a_lane_that_catches_up_selects_as_well() {
     }
     assert_eq!(got, SEEN.repeat(3));
     shutdown.cancel();
+}
+
+#[tokio::test]
+async fn what_was_looked_at_before_is_not_selected_a_second_time() {
+    let server = NatsServer::start().await;
+    let broker = server.broker().await;
+    let s = register_selecting(&broker, "selecting", "users/user", Some(with_mail())).await;
+    post(&broker, &json!({}), &user(None, 1)).await;
+    post(&broker, &json!({}), &user(Some("m"), 2)).await;
+    let not_selected = "headstart_dispatcher_not_selected_total";
+    let keeping = Config { purge_after: SOON * 30, ..Config::default() };
+    let ((running, guard), figures) = start_watched(&broker, keeping);
+    assert_eq!(changes(&broker, &s).await, [(None, Some(2))]);
+    assert_eq!(figures.of(not_selected), 1);
+    drop(guard);
+    running.await.unwrap().unwrap();
+    // As after a crash that came before the position was moved.
+    let position = broker.position().get().await.unwrap();
+    broker.position().set(1, position.revision).await.unwrap();
+    post(&broker, &json!({}), &user(Some("m"), 3)).await;
+    let (_running, figures) = start_watched(&broker, Config::default());
+    assert_eq!(changes(&broker, &s).await, [(None, Some(3))]);
+    assert_eq!(figures.of(not_selected), 0);
 }

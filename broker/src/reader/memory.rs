@@ -127,3 +127,21 @@ impl Memory {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::{Incarnation, LiveTag};
+
+    #[test]
+    fn what_is_remembered_of_deliveries_is_bounded_and_the_newest_stay() {
+        let (memory, last) = (Memory::default(), 3 * REMEMBERED as u64);
+        let tag =
+            |incoming_seq| LiveTag { incarnation: Incarnation(uuid::Uuid::nil()), round: 1, incoming_seq };
+        for sequence in 1..=last {
+            assert_eq!(memory.deliver(sequence, Tag::Live(tag(sequence)), Duration::ZERO), 1);
+        }
+        assert_eq!(lock(&memory.deliveries).len(), REMEMBERED);
+        assert_eq!(memory.deliver(last, Tag::Live(tag(last)), Duration::ZERO), 2);
+    }
+}
