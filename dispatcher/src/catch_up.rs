@@ -253,3 +253,58 @@ impl Lane {
             && Head::of(payload).is_ok_and(|Head { realm, topic }| self.choice.route.is_match(&realm, &topic))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        choice::Choice,
+        lane::{Inlet, Pace},
+        mailbox::{Bound, Mailbox, Taken},
+        metrics::Metrics,
+    };
+    use broker::testing::{NatsServer, ready_subscription};
+    use model::{QueueLimits, RealmTopic, Room};
+    use tokio::sync::mpsc;
+
+    #[tokio::test]
+    async fn what_another_dispatcher_has_copied_is_skipped_and_its_last_marker_obeyed() {
+        let server = NatsServer::start().await;
+        let broker = server.broker().await;
+        let (s, queue) = ready_subscription(&broker, &["users/user"]).await;
+        let mut other = Copier::open(queue.clone()).await.unwrap().unwrap();
+        other.mark(1, &s.marker()).await.unwrap();
+        let inlet = Inlet::new(Mailbox::behind(Bound { entries: 1, bytes: 1 }, 2));
+        assert_eq!(inlet.with(|mailbox| mailbox.take(1, 1)), Taken::Behind { from: 2 });
+        let (pace, reports) = (Pace::new(1, 1), mpsc::unbounded_channel());
+        let writer = Writer {
+            broker: broker.clone(),
+            name: s.name.clone(),
+            incarnation: s.incarnation,
+            copier: Copier::open(queue).await.unwrap().unwrap(),
+            limits: QueueLimits::default(),
+            metrics: Metrics::default(),
+            room: Room::default(),
+            batches: pace.batches.clone(),
+            before_copy: None,
+        };
+        let choice = Choice::new(&s.name, &s.realms_topics, None).unwrap();
+        let mut lane = Lane { writer, choice, inlet, pace: pace.into(), reports: reports.0 };
+        let topics = [RealmTopic { realm: "udm".into(), topic: "groups/group".into() }];
+        other.mark(5, &s.with_topics(&topics).unwrap().marker()).await.unwrap();
+        broker.position().set(8, 0).await.unwrap();
+        let mut next = 2;
+        assert!(!lane.look_back(&mut next, End::Gap { found: 9 }).await.unwrap(), "it has not joined");
+        assert_eq!((next, lane.inlet.with(|mailbox| mailbox.oldest())), (9, Some(9)));
+        let event = |topic: &str| format!(r#"{{"realm":"udm","topic":"{topic}"}}"#);
+        for (sequence, topic, wanted) in
+            [(9, "groups/group", true), (9, "users/user", false), (5, "groups/group", false)]
+        {
+            assert_eq!(lane.wants(sequence, event(topic).as_bytes()), wanted, "{sequence} {topic}");
+        }
+        // What nobody has accounted for is waited for.
+        let gap = lane.look_back(&mut next, End::Gap { found: 11 }).await;
+        assert!(matches!(gap, Err(Trouble::Later { .. })), "{gap:?}");
+        assert_eq!(next, 9);
+    }
+}
