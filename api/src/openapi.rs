@@ -636,7 +636,11 @@ fn schemas() -> Value {
     });
     let mut placed = message.clone();
     placed["sequence_number"] = json!({"type": "integer", "minimum": 1});
-    placed["num_delivered"] = json!({"type": "integer", "minimum": 1});
+    placed["num_delivered"] = json!({
+        "type": "integer", "minimum": 1,
+        "description": "How often this replica of the API has delivered it, since it was started. With several replicas \
+                        a message may have been delivered more often.",
+    });
     let mut streamed = placed.clone();
     streamed["event_id"] = json!({"type": "string", "pattern": "^[pl][1-9][0-9]*$",
                                   "description": "For after and Last-Event-ID; nothing else is to be read from it"});
