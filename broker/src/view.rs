@@ -7,11 +7,11 @@ use std::{
 };
 
 use futures::StreamExt;
-use model::{Subscription, SubscriptionName};
+use model::{Incarnation, Subscription, SubscriptionName};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Error, Registry, Revised, bucket, bucket::Item, names, registry, wire::Wire};
+use crate::{Error, Modified, Registry, Revised, bucket, bucket::Item, names, registry, wire::Wire};
 
 /// How often the leader is asked whether what is watched is all that there is.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
@@ -153,6 +153,25 @@ impl RegistryView {
                 Ok(cached)
             }
         }
+    }
+
+    /// Changes a subscription as [`Registry::modify`] does, and knows the outcome before the watch tells it: who decides
+    /// by this view does not go back behind what it has written.
+    ///
+    /// # Errors
+    /// As [`Registry::modify`].
+    pub async fn modify(
+        &self,
+        name: &SubscriptionName,
+        incarnation: Incarnation,
+        change: impl FnMut(&Subscription) -> Option<Subscription>,
+    ) -> Result<Modified, Error> {
+        let modified = self.registry.modify(name, incarnation, change).await?;
+        if let Modified::Changed(entry) | Modified::Unchanged(entry) = &modified {
+            let what = What::Subscription(Arc::new(entry.clone()));
+            self.shared.store(name.as_str(), entry.revision, what);
+        }
+        Ok(modified)
     }
 
     /// All subscriptions.

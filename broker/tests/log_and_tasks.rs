@@ -9,7 +9,7 @@ use broker::{
 };
 use bytes::Bytes;
 use futures::StreamExt;
-use model::{Incarnation, PrefillTask, RealmTopic, Registration, Subscription};
+use model::{Incarnation, PrefillState, PrefillTask, RealmTopic, Reason, Registration, Subscription};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -150,5 +150,12 @@ async fn the_view_follows_the_registry_over_a_kill_of_the_server() {
         server.restart().await;
     }
     assert_eq!(view.all().len(), 2);
+    // What is changed by way of it needs no watch to be known.
     shutdown.cancel();
+    let one = view.get("one").unwrap();
+    let cancel = |s: &Subscription| {
+        s.with_prefill_state(PrefillState::Failed, Some(Reason::Cancelled), None, s.created.clone())
+    };
+    view.modify(&one.value.name, one.value.incarnation, cancel).await.unwrap();
+    assert_eq!(view.get("one").unwrap().value.prefill.reason, Some(Reason::Cancelled));
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use broker::{Broker, Modified, Registry};
+use broker::{Broker, Modified, Registry, RegistryView};
 use manifests::{Identity, JobTemplate, is_job_of, labels};
 use model::{Lifecycle, PrefillState, PrefillTask, Reason, Subscription, Timestamp};
 use serde_json::{Value, json};
@@ -25,6 +25,7 @@ mod request;
 #[derive(Clone)]
 pub(crate) struct Actor {
     pub(crate) broker: Broker,
+    pub(crate) view: RegistryView,
     pub(crate) cluster: Cluster,
     pub(crate) template: JobTemplate,
     pub(crate) announcer: Announcer,
@@ -104,7 +105,7 @@ impl Actor {
             queue.remove_contained(identity.attempt).await?;
         }
         self.before("the entry's state").await;
-        match self.registry().modify(&identity.subscription, identity.incarnation, change).await? {
+        match self.view.modify(&identity.subscription, identity.incarnation, change).await? {
             Modified::Changed(_) => {
                 self.tell(identity, to, job.map(|job| job.uid.as_str()));
                 Ok(Outcome::Done)
@@ -130,7 +131,7 @@ impl Actor {
                 .with_prefill_again(now())
         };
         self.before("the next attempt").await;
-        match self.registry().modify(&identity.subscription, identity.incarnation, change).await? {
+        match self.view.modify(&identity.subscription, identity.incarnation, change).await? {
             Modified::Changed(_) => {
                 let failed =
                     State { state: PrefillState::Failed, reason: Some(reason), message: Some(message) };
@@ -150,7 +151,7 @@ impl Actor {
             failed.then(|| current.with_prefill_again(now())).flatten()
         };
         self.before("the next attempt").await;
-        match self.registry().modify(&identity.subscription, identity.incarnation, change).await? {
+        match self.view.modify(&identity.subscription, identity.incarnation, change).await? {
             Modified::Changed(entry) => {
                 let next = Identity::from(&PrefillTask::of(&entry.value));
                 let message =
@@ -236,7 +237,7 @@ impl Actor {
                 .flatten()
         };
         self.before("the entry's state").await;
-        let modified = self.registry().modify(&identity.subscription, identity.incarnation, change).await?;
+        let modified = self.view.modify(&identity.subscription, identity.incarnation, change).await?;
         if let Modified::Changed(entry) = modified {
             let waits =
                 State { state: entry.value.prefill.state, reason: Some(reason), message: Some(message) };

@@ -72,13 +72,14 @@ pub async fn run(
     let looker = Looker {
         observer: Observer {
             broker: broker.clone(),
-            view,
+            view: view.clone(),
             cluster: cluster.clone(),
             rules: config.rules.clone(),
             memory: Arc::new(Mutex::default()),
         },
         actor: Actor {
             broker: broker.clone(),
+            view,
             cluster,
             template: config.template.clone(),
             announcer,

@@ -51,9 +51,7 @@ impl Actor {
                 message: Some(&message),
             };
             self.record(identity, cancelled, None, Some(job)).await?;
-        } else if let Modified::Changed(entry) =
-            self.registry().modify(subscription, *incarnation, change).await?
-        {
+        } else if let Modified::Changed(entry) = self.view.modify(subscription, *incarnation, change).await? {
             tracing::info!(%subscription, %incarnation, attempt, "{word} is asked for by an annotation of the Job");
             if entry.value.prefill.boundary.is_none() {
                 self.before("a marker").await;

@@ -52,6 +52,7 @@ impl Scene {
         let stop = CancellationToken::new();
         let actor = Actor {
             broker: broker.clone(),
+            view: broker.registry().view(stop.clone()),
             cluster: Cluster::new(client.clone(), "test", &template),
             announcer: Announcer::start(client, "test", "pod".into(), stop.clone()),
             template,
