@@ -90,14 +90,8 @@ mod tests {
 
     #[test]
     fn what_no_entry_names() {
-        let registration = Registration {
-            name: "mail".parse().unwrap(),
-            realms_topics: vec![],
-            request_prefill: true,
-            selection: None,
-            max_removals: None,
-            track: false,
-        };
+        let registration =
+            Registration { request_prefill: true, ..Registration::new("mail".parse().unwrap(), vec![]) };
         let now = "2026-01-01T00:00:00".parse().unwrap();
         let mail = Subscription::reserve(registration, Incarnation(Uuid::from_u128(1 << 96)), 1, now);
         let revised = |value| Revised { value, revision: 1 };

@@ -16,12 +16,11 @@ use uuid::Uuid;
 
 fn registered() -> Subscription {
     let registration = Registration {
-        name: "mail".parse().unwrap(),
-        realms_topics: vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
         request_prefill: true,
-        selection: None,
-        track: false,
-        max_removals: None,
+        ..Registration::new(
+            "mail".parse().unwrap(),
+            vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
+        )
     };
     let now = "2026-01-01T00:00:00".parse().unwrap();
     Subscription::reserve(registration, Incarnation(Uuid::from_u128(1)), 1, now)
@@ -129,14 +128,7 @@ async fn the_view_follows_the_registry_over_a_kill_of_the_server() {
     let view = broker.registry().view(shutdown.clone());
     view.synced().await;
     for name in ["one", "two"] {
-        let registration = Registration {
-            name: name.parse().unwrap(),
-            realms_topics: vec![],
-            request_prefill: false,
-            selection: None,
-            track: false,
-            max_removals: None,
-        };
+        let registration = Registration::new(name.parse().unwrap(), vec![]);
         let now = "2026-01-01T00:00:00".parse().unwrap();
         let s = Subscription::reserve(registration, Incarnation(Uuid::new_v4()), 1, now);
         let _created = eventually(

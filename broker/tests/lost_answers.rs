@@ -244,14 +244,8 @@ async fn ready_subscription_again(broker: &Broker) -> (Subscription, Queue) {
         return (s, queue);
     };
     let Entry::Tombstone(tombstone) = found.value else { panic!("{found:?}") };
-    let registration = model::Registration {
-        name,
-        realms_topics: vec![],
-        request_prefill: true,
-        selection: None,
-        max_removals: None,
-        track: false,
-    };
+    let registration =
+        model::Registration { request_prefill: true, ..model::Registration::new(name, vec![]) };
     let incarnation = model::Incarnation(uuid::Uuid::new_v4());
     let mut s = Subscription::reserve(registration, incarnation, tombstone.next_sequence, now());
     s.lifecycle = model::Lifecycle::Ready;

@@ -14,12 +14,11 @@ use uuid::Uuid;
 
 fn subscription(name: &str, number: u128, first_sequence: u64) -> Subscription {
     let registration = Registration {
-        name: name.parse().unwrap(),
-        realms_topics: vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
         request_prefill: true,
-        selection: None,
-        track: false,
-        max_removals: None,
+        ..Registration::new(
+            name.parse().unwrap(),
+            vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
+        )
     };
     // The first eight digits tell incarnations apart.
     let incarnation = Incarnation(Uuid::from_u128(number << 96));

@@ -153,14 +153,10 @@ mod tests {
             ("new", PrefillState::Done, 0),
             ("filling", PrefillState::Running, 1),
         ] {
-            let registration = Registration {
-                name: name.parse().unwrap(),
-                realms_topics: vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
-                request_prefill: false,
-                selection: None,
-                track: false,
-                max_removals: None,
-            };
+            let registration = Registration::new(
+                name.parse().unwrap(),
+                vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
+            );
             let incarnation = model::Incarnation(uuid::Uuid::new_v4());
             let mut entry =
                 Subscription::reserve(registration, incarnation, 1, "2026-01-01T00:00:00".parse().unwrap());

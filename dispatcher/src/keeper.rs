@@ -261,14 +261,7 @@ mod tests {
     fn an_entry_says_whether_a_queue_must_be_there() {
         let mine = Incarnation(Uuid::from_u128(1));
         let at: Timestamp = "2026-01-01T00:00:00".parse().unwrap();
-        let registration = Registration {
-            name: "mail".parse().unwrap(),
-            realms_topics: vec![],
-            request_prefill: false,
-            selection: None,
-            track: false,
-            max_removals: None,
-        };
+        let registration = Registration::new("mail".parse().unwrap(), vec![]);
         let new = Subscription::reserve(registration, mine, 1, at.clone());
         let of = |lifecycle| Subscription { lifecycle, ..new.clone() };
         let ready = of(Lifecycle::Ready);

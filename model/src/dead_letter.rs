@@ -80,14 +80,8 @@ mod tests {
     #[test]
     fn letters_of_overtaken_attempts_mean_nothing() {
         let now: Timestamp = "2026-01-01T00:00:00".parse().unwrap();
-        let registration = Registration {
-            name: "mail".parse().unwrap(),
-            realms_topics: vec![],
-            request_prefill: true,
-            selection: None,
-            track: false,
-            max_removals: None,
-        };
+        let registration =
+            Registration { request_prefill: true, ..Registration::new("mail".parse().unwrap(), vec![]) };
         let mine = Incarnation(Uuid::from_u128(1));
         let mut subscription = Subscription::reserve(registration, mine, 1, now.clone());
         subscription.prefill.attempt = 2;

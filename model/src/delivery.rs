@@ -222,14 +222,8 @@ mod tests {
 
     fn view(state: PrefillState, round: u32, attempt: u32) -> Subscription {
         let now: Timestamp = "2026-01-01T00:00:00".parse().unwrap();
-        let registration = Registration {
-            name: "mail".parse().unwrap(),
-            realms_topics: vec![],
-            request_prefill: true,
-            selection: None,
-            track: false,
-            max_removals: None,
-        };
+        let registration =
+            Registration { request_prefill: true, ..Registration::new("mail".parse().unwrap(), vec![]) };
         let mut view = Subscription::reserve(registration, MINE, 1, now);
         view.prefill.state = state;
         view.prefill.round = round;

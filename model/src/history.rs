@@ -70,14 +70,8 @@ mod tests {
     }
 
     fn subscription() -> Subscription {
-        let registration = Registration {
-            name: "mail".parse().unwrap(),
-            realms_topics: vec![],
-            request_prefill: true,
-            selection: None,
-            track: false,
-            max_removals: None,
-        };
+        let registration =
+            Registration { request_prefill: true, ..Registration::new("mail".parse().unwrap(), vec![]) };
         Subscription::reserve(registration, Incarnation(uuid::Uuid::from_u128(1)), 1, at(0))
     }
 

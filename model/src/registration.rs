@@ -19,6 +19,21 @@ pub struct Registration {
     pub max_removals: Option<MaxRemovals>,
 }
 
+impl Registration {
+    /// What a client asks for that names nothing else: live events of these topics, all of each object.
+    #[must_use]
+    pub fn new(name: SubscriptionName, realms_topics: Vec<RealmTopic>) -> Self {
+        Self {
+            name,
+            realms_topics,
+            request_prefill: false,
+            selection: None,
+            track: false,
+            max_removals: None,
+        }
+    }
+}
+
 /// What a registration means when the name is taken already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RegistrationOutcome {
@@ -64,12 +79,11 @@ mod tests {
     #[test]
     fn a_repeated_registration_is_compared_in_order() {
         let mut asked = Registration {
-            name: "mail".parse().unwrap(),
-            realms_topics: vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
             request_prefill: true,
-            selection: None,
-            track: false,
-            max_removals: None,
+            ..Registration::new(
+                "mail".parse().unwrap(),
+                vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
+            )
         };
         let now = "2026-01-01T00:00:00".parse().unwrap();
         let s = Subscription::reserve(asked.clone(), Incarnation(Uuid::from_u128(7)), 5, now);

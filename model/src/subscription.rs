@@ -306,12 +306,11 @@ mod tests {
 
     fn subscription(prefill: bool) -> Subscription {
         let registration = Registration {
-            name: "mail".parse().unwrap(),
-            realms_topics: vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
             request_prefill: prefill,
-            selection: None,
-            track: false,
-            max_removals: None,
+            ..Registration::new(
+                "mail".parse().unwrap(),
+                vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
+            )
         };
         Subscription::reserve(registration, Incarnation(Uuid::from_u128(7)), 5, now("2026-01-01T00:00:00"))
     }

@@ -311,12 +311,8 @@ mod tests {
     fn what_has_ended_stays_so() {
         use PrefillState::{Done, Failed, Pending, Running};
         let registration = model::Registration {
-            name: "mail".parse().unwrap(),
-            realms_topics: vec![],
             request_prefill: true,
-            selection: None,
-            track: false,
-            max_removals: None,
+            ..model::Registration::new("mail".parse().unwrap(), vec![])
         };
         let now: Timestamp = "2026-01-01T00:00:00".parse().unwrap();
         let incarnation = model::Incarnation(uuid::Uuid::from_u128(1));

@@ -269,12 +269,8 @@ pub async fn ready_subscription_with(
 ) -> (Subscription, Queue) {
     let topic = |topic: &&str| RealmTopic { realm: model::UDM_REALM.to_owned(), topic: (*topic).to_owned() };
     let mut registration = Registration {
-        name: "mail".parse().expect("a name"),
-        realms_topics: topics.iter().map(topic).collect(),
         request_prefill: true,
-        selection: None,
-        track: false,
-        max_removals: None,
+        ..Registration::new("mail".parse().expect("a name"), topics.iter().map(topic).collect())
     };
     change(&mut registration);
     let now = "2026-01-01T00:00:00".parse().expect("a time");

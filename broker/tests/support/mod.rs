@@ -38,12 +38,11 @@ impl Case {
     pub async fn named(server: &NatsServer, name: &str, prefill: bool) -> Self {
         let broker = server.broker().await;
         let registration = Registration {
-            name: name.parse().unwrap(),
-            realms_topics: vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
             request_prefill: prefill,
-            selection: None,
-            track: false,
-            max_removals: None,
+            ..Registration::new(
+                name.parse().unwrap(),
+                vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
+            )
         };
         let mut s = Subscription::reserve(registration, Incarnation(Uuid::new_v4()), 1, now());
         s.lifecycle = Lifecycle::Ready;

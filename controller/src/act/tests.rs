@@ -30,12 +30,11 @@ impl Scene {
         let nats = NatsServer::start().await;
         let broker = nats.broker().await;
         let registration = Registration {
-            name: "mail".parse().unwrap(),
-            realms_topics: vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
             request_prefill: true,
-            selection: None,
-            track: false,
-            max_removals: None,
+            ..Registration::new(
+                "mail".parse().unwrap(),
+                vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
+            )
         };
         let mut entry = Subscription::reserve(registration, Incarnation(uuid::Uuid::new_v4()), 1, now());
         entry.lifecycle = Lifecycle::Ready;

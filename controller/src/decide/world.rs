@@ -39,14 +39,8 @@ fn time() -> Timestamp {
 impl World {
     /// A ready subscription whose prefill is pending, with its boundary known, a place free, and no Job.
     pub fn new() -> Self {
-        let registration = Registration {
-            name: "mail".parse().unwrap(),
-            realms_topics: vec![],
-            request_prefill: true,
-            selection: None,
-            track: false,
-            max_removals: None,
-        };
+        let registration =
+            Registration { request_prefill: true, ..Registration::new("mail".parse().unwrap(), vec![]) };
         let mut entry = Subscription::reserve(registration, MINE, 1, time());
         entry.lifecycle = Lifecycle::Ready;
         entry.prefill.boundary = Some(7);

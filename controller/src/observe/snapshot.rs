@@ -103,14 +103,8 @@ mod tests {
     use super::*;
 
     fn entry(name: &str) -> Subscription {
-        let registration = Registration {
-            name: name.parse().unwrap(),
-            realms_topics: vec![],
-            request_prefill: true,
-            selection: None,
-            track: false,
-            max_removals: None,
-        };
+        let registration =
+            Registration { request_prefill: true, ..Registration::new(name.parse().unwrap(), vec![]) };
         let incarnation = model::Incarnation(uuid::Uuid::from_u128(1));
         let mut entry =
             Subscription::reserve(registration, incarnation, 1, "2026-01-01T00:00:00".parse().unwrap());

@@ -74,12 +74,11 @@ impl Scene {
     async fn story(&self, name: &str) {
         let incarnation = Incarnation(uuid::Uuid::new_v4());
         let registration = Registration {
-            name: name.parse().unwrap(),
-            realms_topics: vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
             request_prefill: true,
-            selection: None,
-            max_removals: None,
-            track: false,
+            ..Registration::new(
+                name.parse().unwrap(),
+                vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
+            )
         };
         let mut entry = Subscription::reserve(registration, incarnation, 1, at());
         entry.lifecycle = Lifecycle::Ready;

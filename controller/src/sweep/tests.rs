@@ -12,12 +12,11 @@ const SOON: Duration = Duration::from_secs(20);
 
 fn entry(name: &str, lifecycle: Lifecycle) -> Subscription {
     let registration = Registration {
-        name: name.parse().unwrap(),
-        realms_topics: vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
         request_prefill: true,
-        selection: None,
-        track: false,
-        max_removals: None,
+        ..Registration::new(
+            name.parse().unwrap(),
+            vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
+        )
     };
     let incarnation = Incarnation(uuid::Uuid::new_v4());
     let mut entry =

@@ -72,12 +72,8 @@ pub async fn register_selecting(
 ) -> Subscription {
     let name: SubscriptionName = name.parse().unwrap();
     let registration = Registration {
-        name: name.clone(),
-        realms_topics: vec![RealmTopic { realm: "udm".into(), topic: topic.into() }],
-        request_prefill: false,
         selection,
-        track: false,
-        max_removals: None,
+        ..Registration::new(name.clone(), vec![RealmTopic { realm: "udm".into(), topic: topic.into() }])
     };
     let now = "2026-01-01T00:00:00".parse().unwrap();
     let (first, revision) = match broker.registry().get(&name).await.unwrap() {

@@ -14,12 +14,11 @@ const SOON: Duration = Duration::from_secs(30);
 
 async fn registered(broker: &Broker) -> (Subscription, Copier) {
     let registration = Registration {
-        name: "mail".parse().unwrap(),
-        realms_topics: vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
         request_prefill: true,
-        selection: None,
-        track: false,
-        max_removals: None,
+        ..Registration::new(
+            "mail".parse().unwrap(),
+            vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
+        )
     };
     let now = "2026-01-01T00:00:00".parse().unwrap();
     let s = Subscription::reserve(registration, Incarnation(Uuid::new_v4()), 1, now);

@@ -51,12 +51,12 @@ pub async fn connect(server: &NatsServer, component: &'static str) -> Broker {
 /// What the API does for a registration.
 async fn register(api: &Broker, name: &str) -> Subscription {
     let registration = Registration {
-        name: name.parse().unwrap(),
-        realms_topics: vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
         request_prefill: true,
-        selection: None,
         track: true,
-        max_removals: None,
+        ..Registration::new(
+            name.parse().unwrap(),
+            vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
+        )
     };
     let now = "2026-01-01T00:00:00".parse().unwrap();
     let s = Subscription::reserve(registration, Incarnation(Uuid::new_v4()), 1, now);

@@ -236,12 +236,11 @@ impl Controlled {
     /// A ready subscription whose API died before it made the Job.
     pub async fn subscribe(&self, name: &str) -> Result<Subject<'_>> {
         let registration = Registration {
-            name: name.parse()?,
-            realms_topics: vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
             request_prefill: true,
-            selection: None,
-            track: false,
-            max_removals: None,
+            ..Registration::new(
+                name.parse()?,
+                vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
+            )
         };
         let incarnation = Incarnation(uuid::Uuid::new_v4());
         let registry = self.broker.registry();

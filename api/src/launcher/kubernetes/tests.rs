@@ -97,12 +97,11 @@ fn kubernetes(server: &Shared) -> Kubernetes {
 
 fn entry(incarnation: u128, attempt: u32) -> Subscription {
     let registration = Registration {
-        name: "mail".parse().unwrap(),
-        realms_topics: vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
         request_prefill: true,
-        selection: None,
-        track: false,
-        max_removals: None,
+        ..Registration::new(
+            "mail".parse().unwrap(),
+            vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
+        )
     };
     let incarnation = Incarnation(Uuid::from_u128(incarnation << 96));
     let mut entry =
