@@ -254,21 +254,11 @@ async fn the_progress_tells_how_many_removals_were_told() {
     assert_eq!(shown(&server, ASK).await["progress"], Value::Null);
     let s = entry(&server).await;
     let progress = Progress {
-        incarnation: s.incarnation,
-        attempt: s.prefill.attempt,
-        phase: Phase::Sealing,
-        topic: None,
         done: 5,
         total: Some(5),
-        skipped: 0,
-        set_aside: 0,
-        missing: vec![],
-        warnings: vec![],
-        not_selected: 0,
         removed: 3,
-        removals: model::RemovalsByType::new(),
         rate: 1.0,
-        error: None,
+        ..Progress::new(s.incarnation, s.prefill.attempt, Phase::Sealing)
     };
     for removed in [3, 0] {
         server.broker.progress().put(&s.name, &Progress { removed, ..progress.clone() }).await.unwrap();

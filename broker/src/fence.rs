@@ -91,17 +91,7 @@ impl Queue {
                 Claim::Held => return Ok(Claimed::Held),
                 Claim::Take => {}
             }
-            let fence = Fence {
-                incarnation: self.incarnation,
-                round,
-                attempt,
-                holder: holder.clone(),
-                state: FenceState::Open,
-                counts: None,
-                contained: Vec::new(),
-                known_below: None,
-                approved: false,
-            };
+            let fence = Fence::taken(self.incarnation, round, attempt, holder.clone());
             match self.write_state(Part::Fence, &fence, found.revision).await {
                 Ok(sequence) => {
                     let (queue, claimed_at) = (self.clone(), sequence);

@@ -84,17 +84,7 @@ impl Queue {
             }
             other => other?,
         }
-        let fence = Fence {
-            incarnation: self.incarnation,
-            round: 0,
-            attempt: 0,
-            holder: "registration".to_owned(),
-            state: FenceState::Open,
-            counts: None,
-            contained: Vec::new(),
-            known_below: None,
-            approved: false,
-        };
+        let fence = Fence::taken(self.incarnation, 0, 0, "registration".to_owned());
         let checkpoint = Checkpoint {
             incarnation: self.incarnation,
             incoming_seq: 0,
@@ -225,15 +215,9 @@ impl Queue {
             if found.value.attempt == attempt && found.value.state == FenceState::Cancelled {
                 return Ok(true);
             }
-            let cancelled = Fence {
-                attempt,
-                state: FenceState::Cancelled,
-                counts: None,
-                contained: Vec::new(),
-                known_below: None,
-                approved: false,
-                ..found.value
-            };
+            let Fence { incarnation, round, holder, .. } = found.value;
+            let taken = Fence::taken(incarnation, round, attempt, holder);
+            let cancelled = Fence { state: FenceState::Cancelled, ..taken };
             match self.write_state(Part::Fence, &cancelled, found.revision).await {
                 Ok(_) => return Ok(true),
                 Err(Refusal::WrongLast(_)) => {}

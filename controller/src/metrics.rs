@@ -268,21 +268,10 @@ mod tests {
         metrics.deleted(crate::decide::Deletion::Unwanted);
         metrics.count(std::iter::empty());
         let progress = |done| Progress {
-            incarnation: model::Incarnation(uuid::Uuid::nil()),
-            attempt: 1,
-            phase: model::Phase::Reading,
-            topic: None,
             done,
             total: Some(9),
-            skipped: 0,
-            set_aside: 0,
-            missing: vec![],
-            warnings: vec![],
-            not_selected: 0,
-            removed: 0,
-            removals: model::RemovalsByType::new(),
             rate: 1.5,
-            error: None,
+            ..Progress::new(model::Incarnation(uuid::Uuid::nil()), 1, model::Phase::Reading)
         };
         let names = ["a", "b", "c"].map(|name| name.parse::<SubscriptionName>().unwrap());
         names.iter().for_each(|name| metrics.progress(name, Some(&progress(2))));

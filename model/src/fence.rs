@@ -133,6 +133,22 @@ impl fmt::Display for Counts {
 }
 
 impl Fence {
+    /// Of an attempt that has just taken the queue: nothing of a former one is left in it.
+    #[must_use]
+    pub fn taken(incarnation: Incarnation, round: u32, attempt: u32, holder: String) -> Self {
+        Self {
+            incarnation,
+            round,
+            attempt,
+            holder,
+            state: FenceState::Open,
+            counts: None,
+            contained: Vec::new(),
+            known_below: None,
+            approved: false,
+        }
+    }
+
     /// Was this attempt cancelled?
     #[must_use]
     pub fn is_cancelled(&self, attempt: u32) -> bool {
@@ -245,17 +261,7 @@ mod tests {
             (MINE, 3, FenceState::Open, Overtaken),
             (MINE, 3, FenceState::Sealed, Overtaken),
         ] {
-            let found = Fence {
-                incarnation,
-                round: 1,
-                attempt,
-                holder: "p".into(),
-                state,
-                counts: None,
-                contained: Vec::new(),
-                known_below: None,
-                approved: false,
-            };
+            let found = Fence { state, ..Fence::taken(incarnation, 1, attempt, "p".into()) };
             assert_eq!(claim(&found, MINE, 2), expected, "{found:?}");
         }
     }

@@ -51,6 +51,30 @@ pub struct Progress {
     pub error: Option<String>,
 }
 
+impl Progress {
+    /// Of an attempt that is in this phase and has read nothing yet.
+    #[must_use]
+    pub fn new(incarnation: Incarnation, attempt: u32, phase: Phase) -> Self {
+        Self {
+            incarnation,
+            attempt,
+            phase,
+            topic: None,
+            done: 0,
+            total: None,
+            skipped: 0,
+            set_aside: 0,
+            missing: Vec::new(),
+            warnings: Vec::new(),
+            not_selected: 0,
+            removed: 0,
+            removals: RemovalsByType::new(),
+            rate: 0.0,
+            error: None,
+        }
+    }
+}
+
 /// What an attempt does, in this order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -219,23 +243,7 @@ mod tests {
     use super::*;
 
     fn progress(phase: Phase, done: u64, total: Option<u64>, rate: f64) -> Progress {
-        Progress {
-            incarnation: Incarnation(uuid::Uuid::from_u128(1)),
-            attempt: 1,
-            phase,
-            topic: None,
-            done,
-            total,
-            skipped: 0,
-            set_aside: 0,
-            missing: vec![],
-            warnings: vec![],
-            not_selected: 0,
-            removed: 0,
-            removals: RemovalsByType::new(),
-            rate,
-            error: None,
-        }
+        Progress { done, total, rate, ..Progress::new(Incarnation(uuid::Uuid::from_u128(1)), 1, phase) }
     }
 
     #[test]

@@ -541,21 +541,10 @@ fn a_deadline_that_will_pass_is_named_while_it_can_be_raised() {
 #[test]
 fn what_is_late_is_found_by_progress_and_deadline() {
     let progress = |done: u64, rate: f64| Progress {
-        incarnation: model::Incarnation(uuid::Uuid::nil()),
-        attempt: 1,
-        phase: model::Phase::Reading,
-        topic: None,
         done,
         total: Some(1000),
-        skipped: 0,
-        set_aside: 0,
-        missing: vec![],
-        warnings: vec![],
-        not_selected: 0,
-        removed: 0,
-        removals: model::RemovalsByType::new(),
         rate,
-        error: None,
+        ..Progress::new(model::Incarnation(uuid::Uuid::nil()), 1, model::Phase::Reading)
     };
     let seconds = Duration::from_secs;
     for (progress, ends_at, expected) in [
@@ -579,21 +568,10 @@ fn what_the_annotations_show() {
     let progress = |done: u64| {
         move |mut world: World| {
             world.observed.progress = Some(Progress {
-                incarnation: model::Incarnation(uuid::Uuid::nil()),
-                attempt: 1,
-                phase: model::Phase::Reading,
-                topic: None,
                 done,
                 total: Some(9),
-                skipped: 0,
-                set_aside: 0,
-                missing: vec![],
-                warnings: vec![],
-                not_selected: 0,
-                removed: 0,
-                removals: model::RemovalsByType::new(),
                 rate: 1.0,
-                error: None,
+                ..Progress::new(model::Incarnation(uuid::Uuid::nil()), 1, model::Phase::Reading)
             });
             world
         }

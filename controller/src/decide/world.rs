@@ -100,17 +100,8 @@ impl World {
     }
 
     pub fn fence(mut self, attempt: u32, state: FenceState) -> Self {
-        self.observed.fence = FenceSeen::Found(Box::new(Fence {
-            incarnation: MINE,
-            round: 1,
-            attempt,
-            holder: "pod".into(),
-            state,
-            counts: None,
-            contained: Vec::new(),
-            known_below: None,
-            approved: false,
-        }));
+        let fence = Fence { state, ..Fence::taken(MINE, 1, attempt, "pod".into()) };
+        self.observed.fence = FenceSeen::Found(Box::new(fence));
         self
     }
 

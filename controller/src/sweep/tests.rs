@@ -181,21 +181,8 @@ async fn a_removal_that_died_is_finished_with_all_that_belonged_to_it() {
 #[tokio::test]
 async fn progress_that_comes_after_the_removal_is_removed_but_not_that_of_the_next_one() {
     let progress = |incarnation| model::Progress {
-        incarnation,
-        attempt: 1,
-        topic: None,
         done: 1,
-        total: None,
-        skipped: 0,
-        phase: model::Phase::Reading,
-        not_selected: 0,
-        removed: 0,
-        removals: model::RemovalsByType::new(),
-        set_aside: 0,
-        missing: vec![],
-        warnings: vec![],
-        rate: 0.0,
-        error: None,
+        ..model::Progress::new(incarnation, 1, model::Phase::Reading)
     };
     let swept = Swept::start().await;
     let board = swept.broker.progress();

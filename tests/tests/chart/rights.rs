@@ -88,21 +88,10 @@ async fn fill(writer: &Broker, s: &Subscription) {
     assert_eq!(queue.known_from(1, true).await.unwrap()[0].known.objects.len(), 2);
     assert_eq!(queue.known_from(holder.claimed_at(), false).await.unwrap().len(), 1);
     let progress = Progress {
-        incarnation: s.incarnation,
-        attempt: 1,
-        phase: model::Phase::Reading,
-        topic: None,
         done: 2,
         total: Some(2),
-        skipped: 0,
-        set_aside: 0,
-        missing: vec![],
-        warnings: vec![],
-        not_selected: 0,
-        removed: 0,
-        removals: model::RemovalsByType::new(),
         rate: 1.0,
-        error: None,
+        ..Progress::new(s.incarnation, 1, model::Phase::Reading)
     };
     writer.progress().put(&s.name, &progress).await.unwrap();
     let contained = queue.live_from(1).await.unwrap().unwrap().sequence;
