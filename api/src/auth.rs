@@ -364,11 +364,8 @@ struct Known {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{RoleCredentials, Roles};
-    use broker::{
-        Secret,
-        testing::{NatsServer, ready_subscription},
-    };
+    use crate::config::Roles;
+    use broker::testing::{NatsServer, ready_subscription};
     use std::sync::atomic::Ordering;
     use tokio_util::sync::CancellationToken;
 
@@ -403,10 +400,7 @@ mod tests {
         let stop = CancellationToken::new();
         let view = broker.registry().view(stop.clone());
         view.synced().await;
-        let role =
-            |user: &str| RoleCredentials { username: user.to_owned(), password: Secret::new("secret") };
-        let roles = Roles { admin: role("admin"), events: role("udm"), prefill: role("prefill") };
-        let roles = KnownRoles::read(&roles).unwrap();
+        let roles = KnownRoles::read(&Roles::for_tests()).unwrap();
         let auth = Auth::new(roles, broker.credentials(), view, Duration::ZERO);
         let cost = async |user: &str, password: &str, right: bool| {
             let mut headers = HeaderMap::new();

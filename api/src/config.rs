@@ -18,6 +18,16 @@ pub struct Roles {
     pub prefill: RoleCredentials,
 }
 
+#[cfg(test)]
+impl Roles {
+    /// The users that the chart has, with one password.
+    pub(crate) fn for_tests() -> Self {
+        let role =
+            |user: &str| RoleCredentials { username: user.to_owned(), password: Secret::new("secret") };
+        Self { admin: role("admin"), events: role("udm"), prefill: role("prefill") }
+    }
+}
+
 /// One of the fixed users.
 #[derive(Clone, Debug)]
 pub struct RoleCredentials {

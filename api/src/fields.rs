@@ -53,6 +53,14 @@ impl Problems {
         if is_given(fields, name) { self.field(fields, name, kind, expected) } else { None }
     }
 
+    /// Options that are not known, unless they are `null`, are refused with `msg`.
+    pub(crate) fn only(&mut self, fields: &Fields<'_>, known: &[&str], msg: &str) {
+        for field in fields.keys().filter(|field| !known.contains(&field.as_str()) && is_given(fields, field))
+        {
+            self.add(&[&"body", &field.as_str()], "extra_forbidden", msg);
+        }
+    }
+
     /// A boolean that may be left out, which means false.
     pub(crate) fn flag(&mut self, fields: &Fields<'_>, name: &'static str) -> bool {
         self.optional(fields, name, "bool_type", "true or false is expected").is_some_and(|Lax(value)| value)

@@ -58,7 +58,7 @@ mod tests {
     use super::*;
     use crate::{
         access::LoggedIn,
-        config::{Bounds, Config, RoleCredentials, Roles},
+        config::{Bounds, Config, Roles},
         connections::Connections,
         launcher::Launcher,
         state::Life,
@@ -66,7 +66,7 @@ mod tests {
     };
     use axum::extract::{Path, State};
     use broker::{
-        Broker, ReaderConfig, Secret,
+        Broker, ReaderConfig,
         testing::{NatsServer, ready_subscription},
     };
     use model::{Entry, Incarnation, QueueLimits};
@@ -74,10 +74,8 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     fn app(broker: &Broker) -> Arc<App> {
-        let role =
-            |user: &str| RoleCredentials { username: user.to_owned(), password: Secret::new("secret") };
         let config = Config {
-            roles: Roles { admin: role("admin"), events: role("udm"), prefill: role("prefill") },
+            roles: Roles::for_tests(),
             tls: None,
             bounds: Bounds::default(),
             root_path: String::new(),

@@ -1,12 +1,14 @@
 //! `/v1/messages` and `/v1/subscriptions/{name}/messages`.
 
+use std::time::Duration;
+
 use axum::{
     Extension,
     extract::{Path, State},
     http::{HeaderValue, StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
-use broker::{LargeEvent, PublishError};
+use broker::{LargeEvent, PublishError, ReadError};
 use bytes::{Bytes, BytesMut};
 use model::{Subscription, SubscriptionName};
 use serde_json::json;
@@ -71,12 +73,8 @@ pub(crate) async fn next(
     let poll = Poll::begin(&app, &entry.value)?;
     let (deadline, end) = (Instant::now() + wait, app.life.end());
     let (message, held) = loop {
-        let delivered = outlast(deadline + app.config.bounds.outage_outlasted, &end, || async {
-            let left = deadline.saturating_duration_since(Instant::now());
-            Ok(app.readers.next(name, *incarnation, left, &end, false).await?)
-        });
-        let delivered = if_stopped(delivered.await, &end)?;
-        let Some(message) = delivered else { break (None, None) };
+        let look = |left| app.readers.next(name, *incarnation, left, &end, false);
+        let Some(message) = waited(&app, deadline, &end, look).await? else { break (None, None) };
         // What is not sent is delivered again, so it is only removed when there is room for the answer.
         let held = app.answers.hold(Owner::Subscription(name), message.payload.len())?;
         if !pop || app.readers.acknowledge(name, *incarnation, message.id.sequence).await? {
@@ -102,11 +100,8 @@ pub(crate) async fn batch(
     let Subscription { name, incarnation, .. } = &entry.value;
     let poll = Poll::begin(&app, &entry.value)?;
     let (deadline, end) = (Instant::now() + wait, app.life.end());
-    let delivered = outlast(deadline + app.config.bounds.outage_outlasted, &end, || async {
-        let left = deadline.saturating_duration_since(Instant::now());
-        Ok(app.readers.batch(name, *incarnation, left, &end, limit).await?)
-    });
-    let delivered = if_stopped(delivered.await, &end)?;
+    let look = |left| app.readers.batch(name, *incarnation, left, &end, limit);
+    let delivered = waited(&app, deadline, &end, look).await?;
     let size = 2 + delivered.iter().map(|m| m.payload.len() + 1).sum::<usize>();
     let held = app.answers.hold(Owner::Subscription(name), size)?;
     app.metrics.delivered(&delivered);
@@ -123,9 +118,16 @@ pub(crate) async fn batch(
     Ok(messages(&app, name, poll.answer(body.freeze(), Some(held)), nothing))
 }
 
-/// Polls that a server ends find nothing, whatever kept it from looking.
-fn if_stopped<T: Default>(answered: Result<T, ApiError>, end: &CancellationToken) -> Result<T, ApiError> {
-    match answered {
+/// What a poll finds in what is left of its time, or later if NATS is away then. One that the server ends finds nothing,
+/// whatever kept it from looking.
+async fn waited<T: Default, Looking: Future<Output = Result<T, ReadError>>>(
+    app: &App,
+    deadline: Instant,
+    end: &CancellationToken,
+    look: impl Fn(Duration) -> Looking,
+) -> Result<T, ApiError> {
+    let ask = || async { Ok(look(deadline.saturating_duration_since(Instant::now())).await?) };
+    match outlast(deadline + app.config.bounds.outage_outlasted, end, ask).await {
         Err(ApiError::Away { .. }) if end.is_cancelled() => Ok(T::default()),
         answered => answered,
     }

@@ -170,8 +170,7 @@ pub(crate) async fn cancel(
             tracing::info!(subscription = %known, %incarnation, attempt = prefill.attempt, "the prefill is cancelled");
             // Of the attempt that was cancelled: another one may have been asked for.
             app.launcher.withdraw(&entry.value).await;
-            let entry = cancelled;
-            shown(&app, StatusCode::OK, &entry, &caller).await
+            shown(&app, StatusCode::OK, &cancelled, &caller).await
         }
         Modified::Gone => Err(gone(&name, &caller)),
     }
@@ -246,8 +245,9 @@ pub(crate) async fn set(
         PrefillState::Failed => (Some(Reason::SetByRequest), Some("set through the API".to_owned())),
         PrefillState::Pending | PrefillState::Running | PrefillState::Done => (None, None),
     };
-    let change = |s: &Subscription| {
-        (!skips(s)).then(|| s.with_prefill_state(state, reason, message.clone(), now())).flatten()
+    let change = |s: &Subscription| match skips(s) {
+        true => None,
+        false => s.with_prefill_state(state, reason, message.clone(), now()),
     };
     match app.broker.registry().modify(&entry.name, entry.incarnation, change).await? {
         Modified::Unchanged(entry) if skips(&entry.value) => Err(ApiError::Conflict(

@@ -223,17 +223,13 @@ pub(crate) fn prefill_state(body: &JsonBody) -> Result<PrefillState, ApiError> {
 
 /// The body of `POST …/prefill`: nothing, or an object. Options that are not known are refused.
 pub(crate) fn prefill_order(body: &JsonBody) -> Result<PrefillOrder, ApiError> {
-    const KNOWN: [&str; 3] = ["mode", "max_removals", "dry_run"];
     if body.is_nothing() {
         return Ok(PrefillOrder::default());
     }
     let fields = body.fields()?;
     let mut problems = Problems::default();
-    let unknown = |field: &&String| !KNOWN.contains(&field.as_str()) && is_given(&fields, field);
-    for field in fields.keys().filter(unknown) {
-        let msg = "there is no such option; mode, max_removals and dry_run are";
-        problems.add(&[&"body", &field.as_str()], "extra_forbidden", msg);
-    }
+    let msg = "there is no such option; mode, max_removals and dry_run are";
+    problems.only(&fields, &["mode", "max_removals", "dry_run"], msg);
     let mode = problems.optional(&fields, "mode", "enum", "one of prefill, resync is expected");
     let max_removals = max_removals(&fields, &mut problems);
     let dry_run = problems.flag(&fields, "dry_run");
@@ -273,10 +269,7 @@ pub(crate) fn approval(body: &JsonBody) -> Result<Option<u32>, ApiError> {
     }
     let fields = body.fields()?;
     let mut problems = Problems::default();
-    for field in fields.keys().filter(|field| *field != "attempt" && is_given(&fields, field)) {
-        let msg = "there is no such option; attempt is one";
-        problems.add(&[&"body", &field.as_str()], "extra_forbidden", msg);
-    }
+    problems.only(&fields, &["attempt"], "there is no such option; attempt is one");
     let expected = "the number of an attempt is expected";
     let attempt = problems.optional(&fields, "attempt", "int_type", expected).map(|Whole(number)| number);
     let attempt = attempt.and_then(|number| {

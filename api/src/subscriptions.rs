@@ -77,7 +77,7 @@ pub(crate) async fn list(State(app): Shared) -> Result<Response, ApiError> {
     let looks = listed.into_iter().map(async |subscription| {
         let late = |_| ApiError::Unavailable { detail: "NATS is away", cause: "it took too long".to_owned() };
         let seen = tokio::time::timeout_at(deadline, look(&app, &subscription)).await.map_err(late);
-        match seen.and_then(std::convert::identity) {
+        match seen.flatten() {
             Ok(seen) => seen.map(|seen| (subscription, Some(seen))),
             Err(error) => {
                 tracing::warn!(

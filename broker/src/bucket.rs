@@ -1,4 +1,4 @@
-//! Reading a bucket whole, and following it.
+//! Reading a bucket whole, following it, and writing what decides nothing.
 //!
 //! A consumer may sit on a replica that lags behind, and the end of the bucket as that replica sees it is not the end.
 //! So the leader is asked first how far the bucket is, and what is followed counts as whole once it has come so far.
@@ -15,7 +15,7 @@ use model::Tombstone;
 
 use crate::{
     Error, names,
-    wire::{Got, Wire},
+    wire::{Got, Outgoing, Wire, headers},
 };
 
 /// How often the server says that it is there while nothing changes.
@@ -53,6 +53,30 @@ pub(crate) async fn get(wire: &Wire, bucket: &str, key: &str) -> Result<Option<I
         }
         Got::Nothing => Ok(None),
         Got::NoStream => Err(missing(bucket)),
+    }
+}
+
+/// Writes a value whatever there was; for what decides nothing.
+pub(crate) async fn put(
+    wire: &Wire,
+    bucket: &str,
+    key: &str,
+    payload: Bytes,
+    action: &str,
+) -> Result<(), Error> {
+    let message = Outgoing {
+        subject: names::key_subject(bucket, key),
+        headers: headers([(names::EXPECTED_STREAM, names::bucket_stream(bucket))]),
+        payload,
+    };
+    wire.publish(message).await.map(drop).map_err(|refusal| refusal.into_error(action))
+}
+
+/// Writes that there is no value, if there is one.
+pub(crate) async fn clear(wire: &Wire, bucket: &str, key: &str, action: &str) -> Result<(), Error> {
+    match get(wire, bucket, key).await? {
+        Some(item) if !item.value.is_empty() => put(wire, bucket, key, Bytes::new(), action).await,
+        _ => Ok(()),
     }
 }
 

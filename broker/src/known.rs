@@ -77,9 +77,7 @@ impl Queue {
         });
         parsed.collect()
     }
-}
 
-impl Queue {
     /// Removes what was known before an attempt: once that is sealed, what is left of it was written anew.
     ///
     /// # Errors

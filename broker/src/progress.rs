@@ -1,12 +1,8 @@
 //! Progress of prefills, for people: bucket `PREFILL`. No decision is made from it.
 
-use bytes::Bytes;
 use model::{Progress, SubscriptionName};
 
-use crate::{
-    Error, bucket, names,
-    wire::{Outgoing, Wire, headers},
-};
+use crate::{Error, bucket, names, wire::Wire};
 
 /// The bucket of progress.
 #[derive(Clone, Debug)]
@@ -43,7 +39,7 @@ impl ProgressBoard {
     pub async fn put(&self, name: &SubscriptionName, progress: &Progress) -> Result<(), Error> {
         let payload =
             serde_json::to_vec(progress).map_err(|e| Error::corrupt(format!("the progress of {name}"), e))?;
-        self.write(name, Bytes::from(payload)).await
+        bucket::put(&self.wire, names::PREFILL, name.as_str(), payload.into(), &writing(name)).await
     }
 
     /// Forgets the progress of a subscription.
@@ -51,20 +47,10 @@ impl ProgressBoard {
     /// # Errors
     /// NATS away.
     pub async fn delete(&self, name: &SubscriptionName) -> Result<(), Error> {
-        let found = bucket::get(&self.wire, names::PREFILL, name.as_str()).await?;
-        if found.is_some_and(|item| !item.value.is_empty()) {
-            self.write(name, Bytes::new()).await?;
-        }
-        Ok(())
+        bucket::clear(&self.wire, names::PREFILL, name.as_str(), &writing(name)).await
     }
+}
 
-    async fn write(&self, name: &SubscriptionName, payload: Bytes) -> Result<(), Error> {
-        let message = Outgoing {
-            subject: names::key_subject(names::PREFILL, name.as_str()),
-            headers: headers([(names::EXPECTED_STREAM, names::bucket_stream(names::PREFILL))]),
-            payload,
-        };
-        let action = format!("writing the progress of {name}");
-        self.wire.publish(message).await.map(drop).map_err(|refusal| refusal.into_error(&action))
-    }
+fn writing(name: &SubscriptionName) -> String {
+    format!("writing the progress of {name}")
 }

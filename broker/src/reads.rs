@@ -3,14 +3,10 @@
 
 use std::time::SystemTime;
 
-use bytes::Bytes;
 use model::{Incarnation, SubscriptionName};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    Error, bucket, names,
-    wire::{Outgoing, Wire, headers},
-};
+use crate::{Error, bucket, names, wire::Wire};
 
 /// The notes of all replicas, one a subscription.
 #[derive(Clone, Debug)]
@@ -53,7 +49,7 @@ impl LastReads {
     pub async fn note(&self, name: &SubscriptionName, incarnation: Incarnation) -> Result<(), Error> {
         let note = serde_json::to_vec(&Note { incarnation })
             .map_err(|e| Error::corrupt(format!("the last read of {name}"), e))?;
-        self.write(name, Bytes::from(note)).await
+        bucket::put(&self.wire, names::PREFILL, &names::last_read_key(name), note.into(), &noting(name)).await
     }
 
     /// Forgets the note of a subscription, if there is one.
@@ -61,20 +57,10 @@ impl LastReads {
     /// # Errors
     /// NATS away.
     pub async fn delete(&self, name: &SubscriptionName) -> Result<(), Error> {
-        let found = bucket::get(&self.wire, names::PREFILL, &names::last_read_key(name)).await?;
-        if found.is_some_and(|item| !item.value.is_empty()) {
-            self.write(name, Bytes::new()).await?;
-        }
-        Ok(())
+        bucket::clear(&self.wire, names::PREFILL, &names::last_read_key(name), &noting(name)).await
     }
+}
 
-    async fn write(&self, name: &SubscriptionName, payload: Bytes) -> Result<(), Error> {
-        let message = Outgoing {
-            subject: names::key_subject(names::PREFILL, &names::last_read_key(name)),
-            headers: headers([(names::EXPECTED_STREAM, names::bucket_stream(names::PREFILL))]),
-            payload,
-        };
-        let action = format!("noting the last read of {name}");
-        self.wire.publish(message).await.map(drop).map_err(|refusal| refusal.into_error(&action))
-    }
+fn noting(name: &SubscriptionName) -> String {
+    format!("noting the last read of {name}")
 }

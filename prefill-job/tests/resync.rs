@@ -131,6 +131,15 @@ impl World {
         attempt::run_with(&self.broker, source, task, "pod", &CancellationToken::new(), options).await
     }
 
+    /// Kills an attempt when so many messages are written; `Some`: it had ended before.
+    async fn run_until(&self, source: &Source, task: &PrefillTask, messages: u64) -> Option<Outcome> {
+        let written = async || self.queue.pending().await.unwrap().unwrap().prefill;
+        tokio::select! {
+            outcome = self.run(source, task) => Some(outcome),
+            _ = eventually("enough is written", SOON, written, |n| *n >= messages) => None,
+        }
+    }
+
     async fn done(&mut self) {
         self.modify(|s| s.with_prefill_state(PrefillState::Done, None, None, s.created.clone())).await;
     }
@@ -461,11 +470,8 @@ async fn an_attempt_that_is_killed_anywhere_leaves_the_set_for_the_next() {
     let task = world.begin(PrefillMode::Resync).await;
     let source = world.source();
     for messages in [1, 100, 199, 201, 300] {
-        let written = async || world.queue.pending().await.unwrap().unwrap().prefill;
-        tokio::select! {
-            outcome = world.run(&source, &task) => assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}"),
-            _ = eventually("enough is written", SOON, written, |n| *n >= messages) => {}
-        }
+        let ended = world.run_until(&source, &task, messages).await;
+        assert!(matches!(ended, None | Some(Outcome::Done(_))), "{ended:?}");
     }
     let outcome = world.run(&source, &task).await;
     // One that came too far sealed it, and the next finds the seal.
@@ -656,11 +662,8 @@ async fn a_held_attempt_that_was_killed_anywhere_before_is_held_in_the_end() {
     let task = world.begin(PrefillMode::Resync).await;
     let source = world.source();
     for messages in [1, 99, 101, 250, 300] {
-        let written = async || world.queue.pending().await.unwrap().unwrap().prefill;
-        tokio::select! {
-            outcome = world.run(&source, &task) => assert!(matches!(outcome, Outcome::Held(_)), "{outcome:?}"),
-            _ = eventually("enough is written", SOON, written, |n| *n >= messages) => {}
-        }
+        let ended = world.run_until(&source, &task, messages).await;
+        assert!(matches!(ended, None | Some(Outcome::Held(_))), "{ended:?}");
     }
     let outcome = world.run(&source, &task).await;
     let Outcome::Held(counts) = outcome else { panic!("{outcome:?}") };
