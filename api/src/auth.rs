@@ -389,7 +389,7 @@ mod tests {
         }
     }
 
-    /// What each costs tells nobody which names there are.
+    /// The cost of a refusal does not reveal which names exist.
     #[tokio::test]
     async fn an_unknown_user_costs_as_many_hashes_as_a_wrong_password() {
         let server = NatsServer::start().await;

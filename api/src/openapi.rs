@@ -520,7 +520,7 @@ fn max_removals() -> Value {
 }
 
 fn removals() -> Value {
-    let known = json!({"type": "integer", "description": "Objects that the consumer was told of before"});
+    let known = json!({"type": "integer", "description": "Objects that the consumer knew before"});
     let removed = json!({"type": "integer", "description": "Those of them that are gone"});
     let of = object(&["known", "removed"], json!({"known": known, "removed": removed}));
     json!({"type": ["object", "null"], "description": "What a resync found, by type", "additionalProperties": of})

@@ -88,7 +88,7 @@ async fn check_dry_run(app: &App, entry: &Subscription) -> Result<(), ApiError> 
     Err(ApiError::Conflict(Code::DryRunTooEarly, detail))
 }
 
-/// Lets a prefill be read that is held, since it tells more removals than it may. About that attempt only; asking again
+/// Lets a prefill be read that is held because it has more removals than allowed. Of that attempt only; asking again
 /// is harmless.
 pub(crate) async fn approve(
     State(app): Shared,
@@ -236,7 +236,7 @@ pub(crate) async fn set(
 ) -> Result<Response, ApiError> {
     let state = request::prefill_state(&body)?;
     let entry = existing(&app, &name, &caller).await?.value;
-    // Whoever did that knows nothing of resyncs: what is told as removed must have been compared, or approved.
+    // Such a caller knows nothing of resyncs: removals must have been compared, or approved.
     let skips = |s: &Subscription| {
         let resync = s.prefill.mode == PrefillMode::Resync && s.prefill.state != PrefillState::Done;
         resync && state == PrefillState::Done

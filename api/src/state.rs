@@ -81,7 +81,7 @@ pub(crate) fn unreadable(name: &SubscriptionName, error: broker::Error) -> ApiEr
     }
 }
 
-/// What is told of a subscription beside its entry.
+/// What the API shows of a subscription beside its entry.
 pub(crate) struct Details {
     /// The last progress that was written, of whatever attempt.
     pub progress: Option<Progress>,
@@ -93,7 +93,7 @@ pub(crate) struct Details {
     pub removals: Option<RemovalsByType>,
 }
 
-/// What is told of a queue.
+/// What the API shows of a queue.
 #[derive(Default)]
 pub(crate) struct QueueDetails {
     /// What waits in it, if it exists.
@@ -146,7 +146,7 @@ impl App {
         }
     }
 
-    /// What is told of a subscription beside its entry. `None`: it was removed meanwhile.
+    /// What the API shows of a subscription beside its entry. `None`: it was removed meanwhile.
     pub(crate) async fn details(&self, entry: &Subscription) -> Result<Option<Details>, ApiError> {
         let Subscription { name, incarnation, lifecycle, prefill, .. } = entry;
         let queue = self.broker.queue(name, *incarnation);
@@ -171,7 +171,7 @@ impl App {
         Ok(Some(Details { progress, broken: !has_queue, job, removals }))
     }
 
-    /// What is told of a subscription's queue.
+    /// What the API shows of a subscription's queue.
     pub(crate) async fn queue_details(&self, entry: &Subscription) -> Result<QueueDetails, ApiError> {
         let (name, incarnation) = (&entry.name, entry.incarnation);
         let queue = self.broker.queue(name, incarnation);

@@ -36,7 +36,7 @@ async fn shown(app: &App, entry: &Revised<Subscription>, caller: &Caller) -> Res
     Ok(json(StatusCode::OK, &view(app, subscription, Some(&seen))))
 }
 
-/// What is told of a subscription beside its entry. `None`: it was removed meanwhile.
+/// What the API shows of a subscription beside its entry. `None`: it was removed meanwhile.
 async fn look(app: &App, subscription: &Subscription) -> Result<Option<(Details, QueueDetails)>, ApiError> {
     let Some(details) = app.details(subscription).await? else { return Ok(None) };
     Ok(Some((details, app.queue_details(subscription).await?)))

@@ -237,7 +237,7 @@ async fn a_resync_is_a_round_of_its_own_and_stays_one_until_it_has_succeeded() {
     assert_eq!(ask(&server, resync()).await.status, StatusCode::CONFLICT);
     set(&server, "done").await;
     assert_eq!(ask(&server, resync()).await.json()["round"], 2);
-    // Whoever sets it by request knows nothing of resyncs: that would show removals that nobody has compared.
+    // A state that is set by request knows nothing of resyncs: it would show removals that were not compared.
     let refused = server.send(Method::PATCH, ASK, PREFILL, Some(&json!({"status": "done"}))).await;
     assert_eq!(refused.status, StatusCode::CONFLICT);
     record(&server, PrefillState::Done, None).await;

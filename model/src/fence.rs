@@ -46,7 +46,7 @@ pub enum FenceState {
     Sealed,
     /// The attempt was cancelled; it must not write.
     Cancelled,
-    /// The attempt is complete, and tells more removals than it may: nothing of it is read until a person approves it,
+    /// The attempt is complete, and has more removals than allowed: nothing of it is read until a person approves it,
     /// which seals it. Nothing else of it will change.
     Held,
 }

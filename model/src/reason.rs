@@ -80,7 +80,7 @@ reasons! {
     SourceUnavailable,
     /// The source holds data that can't be read.
     BadData,
-    /// The prefill is complete, but tells more removals than it may: approve it, or cancel it.
+    /// The prefill is complete, but has more removals than allowed: approve it, or cancel it.
     TooManyRemovals,
     /// The prefill is done, without objects that could not be read or carried: they are dead letters.
     ObjectsSetAside,

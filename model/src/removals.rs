@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// What a resync finds gone, of one type.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Removals {
-    /// Objects that the consumer was told of before.
+    /// Objects that the consumer knew before.
     pub known: u64,
     /// Those of them that are gone.
     pub removed: u64,

@@ -55,7 +55,7 @@ impl Launcher {
     }
 
     /// Takes back what was made for the current attempt, which is cancelled. The controller does it where attempts are
-    /// Jobs. Only to tidy up: the fence keeps the attempt from writing, whoever works on it.
+    /// Jobs. This only tidies up: the fence keeps the attempt from writing in any case.
     pub(crate) async fn withdraw(&self, subscription: &Subscription) {
         if let Self::Queue(tasks) = self
             && let Err(error) = tasks.withdraw(&PrefillTask::of(subscription)).await
