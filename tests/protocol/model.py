@@ -17,7 +17,9 @@ How things are modelled
 Every mend is a flag; `frozenset()` is the protocol as written.
 """
 import sys, time
-from collections import namedtuple, deque
+from collections import namedtuple
+
+from search import Bad, explore
 
 St = namedtuple('St', 'dirv nchg log acked dlv kv q disp pods jobs rd out acks cons ll pidx bnds ever sealed ghosts bud')
 Kv = namedtuple('Kv', 'inc rnd bnd att st')              # st: P(ending/running) D(one) F(ailed); bnd 0: no marker handled yet
@@ -41,10 +43,6 @@ M8_SEAL = 'M8'       # the seal decides, whatever the Job says (also after `fail
 M9_UNKNOWN = 'M9'    # unknown batch outcome: re-write the fence first, then read the last index
 M10_LOST = 'M10'     # a pod that lost the fence exits "transient", it does not take it back
 ALL = frozenset([M1_PURGE, M2_SEQ, M3_FENCE, M4_LANE, M5_ORDER, M6_ROUND, M7_RETRY, M8_SEAL, M9_UNKNOWN, M10_LOST])
-
-
-class Bad(Exception):
-    """An invariant is broken by the step that is being computed."""
 
 
 class Model:
@@ -707,55 +705,6 @@ class Brake:
             yield me + 'refused, reads again', put(s, w._replace(pc='r'))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-def explore(model, limit=400_000, seconds=60):
-    """Breadth first. Returns (violation or None, trace, states, complete)."""
-    t0 = time.process_time()
-    s0 = model.initial()
-    ids, states, parent, edges = {s0: 0}, [s0], [None], [[]]
-    todo = deque([0])
-
-    def trace(i, last=None):
-        out = [last] if last else []
-        while parent[i] is not None:
-            i, l = parent[i]
-            out.append(l)
-        return out[::-1]
-    while todo:
-        i = todo.popleft()
-        s = states[i]
-        it = model.steps(s)
-        while True:
-            try:
-                label, s2 = next(it)
-            except StopIteration:
-                break
-            except Bad as e:
-                return str(e), trace(i, '** the step that breaks it'), len(states), False
-            j = ids.get(s2)
-            if j is None:
-                j = ids[s2] = len(states)
-                states.append(s2); parent.append((i, label)); edges.append([])
-                try:
-                    model.check(s2)
-                except Bad as e:
-                    return str(e), trace(j), len(states), False
-                todo.append(j)
-            edges[j].append(i)       # backwards, for the dead-end check
-        if len(states) > limit or time.process_time() - t0 > seconds:
-            return None, [], len(states), False
-    good = deque(i for i, s in enumerate(states) if model.goal(s) or model.pruned(s))
-    seen = set(good)
-    while good:
-        for i in edges[good.popleft()]:
-            if i not in seen:
-                seen.add(i); good.append(i)
-    dead = next((i for i in range(len(states)) if i not in seen), None)
-    if dead is not None:
-        return 'DEAD END: from here the consumer can never be complete', trace(dead), len(states), True
-    return None, [], len(states), True
-
-
 def B(**k):
     return Bud(*[k.get(f, 0) for f in Bud._fields])
 
@@ -782,7 +731,7 @@ REG = [
 
 
 def show(name, what, res, t, verbose):
-    bad, tr, n, full = res
+    bad, tr, n, full = res.violation, res.trace, res.states, res.complete
     print('%-58s %-22s %8d states %5.1f s  %s' % (name, what, n, t, bad or ('ok' if full else 'no violation (bounded)')))
     if bad and verbose:
         for l in tr:
@@ -800,15 +749,15 @@ def main():
         t = time.process_time()
         r = explore(model, **k)
         show(name, what, r, time.process_time() - t, verbose)
-        if broken is not None and bool(r[0]) != broken:
-            wrong.append('%s, %s: %s' % (name, what, r[0] or 'no violation'))
+        if broken is not None and bool(r.violation) != broken:
+            wrong.append('%s, %s: %s' % (name, what, r.violation or 'no violation'))
     for name, subj, args in SCENARIOS:
         if not want(name):
             continue
-        go(name, 'as written', Model((), **args), seconds=25)
+        go(name, 'as written', Model((), **args))
         for m in subj:                               # each mend is needed: all of them but this one
-            go(name, 'all mends but ' + m, Model(ALL - {m}, **args), broken=True, seconds=20)
-        go(name, 'all mends', Model(ALL, **args), broken=False, limit=450_000, seconds=45)
+            go(name, 'all mends but ' + m, Model(ALL - {m}, **args), broken=True)
+        go(name, 'all mends', Model(ALL, **args), broken=False, limit=450_000)
     if want(SEAM[0]):
         # M12, which is not modelled.
         go(SEAM[0], 'all mends', Model(ALL, **SEAM[1]), broken=True)

@@ -105,15 +105,18 @@ fn dependencies() -> Result<Passed> {
     Ok(Passed::Whole)
 }
 
-/// The model of the queue protocol: each of its small scenarios is sound with all rules, and broken without any of
-/// them. The large ones take minutes: `python3 tests/protocol/model.py`.
+/// The models of the protocol: each of the small scenarios is sound with all rules, and broken without any of them. The
+/// large ones take minutes: `python3 tests/protocol/model.py` and `direct.py`.
 fn protocol() -> Result<Passed> {
-    const SMALL: [&str; 8] = ["S1", "S2b", "S3", "S6", "S10", "R1", "R2", "R3"];
+    const MODELS: [(&str, &[&str]); 2] =
+        [("model.py", &["S1", "S2b", "S3", "S6", "S10", "R1", "R2", "R3"]), ("direct.py", &["--quick"])];
     let Some(python) = commands::find("python3") else {
-        return Ok(Passed::But("no python3 that could run the model"));
+        return Ok(Passed::But("no python3 that could run the models"));
     };
-    let model = workspace::root().join("tests/protocol/model.py");
-    commands::output(Command::new(python).arg(model).args(SMALL))?;
+    for (model, arguments) in MODELS {
+        let model = workspace::root().join("tests/protocol").join(model);
+        commands::output(Command::new(&python).arg("-B").arg(model).args(arguments))?;
+    }
     Ok(Passed::Whole)
 }
 
