@@ -48,7 +48,6 @@ codes! {
     OtherAttempt "other_attempt" "The prefill is at another attempt by now",
     DryRunTooEarly "dry_run_too_early" "The former prefill is not done and read",
     IsResync "is_resync" "The prefill is a resync",
-    NoJobs "no_jobs" "Prefills are no Jobs here",
     ChangedByOthers "changed_by_others" "The subscription is being changed by others",
     NotKept "not_kept" "Only the record of the dead letter was kept",
     StillTooLarge "still_too_large" "NATS does not carry the dead letter",

@@ -179,19 +179,19 @@ fn described(root_path: &str) -> Value {
             },
             "/v1/subscriptions/{name}/prefill/pause": {
                 "post": operation("Pause the prefill",
-                    "Role: admin, or the subscription itself. It waits, and its pod ends, until somebody resumes it; \
-                     then it takes its turn and begins anew. Live events are kept meanwhile.",
+                    "Role: admin, or the subscription itself. It waits until somebody resumes it: its pod ends, or its \
+                     worker stops within about a second; then it takes its turn and begins anew. Live events are kept meanwhile.",
                     &[NAME], None, &[
                     (200, "It is paused already", Some(schema("Prefill"))),
                     (202, "Paused", Some(schema("Prefill"))),
-                    UNAUTHORIZED, NOT_FOUND, NOT_PAUSABLE, INTERNAL, UNAVAILABLE,
+                    UNAUTHORIZED, NOT_FOUND, ENDED, INTERNAL, UNAVAILABLE,
                 ]),
             },
             "/v1/subscriptions/{name}/prefill/resume": {
                 "post": operation("Resume the prefill", "Role: admin, or the subscription itself.", &[NAME], None, &[
                     (200, "It is not paused", Some(schema("Prefill"))),
                     (202, "Resumed", Some(schema("Prefill"))),
-                    UNAUTHORIZED, NOT_FOUND, NOT_PAUSABLE, INTERNAL, UNAVAILABLE,
+                    UNAUTHORIZED, NOT_FOUND, ENDED, INTERNAL, UNAVAILABLE,
                 ]),
             },
             "/v1/subscriptions/{name}/prefill/approve": {
@@ -308,7 +308,7 @@ const NULL: Option<Value> = Some(Value::Null);
 const DETAIL: Option<Value> = None;
 const UNAUTHORIZED: Answer = (401, "No or wrong credentials, or not one's own subscription", DETAIL);
 const NOT_FOUND: Answer = (404, "There is no such subscription", DETAIL);
-const NOT_PAUSABLE: Answer = (409, "It has ended, or prefills are no Jobs here", DETAIL);
+const ENDED: Answer = (409, "It has ended", DETAIL);
 const TOO_SLOW: Answer = (408, "The body took too long to arrive", DETAIL);
 const TOO_LARGE: Answer = (413, "The body is too large; the detail names the limit", DETAIL);
 const UNKNOWN_CODING: Answer = (415, "The body is compressed: send it as it is", DETAIL);

@@ -6,7 +6,7 @@ use axum::{
     response::Response,
 };
 use broker::{Modified, Revised};
-use model::{Counts, PrefillMode, PrefillState, Reason, Subscription};
+use model::{Counts, Lifecycle, PrefillMode, PrefillState, Reason, Subscription};
 
 use crate::{
     access::Caller,
@@ -176,7 +176,7 @@ pub(crate) async fn cancel(
     }
 }
 
-/// Lets the prefill wait: its pod, if it has one, ends, and begins anew when it is resumed.
+/// Lets the prefill wait: its pod, or the worker that has it, stops, and it begins anew when it is resumed.
 pub(crate) async fn pause(
     State(app): Shared,
     Path(name): Path<String>,
@@ -194,15 +194,15 @@ pub(crate) async fn resume(
     set_paused(&app, &name, &caller, false).await
 }
 
-/// Only the entry changes: the controller suspends the Job, and admits it again.
+/// The entry changes, and whoever runs the prefill looks at it.
 async fn set_paused(app: &App, name: &str, caller: &Caller, paused: bool) -> Result<Response, ApiError> {
     let entry = existing(app, name, caller).await?;
     let Subscription { name: known, incarnation, .. } = &entry.value;
-    if !app.launcher.can_pause() {
-        let detail = "Prefills are tasks of a worker here, which can't be paused: cancel it, and ask for it again later";
-        return Err(ApiError::Conflict(Code::NoJobs, detail.to_owned()));
-    }
-    let change = |s: &Subscription| s.with_paused(paused);
+    let mut had_stopped = false;
+    let change = |s: &Subscription| {
+        had_stopped = s.prefill.has_stopped();
+        s.with_paused(paused)
+    };
     let (status, entry) = match app.broker.registry().modify(known, *incarnation, change).await? {
         Modified::Changed(entry) => (StatusCode::ACCEPTED, entry),
         Modified::Unchanged(entry) => (StatusCode::OK, entry),
@@ -214,6 +214,10 @@ async fn set_paused(app: &App, name: &str, caller: &Caller, paused: bool) -> Res
         return Err(ApiError::Conflict(Code::PrefillEnded, detail));
     }
     tracing::info!(subscription = %known, %incarnation, paused, "the prefill is paused or resumed");
+    // Also one that is not paused: a former request may have ended here. What is being registered gets its task last.
+    if !paused && entry.value.lifecycle == Lifecycle::Ready {
+        app.launcher.resume(&entry.value, had_stopped).await?;
+    }
     shown(app, status, &entry, caller).await
 }
 

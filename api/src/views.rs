@@ -4,8 +4,9 @@ use std::time::SystemTime;
 
 use broker::QueueCounts;
 use model::{
-    GivenUp, Lifecycle, Lost, MaxRemovals, PastAttempt, PrefillMode, PrefillState, QueueLimits, QueueUse,
-    RealmTopic, Reason, RemovalsByType, Selection, Subscription, SubscriptionName, Timestamp, WhenFull,
+    GivenUp, Lifecycle, Lost, MaxRemovals, PAUSED_TEXT, PastAttempt, PrefillMode, PrefillState, QueueLimits,
+    QueueUse, RealmTopic, Reason, RemovalsByType, Selection, Subscription, SubscriptionName, Timestamp,
+    WhenFull,
 };
 use serde::Serialize;
 
@@ -73,6 +74,9 @@ impl<'a> PrefillView<'a> {
         let (state, reason, message) = if broken {
             let message = if subscription.given_up.is_some() { GIVEN_UP } else { BROKEN };
             (PrefillState::Failed, Some(Reason::Broken), Some(message))
+        } else if prefill.paused {
+            // Whatever it waited for before; and whether or not anybody is there to see it.
+            (prefill.state, Some(Reason::Paused), Some(PAUSED_TEXT))
         } else {
             (prefill.state, prefill.reason, prefill.message.as_deref())
         };

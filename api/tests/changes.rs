@@ -296,18 +296,6 @@ async fn the_history_of_attempts_is_kept_and_shown() {
     assert!(attempts[0]["started"].is_string() && attempts[0]["ended"].is_string(), "{shown}");
 }
 
-#[tokio::test]
-async fn tasks_of_a_worker_are_not_paused() {
-    let server = Server::start().await;
-    server.register("mail", &["users/user"], true).await;
-    for path in ["pause", "resume"] {
-        let answer = server.send(Method::POST, &format!("{ASK}/{path}"), MAIL, None).await;
-        assert_eq!(answer.status, StatusCode::CONFLICT, "{path}");
-        assert!(answer.json()["detail"].as_str().unwrap().contains("worker"));
-    }
-    assert!(!entry(&server).await.prefill.paused);
-}
-
 /// Makes what it is asked for, and has nothing.
 fn kubernetes() -> kube::Client {
     let service = tower::service_fn(async |request: axum::http::Request<kube::client::Body>| {

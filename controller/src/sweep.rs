@@ -90,7 +90,6 @@ pub struct Sightings(HashMap<(SubscriptionName, Incarnation, u32, Chore), Lack>)
 
 /// What a subscription may lack, and after which time something is done about it.
 fn chore_of(entry: &Subscription, config: &SweepConfig) -> Option<(Chore, Duration)> {
-    let open = matches!(entry.prefill.state, PrefillState::Pending | PrefillState::Running);
     match entry.lifecycle {
         Lifecycle::Deleting => Some((Chore::FinishRemoval, config.deleting_grace)),
         Lifecycle::Registering => Some((Chore::RollBack, config.registering_grace)),
@@ -99,9 +98,14 @@ fn chore_of(entry: &Subscription, config: &SweepConfig) -> Option<(Chore, Durati
         // The marker activates a queue without a prefill (round 0), too. A subscription that is not ready gets none:
         // its queue may not exist yet.
         Lifecycle::Ready if entry.prefill.boundary.is_none() => Some((Chore::Marker, config.marker_after)),
-        Lifecycle::Ready if open => config.task_after.map(|after| (Chore::Task, after)),
+        Lifecycle::Ready if needs_task(entry) => config.task_after.map(|after| (Chore::Task, after)),
         Lifecycle::Ready => None,
     }
+}
+
+/// Is a task of its prefill to be in the queue? What is paused has none.
+fn needs_task(entry: &Subscription) -> bool {
+    entry.lifecycle == Lifecycle::Ready && entry.awaits_prefill() && !entry.prefill.paused
 }
 
 /// What is due now. Pure but for the sightings.
@@ -298,11 +302,8 @@ async fn perform(
         Chore::Task => {
             let task = PrefillTask::of(entry);
             let current = broker.registry().subscription(name).await?;
-            let wanted = current.is_some_and(|current| {
-                let current = &current.value;
-                let open = matches!(current.prefill.state, PrefillState::Pending | PrefillState::Running);
-                open && current.lifecycle == Lifecycle::Ready && PrefillTask::of(current) == task
-            });
+            let wanted = current
+                .is_some_and(|current| needs_task(&current.value) && PrefillTask::of(&current.value) == task);
             let tasks = broker.tasks();
             if wanted && !tasks.contains(&task).await? {
                 tasks.submit(&task).await?;

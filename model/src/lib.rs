@@ -59,7 +59,7 @@ pub use limits::{GivenUp, Limit, Lost, QueueLimits, QueueUse, Room, WhenFull};
 pub use members::Members;
 pub use message::{Body, BodyError, Message, Publisher};
 pub use name::{Incarnation, NameError, SubscriptionName};
-pub use prefill::{Prefill, PrefillMode, PrefillOrder, PrefillState};
+pub use prefill::{PAUSED_TEXT, Prefill, PrefillMode, PrefillOrder, PrefillState};
 pub use prepare::{attribute_name, without_accents};
 pub use progress::{Phase, Progress, Speed};
 pub use reason::Reason;

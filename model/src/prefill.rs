@@ -32,6 +32,9 @@ impl PrefillState {
     }
 }
 
+/// Why a paused prefill waits, for people.
+pub const PAUSED_TEXT: &str = "the prefill is paused; it goes on when somebody resumes it";
+
 /// What a prefill tells.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -111,6 +114,12 @@ impl Prefill {
     #[must_use]
     pub fn is_held(&self) -> bool {
         self.state == PrefillState::Failed && self.reason == Some(Reason::TooManyRemovals)
+    }
+
+    /// Is it paused, and has whoever was to work on it seen that and stopped?
+    #[must_use]
+    pub fn has_stopped(&self) -> bool {
+        self.paused && self.reason == Some(Reason::Paused)
     }
 }
 

@@ -170,12 +170,16 @@ impl Subscription {
     }
 
     /// The same subscription with its prefill paused or resumed, or `None` if it is so already, or if none is pending
-    /// or running.
+    /// or running. Why it waits is said by whoever was to work on it, once he has stopped; resumed, it is not said any
+    /// more.
     #[must_use]
     pub fn with_paused(&self, paused: bool) -> Option<Self> {
         (self.awaits_prefill() && self.prefill.paused != paused).then(|| {
             let mut next = self.clone();
             next.prefill.paused = paused;
+            if self.prefill.has_stopped() {
+                (next.prefill.reason, next.prefill.message) = (None, None);
+            }
             next
         })
     }
@@ -413,6 +417,20 @@ mod tests {
         let paused = s.with_paused(true).unwrap();
         assert_eq!((paused.with_paused(true), s.with_paused(false)), (None, None));
         assert_eq!(paused.with_paused(false).as_ref(), Some(&s));
+        // What is said of the pause ends with it; what is said of anything else does not.
+        for (reason, stopped, kept) in [
+            (Reason::Paused, true, None),
+            (Reason::SourceUnavailable, false, Some(Reason::SourceUnavailable)),
+        ] {
+            let why = (Some(reason), Some("why".to_owned()));
+            let said = paused.with_prefill_state(s.prefill.state, why.0, why.1, s.created.clone()).unwrap();
+            assert_eq!(said.prefill.has_stopped(), stopped, "{reason}");
+            let resumed = said.with_paused(false).unwrap().prefill;
+            assert_eq!(
+                (resumed.paused, resumed.reason, resumed.message.is_some()),
+                (false, kept, kept.is_some())
+            );
+        }
         let later = now("2026-01-02T00:00:00");
         let failed = paused.with_prefill_state(PrefillState::Failed, None, None, later.clone()).unwrap();
         assert!(!failed.prefill.paused && failed.with_paused(true).is_none());

@@ -60,8 +60,10 @@ impl Metrics {
         (told, Running(self.running.clone()))
     }
 
-    pub(crate) fn ended(&self, outcome: &Outcome) {
+    /// `paused`: it was not complete when its prefill was paused, which is no failure.
+    pub(crate) fn ended(&self, outcome: &Outcome, paused: bool) {
         let outcome = match outcome {
+            _ if paused => "paused",
             Outcome::Done(_) => "done",
             Outcome::Held(_) => "held",
             Outcome::Obsolete => "obsolete",

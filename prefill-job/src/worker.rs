@@ -2,13 +2,15 @@
 //!
 //! The worker records the outcome itself. While it works it says so; when it dies the task comes again after a pause
 //! that grows with the number of tries, up to a limit.
+//!
+//! A prefill that is paused has no task: the worker says in the entry that it has stopped, by compare-and-set, and then
+//! gives the task up. Who resumes the prefill finds that said, and queues a *new* task. One that was resumed before its
+//! worker saw the pause still has its task, and its worker goes on.
 
 use std::{sync::Arc, time::Duration};
 
 use broker::{Broker, Modified, Task, TasksConfig};
-use model::{
-    Counts, Lifecycle, MaxRemovals, Prefill, PrefillState, PrefillTask, Reason, Timestamp, chain, held_text,
-};
+use model::{Lifecycle, MaxRemovals, Prefill, PrefillTask, Reason, Subscription, Timestamp, chain};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +21,9 @@ use crate::{
     shape::Shape,
     source::Source,
 };
+use decide::{End, Fate, Told, Wish};
+
+mod decide;
 
 /// Settings of a worker.
 #[derive(Clone, Debug)]
@@ -41,6 +46,8 @@ pub struct Config {
 
 /// How often the server hears that the work goes on. A third of the shortest pause of [`TasksConfig`].
 const KEEP_EVERY: Duration = Duration::from_secs(1);
+/// How often a worker looks whether its prefill is paused.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long one request for work waits.
 const WAIT: Duration = Duration::from_secs(20);
 
@@ -68,17 +75,6 @@ struct Worker {
     source: Arc<Source>,
     holder: String,
     shutdown: CancellationToken,
-}
-
-/// What becomes of a task.
-#[derive(Debug, PartialEq, Eq)]
-enum Fate {
-    /// It is over, and recorded.
-    Finish,
-    /// It comes again after a pause.
-    Retry(Duration),
-    /// A twin works on it, or nothing is known: the server hands it out again by itself.
-    Leave,
 }
 
 impl Worker {
@@ -112,7 +108,8 @@ impl Worker {
             },
         };
         let told = match fate {
-            Fate::Finish => task.finish().await,
+            // Who resumes it queues it anew, and what is said of this one then hits nothing.
+            Fate::Finish | Fate::Pause => task.finish().await,
             Fate::Retry(pause) => task.retry_after(pause).await,
             Fate::Leave => Ok(()),
         };
@@ -123,43 +120,70 @@ impl Worker {
 
     async fn work(&self, request: &PrefillTask, tries: u64) -> Fate {
         let over = self.config.tries_max.is_some_and(|max| tries > max);
-        if !over {
-            match self.record(request, PrefillState::Running, None, None).await {
-                Ok(true) => {}
-                Ok(false) => return Fate::Finish,
-                Err(_) => return Fate::Leave,
-            }
-        }
-        let outcome = if over {
+        let (outcome, stopped) = if over {
             // It crashed the worker each time; if the last one sealed before it died, the attempt is complete.
-            self.sealed_or(request, gave_up(tries - 1)).await
+            (self.sealed_or(request, gave_up(tries - 1)).await, false)
         } else {
-            let (told, _running) = self.config.metrics.attempt();
-            let Config { shape, max_removals, .. } = self.config;
-            let options = Options { shape, max_removals, told: Some(told) };
-            let (broker, source) = (&self.broker, &self.source);
-            let outcome =
-                attempt::run_with(broker, source, request, &self.holder, &self.shutdown, options).await;
-            let outcome = self.cancelled_or(request, outcome).await;
-            self.config.metrics.ended(&outcome);
-            outcome
+            match self.record(request, decide::begin).await {
+                Ok(Some(Wish::Work)) => self.attempt(request).await,
+                Ok(Some(Wish::Wait)) => return Fate::Pause,
+                Ok(Some(Wish::Nothing) | None) => return Fate::Finish,
+                Err(error) => return unrecorded(&error),
+            }
         };
         let last = self.config.tries_max.is_some_and(|max| tries >= max);
-        let (state, reason, message, fate) = decide(&outcome, last, self.pause(tries));
-        if let Some(state) = state {
-            if state == PrefillState::Done && self.leave_out(request).await.is_err() {
-                return Fate::Leave;
-            }
-            let recorded = self.record(request, state, reason, message).await;
-            if recorded.is_err() {
-                return Fate::Leave;
-            }
+        let fate =
+            self.end(request, &End { outcome: &outcome, stopped, last, pause: self.pause(tries) }).await;
+        if !over {
+            self.config.metrics.ended(&outcome, fate == Fate::Pause);
         }
-        if self.shutdown.is_cancelled() && fate != Fate::Finish {
+        if self.shutdown.is_cancelled() && !fate.is_over() {
             // Another worker may go on at once.
             return Fate::Retry(Duration::ZERO);
         }
         fate
+    }
+
+    /// Runs the attempt until it ends or is paused; true: it was paused.
+    async fn attempt(&self, request: &PrefillTask) -> (Outcome, bool) {
+        let (told, _running) = self.config.metrics.attempt();
+        let Config { shape, max_removals, .. } = self.config;
+        let options = Options { shape, max_removals, told: Some(told) };
+        let stop = self.shutdown.child_token();
+        let running = attempt::run_with(&self.broker, &self.source, request, &self.holder, &stop, options);
+        tokio::pin!(running);
+        let (outcome, stopped) = tokio::select! {
+            outcome = &mut running => (outcome, false),
+            () = self.paused(request) => {
+                stop.cancel();
+                (running.await, true)
+            }
+        };
+        (self.cancelled_or(request, outcome).await, stopped)
+    }
+
+    /// Returns when the prefill is paused, and its entry says that this worker has seen that.
+    async fn paused(&self, request: &PrefillTask) {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            match self.record(request, decide::stop).await {
+                Ok(Some(true)) => return,
+                Ok(Some(false) | None) => {}
+                Err(error) => {
+                    tracing::debug!(error = %chain(&error), "it is unknown whether the prefill is paused");
+                }
+            }
+        }
+    }
+
+    async fn end(&self, request: &PrefillTask, end: &End<'_>) -> Fate {
+        if matches!(end.outcome, Outcome::Done(_)) && self.leave_out(request).await.is_err() {
+            return Fate::Leave;
+        }
+        match self.record(request, |now| decide::end(now, end)).await {
+            Ok(fate) => fate.unwrap_or(Fate::Finish),
+            Err(error) => unrecorded(&error),
+        }
     }
 
     /// Before the prefill is done: events that it holds already are not to be seen.
@@ -204,48 +228,44 @@ impl Worker {
         backoff.get(index).copied().unwrap_or(Duration::from_secs(3))
     }
 
-    /// Records a state. False: the task is of no use any more.
-    async fn record(
+    /// Records what `decide` makes of the attempt's entry as it is, and answers what else it makes of it. `None`: the task
+    /// is of no use any more.
+    async fn record<T>(
         &self,
         request: &PrefillTask,
-        state: PrefillState,
-        reason: Option<Reason>,
-        message: Option<String>,
-    ) -> Result<bool, broker::Error> {
+        decide: impl Fn(&Prefill) -> (Option<Told>, T),
+    ) -> Result<Option<T>, broker::Error> {
         let now = Timestamp::from_utc(jiff::Timestamp::now());
-        let mut wanted = true;
-        let modified = self
-            .broker
-            .registry()
-            .modify(&request.subscription, request.incarnation, |s| {
-                wanted = s.lifecycle != Lifecycle::Deleting
-                    && s.prefill.attempt == request.attempt
-                    && may_become(&s.prefill, state);
-                if !wanted {
-                    return None;
-                }
-                s.with_prefill_state(state, reason, message.clone(), now.clone())
-            })
-            .await
-            .inspect_err(|error| tracing::warn!(error = %chain(error), "the state could not be recorded"))?;
-        if matches!(modified, Modified::Changed(_)) {
-            tracing::info!(
-                subscription = %request.subscription, attempt = request.attempt, state = state.as_str(),
-                reason = reason.map(Reason::as_str), message, "prefill"
-            );
+        let mut answer = None;
+        let change = |s: &Subscription| {
+            answer = None;
+            if s.lifecycle == Lifecycle::Deleting || s.prefill.attempt != request.attempt {
+                return None;
+            }
+            let (told, decided) = decide(&s.prefill);
+            answer = Some(decided);
+            let (state, reason, message) = told?;
+            s.with_prefill_state(state, reason, message, now.clone())
+        };
+        match self.broker.registry().modify(&request.subscription, request.incarnation, change).await? {
+            Modified::Gone => return Ok(None),
+            Modified::Unchanged(_) => {}
+            Modified::Changed(entry) => {
+                let Prefill { state, reason, message, .. } = entry.value.prefill;
+                tracing::info!(
+                    subscription = %request.subscription, attempt = request.attempt, state = state.as_str(),
+                    reason = reason.map(Reason::as_str), message, "prefill"
+                );
+            }
         }
-        Ok(wanted && !matches!(modified, Modified::Gone))
+        Ok(answer)
     }
 }
 
-/// May a prefill get this state from a worker? A task may come again after its end was recorded, or after somebody has
-/// cancelled it: what has ended stays so. An attempt that was sealed is done, whatever was recorded before.
-fn may_become(now: &Prefill, state: PrefillState) -> bool {
-    match now.state {
-        PrefillState::Done => state == PrefillState::Done,
-        PrefillState::Failed => state == PrefillState::Done && now.reason != Some(Reason::Cancelled),
-        PrefillState::Pending | PrefillState::Running => true,
-    }
+/// What the entry says is unknown: the task comes again.
+fn unrecorded(error: &broker::Error) -> Fate {
+    tracing::warn!(error = %chain(error), "the state could not be recorded");
+    Fate::Leave
 }
 
 fn gave_up(tries: u64) -> Failure {
@@ -255,122 +275,11 @@ fn gave_up(tries: u64) -> Failure {
     )
 }
 
-/// What an outcome means: the state to record (`None`: nothing), and what becomes of the task.
-fn decide(
-    outcome: &Outcome,
-    last: bool,
-    pause: Duration,
-) -> (Option<PrefillState>, Option<Reason>, Option<String>, Fate) {
-    match outcome {
-        Outcome::Done(counts) => {
-            let (reason, message) = counts.as_ref().and_then(Counts::notable).unzip();
-            (Some(PrefillState::Done), reason, message, Fate::Finish)
-        }
-        // Nothing to be tried again: somebody has to decide.
-        Outcome::Held(counts) => {
-            let message = Some(held_text(&counts.removals));
-            (Some(PrefillState::Failed), Some(Reason::TooManyRemovals), message, Fate::Finish)
-        }
-        Outcome::Obsolete => (None, None, None, Fate::Finish),
-        // Whoever cancels writes the fence first, and may have ended before the state was recorded.
-        Outcome::Cancelled => (
-            Some(PrefillState::Failed),
-            Some(Reason::Cancelled),
-            Some("cancelled by a request".to_owned()),
-            Fate::Finish,
-        ),
-        Outcome::Failed(failure) if failure.lost_to_twin => (None, None, None, Fate::Leave),
-        Outcome::Failed(Failure { code, reason, message, .. }) => {
-            let message = Some(message.clone());
-            if code.is_permanent() || last {
-                (Some(PrefillState::Failed), Some(*reason), message, Fate::Finish)
-            } else {
-                // Still running, with what is wrong for all to see.
-                (Some(PrefillState::Running), Some(*reason), message, Fate::Retry(pause))
-            }
-        }
-    }
-}
-
 /// Says again and again that the work goes on; returns when the server has not heard it for too long.
 async fn keep(task: &Task) {
     let mut missed = 0;
     while missed < 30 {
         tokio::time::sleep(KEEP_EVERY).await;
         missed = if task.in_progress().await.is_ok() { 0 } else { missed + 1 };
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use model::ExitCode;
-
-    /// Whatever comes late: what has ended stays so, unless it turns out to be complete.
-    #[test]
-    fn what_has_ended_stays_so() {
-        use PrefillState::{Done, Failed, Pending, Running};
-        let registration = model::Registration {
-            request_prefill: true,
-            ..model::Registration::new("mail".parse().unwrap(), vec![])
-        };
-        let now: Timestamp = "2026-01-01T00:00:00".parse().unwrap();
-        let incarnation = model::Incarnation(uuid::Uuid::from_u128(1));
-        let s = model::Subscription::reserve(registration, incarnation, 1, now);
-        for (state, reason, may) in [
-            (Pending, None, [true, true, true]),
-            (Running, Some(Reason::SourceUnavailable), [true, true, true]),
-            (Done, None, [false, true, false]),
-            (Failed, Some(Reason::BackoffLimitExceeded), [false, true, false]),
-            (Failed, Some(Reason::Cancelled), [false, false, false]),
-        ] {
-            let prefill = Prefill { state, reason, ..s.prefill.clone() };
-            assert_eq!(
-                [Running, Done, Failed].map(|next| may_become(&prefill, next)),
-                may,
-                "{state:?} {reason:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn outcomes_and_fates() {
-        use PrefillState::{Done, Failed, Running};
-        let pause = Duration::from_secs(3);
-        let transient = || Failure::transient(Reason::SourceUnavailable, "away");
-        let permanent = Failure::permanent(ExitCode::CredentialsRefused, Reason::CredentialsRefused, "401");
-        let twin = Failure { lost_to_twin: true, ..transient() };
-        for (outcome, last, state, reason, fate) in [
-            (Outcome::Done(None), false, Some(Done), None, Fate::Finish),
-            (
-                Outcome::Held(Counts::default()),
-                false,
-                Some(Failed),
-                Some(Reason::TooManyRemovals),
-                Fate::Finish,
-            ),
-            (
-                Outcome::Done(Some(Counts { set_aside: 1, ..Counts::default() })),
-                false,
-                Some(Done),
-                Some(Reason::ObjectsSetAside),
-                Fate::Finish,
-            ),
-            (Outcome::Obsolete, false, None, None, Fate::Finish),
-            (Outcome::Cancelled, false, Some(Failed), Some(Reason::Cancelled), Fate::Finish),
-            (Outcome::Failed(twin), true, None, None, Fate::Leave),
-            (Outcome::Failed(permanent), false, Some(Failed), Some(Reason::CredentialsRefused), Fate::Finish),
-            (
-                Outcome::Failed(transient()),
-                false,
-                Some(Running),
-                Some(Reason::SourceUnavailable),
-                Fate::Retry(pause),
-            ),
-            (Outcome::Failed(transient()), true, Some(Failed), Some(Reason::SourceUnavailable), Fate::Finish),
-        ] {
-            let decided = decide(&outcome, last, pause);
-            assert_eq!((decided.0, decided.1, decided.3), (state, reason, fate), "{outcome:?}");
-        }
     }
 }

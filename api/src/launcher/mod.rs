@@ -41,17 +41,30 @@ impl Launcher {
         matches!(self, Self::Kubernetes(_)).then(|| Identity::from(task).job_name())
     }
 
-    /// Can an attempt be suspended, and go on later?
-    pub(crate) fn can_pause(&self) -> bool {
-        matches!(self, Self::Kubernetes(_))
-    }
-
     /// Makes what the current attempt needs. Doing it again is harmless.
     pub(crate) async fn launch(&self, subscription: &Subscription) -> Result<(), ApiError> {
         match self {
             Self::Kubernetes(kubernetes) => kubernetes.launch(subscription).await,
             Self::Queue(tasks) => Ok(tasks.submit(&PrefillTask::of(subscription)).await?),
         }
+    }
+
+    /// Lets the current attempt go on after it was paused. `had_stopped`: its worker has given its task up, or is just about
+    /// to; then it gets a new one, which is not hit by that. Doing it again is harmless. The controller does it where
+    /// attempts are Jobs.
+    pub(crate) async fn resume(
+        &self,
+        subscription: &Subscription,
+        had_stopped: bool,
+    ) -> Result<(), ApiError> {
+        if let Self::Queue(tasks) = self {
+            let task = PrefillTask::of(subscription);
+            if had_stopped {
+                tasks.withdraw(&task).await?;
+            }
+            tasks.submit(&task).await?;
+        }
+        Ok(())
     }
 
     /// Takes back what was made for the current attempt, which is cancelled. The controller does it where attempts are

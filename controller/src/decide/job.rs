@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use manifests::Identity;
-use model::{Counts, FenceState, PrefillState, PrefillTask, Reason, RemovalsByType, Subscription, held_text};
+use model::{
+    Counts, FenceState, PAUSED_TEXT, PrefillState, PrefillTask, Reason, RemovalsByType, Subscription,
+    held_text,
+};
 
 use super::{Action, Because, Rules};
 use crate::{
@@ -148,8 +151,7 @@ fn paused(entry: &Subscription, job: &JobSeen) -> Verdict {
     if !job.suspended || job.admitted {
         return Verdict::act(Action::Suspend(job.job.clone()));
     }
-    let message = "the prefill is paused; it goes on when somebody resumes it".to_owned();
-    Verdict::Is(entry.prefill.state, Some((Reason::Paused, Some(message))))
+    Verdict::Is(entry.prefill.state, Some((Reason::Paused, Some(PAUSED_TEXT.to_owned()))))
 }
 
 fn suspended(

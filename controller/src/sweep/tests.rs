@@ -65,6 +65,7 @@ fn what_lacks_something_for_a_while_is_due() {
         ("no prefill asked for, not activated", live_only, &jobs, Some((5, Marker))),
         ("a prefill as a Job", with_boundary(ready()), &jobs, None),
         ("a prefill as a task", with_boundary(ready()), &tasks, Some((10, Task))),
+        ("a prefill as a task, paused", with_boundary(ready()).with_paused(true).unwrap(), &tasks, None),
         ("a prefill that is done", done, &tasks, None),
         ("a removal", entry("mail", Lifecycle::Deleting), &jobs, Some((30, FinishRemoval))),
         ("a registration", entry("mail", Lifecycle::Registering), &jobs, Some((600, RollBack))),
