@@ -72,10 +72,11 @@ SCENARIOS = [
     Scenario('removed by being read', w('aa', ONE, clients=('pop',), budget=B(lost=1)),
              DIRECT + ('removes and gets from the tail', 'removes and gets from main')),
     Scenario('registration', w('aMb', FIRST, prefill='pending'), DIRECT + ('gets the prefill',)),
-    Scenario('a new round', w('aMb', ROUNDS, budget=B(ask=1)), DIRECT + ('gets the prefill',)),
     Scenario('a new round, and a replica that knows nothing', w('aMb', ROUNDS, prefill='done', budget=B(ask=1)),
              DIRECT + ('gets the prefill', 'sees the prefill drained, and finds main empty')),
     Scenario('stream', w('aMb', clients=('stream',))),
+    Scenario('stream, a new round', w('aMb', ROUNDS, clients=('stream',), budget=B(ask=1)),
+             DIRECT + ('gets the prefill', 'sees the prefill drained, and has all of main'), size='whole'),
     Scenario('stream that connects again', w('aa', ONE, clients=('stream',), budget=B(cut=1))),
     Scenario('stream that says what it got, checkpoint read once a run',
              w('aa', ONE, clients=('stream',), budget=B(cut=1), resumes=True, without={Rule.PAGE_READS_CHECKPOINT})),
@@ -104,7 +105,7 @@ SCENARIOS = [
     Scenario('two dispatchers and a marker', w('aMb', dispatchers=2), size='whole'),
     Scenario('three dispatchers, two events', w('aa', ONE, dispatchers=3), size='whole'),
     Scenario('a new round behind more topics', w('aMab', ROUNDS, budget=B(ask=1)), DIRECT + ('gets the prefill',), size='whole'),
-    Scenario('stream, 2 replicas', w('aa', ONE, clients=('stream',), replicas=2, budget=B(cut=1)), size='whole'),
+    Scenario('stream, 2 replicas', w('aa', ONE, clients=('stream',), replicas=2), size='whole'),
     Scenario('a stream and another client', w('aa', ONE, clients=('stream', 'next')), size='whole'),
     Scenario('a stream and another client, a run counts as one read', w(
         'aa', ONE, clients=('stream', 'next'), page_is_begun=False, without={Rule.PAGE_READS_CHECKPOINT}), size='whole'),
@@ -118,6 +119,9 @@ SCENARIOS = [
     Scenario('removed by being read, a lost outcome', w(clients=('pop',), budget=B(lost=1), replicas=2), size='long'),
     Scenario('through, letter, marker, a lost outcome', w('aLMb', page=2, through=True, budget=B(lost=1)), size='long'),
     Scenario('three dispatchers and a marker', w('aMb', dispatchers=3), size='long'),
+    Scenario('stream, a new round, a replica that knows nothing', w(
+        'aMb', ROUNDS, clients=('stream',), prefill='done', budget=B(ask=1)), size='long'),
+    Scenario('stream, 2 replicas, connects again', w('aa', ONE, clients=('stream',), replicas=2, budget=B(cut=1)), size='long'),
     Scenario('two streams', w('aa', ONE, clients=('stream', 'stream'), budget=B(cut=1)), size='long'),
     Scenario('stream, markers, connects again', w(clients=('stream',), budget=B(cut=1)), size='long'),
 ]
@@ -153,6 +157,8 @@ MUTANTS = [
     Mutant(Rule.STREAM_KEEPS_PLACE, '[1] is given twice', w('aM', clients=('stream',))),
     Mutant(Rule.PAGE_READS_CHECKPOINT, 'P3', w('aa', ONE, clients=('stream', 'next'))),
     Mutant(Rule.PAGE_READS_CHECKPOINT, 'P3', w('aa', ONE, clients=('stream',), budget=B(cut=1))),
+    Mutant(Rule.STREAM_CHECKS_EPOCH, 'P2: 3 is delivered before the prefill', w(
+        'aMb', ROUNDS, clients=('stream',), budget=B(ask=1))),
     Mutant(Rule.MAIN_BEFORE_TAIL, 'P2', w('aa', ONE, clients=('stream',))),
     Mutant(Rule.LANE_IS_LISTED, 'P2', w('aa', ONE, second=True, held=0, budget=B(drop=1))),
     Mutant(Rule.CLEAR_NEEDED, 'P2', w('aa', ONE, clear=True, repeats=True, budget=B(stale=1))),

@@ -5,8 +5,6 @@ not known to be drained, and goes to its tail last. `known` is what had been ack
 """
 from typing import NamedTuple
 
-from search import Bad
-
 from . import stream, tail
 from .rules import Rule
 from .state import Entry, put_client, put_replica
@@ -128,9 +126,7 @@ def look_at_prefill(m, s, k, op, here):
         yield f'{here}sees a prefill that its view does not know: reads the entry', again(m, s, k, op, reread=True)
     elif s.prefill and op.view.done:
         c = s.clients[k]
-        earlier = sum(1 << p for p in range(len(m.log) + 1) if m.wanted >> p & 1 and m.round_of(p) < s.prefill)
-        if earlier & ~s.requested & ~c.got:
-            raise Bad('P2: the prefill is delivered, and an event of an earlier round waits')
+        m.before_prefill(s, k)
         yield f'{here}gets the prefill: of round {s.prefill}', put_client(s, k, c._replace(looks=(), hands=(-s.prefill,)))
     elif s.prefill:
         yield nothing(here, s, k)

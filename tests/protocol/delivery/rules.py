@@ -40,3 +40,4 @@ class Rule(Enum):
     CONFIRMED = 'D29 a tail that begins behind the checkpoint counts after a write of one\'s own'
     # Rounds, again.
     VIEW_FIRST = 'D30 the view of the entry is noted before main is looked at'
+    STREAM_CHECKS_EPOCH = 'D31 a stream whose checkpoint has another epoch begins anew'

@@ -208,6 +208,12 @@ class World:
             return put_client(s._replace(requested=s.requested | bits, acked=s.acked | bits), k, c._replace(looks=(), got=got))
         return put_client(s, k, c._replace(looks=(), hands=c.hands + tuple(places), got=got))
 
+    def before_prefill(self, s, k):
+        """A client gets the prefill: what belongs to earlier rounds has to have come before."""
+        earlier = sum(1 << p for p in range(len(self.log) + 1) if self.wanted >> p & 1 and self.round_of(p) < s.prefill)
+        if earlier & ~s.requested & ~s.clients[k].got:
+            raise Bad('P2: the prefill is delivered, and an event of an earlier round waits')
+
     def check(self, s):
         copied = sum(1 << place for place in s.main if place)
         below = (2 << s.checkpoint.place) - 1
