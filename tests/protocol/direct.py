@@ -20,7 +20,7 @@ from delivery.world import World
 from search import explore
 
 LIMIT = 500_000
-LONG_LIMIT = 2_500_000
+LONG_LIMIT = 1_500_000
 
 ONE = (Setting('a', 1),)
 TOPICS = (Setting('a', 1), Setting('b', 1))     # a marker changes the topics
@@ -85,9 +85,13 @@ SCENARIOS = [
              DIRECT + ('makes the checkpoint clear',)),
     Scenario('clear, two stale reads', w('aa', ONE, clear=True, repeats=True, budget=B(stale=2)),
              DIRECT + ('confirms the checkpoint',)),
+    Scenario('stale checkpoints of dispatchers', w(
+        'Mb', dispatchers=2, budget=B(stale=1), stale_reads=(('checkpoint', 'copy'),)), size='whole'),
+    Scenario('stale checkpoints and a marker', w(
+        'aMab', budget=B(stale=1), stale_reads=(('checkpoint', 'look'),), repeats=True, confirms=True)),
     Scenario('stale reads of acknowledgements', w(
         'aa', ONE, budget=B(stale=2), stale_reads=(('main', 'ack'), ('checkpoint', 'ack')), page=2, out_of_order=True)),
-    Scenario('stale checkpoints only repeat', w(
+    Scenario('stale checkpoints only repeat where there is no marker', w(
         'aa', ONE, budget=B(stale=1), stale_reads=(('checkpoint', 'look'),), repeats=True)),
 
     Scenario('next, 2 replicas', w(replicas=2), size='whole'),
@@ -164,6 +168,10 @@ MUTANTS = [
     Mutant(Rule.CLEAR_NEEDED, 'P2', w('aa', ONE, clear=True, repeats=True, budget=B(stale=1))),
     Mutant(Rule.CLEAR_IF_EMPTY, 'P2', w('aa', ONE, clear=True, repeats=True, budget=B(stale=1))),
     Mutant(Rule.CONFIRMED, 'P2', w('aa', ONE, clear=True, repeats=True, budget=B(stale=2))),
+    Mutant(Rule.CONFIRMED, '3 is delivered, and nobody', w(
+        'aMab', budget=B(stale=1), stale_reads=(('checkpoint', 'look'),), repeats=True, confirms=True)),
+    Mutant(Rule.BEGINNING_CONFIRMED, 'P4: [2] is purged', w(
+        'Mb', dispatchers=2, budget=B(stale=1), stale_reads=(('checkpoint', 'copy'),))),
 ]
 
 REMAINS = [

@@ -165,11 +165,12 @@ def look_at_tail(m, s, k, op, here):
     open_ = round and (round == op.view.round or not m.has(Rule.SAME_ROUND))
     open_ = open_ and (rep.drained >= op.view.round or not m.has(Rule.PREFILL_DRAINED))
     trusted = op.trusted if m.has(Rule.PLACE_BEFORE_CHECKPOINT) else rep.trusted
-    if m.clear and m.has(Rule.CONFIRMED) and checkpoint.place < rep.base:
+    if (m.clear or m.confirms) and m.has(Rule.CONFIRMED) and checkpoint.place < rep.base:
         # The place came from elsewhere, so the checkpoint may be older than it: only a write shows that it is the last.
-        new = m.after(checkpoint, rep.base, clear=1)
+        new = m.after(checkpoint, rep.base, clear=1 if m.clear else None)
         if open_ and trusted >= rep.base:
-            after, done = m.apply(s, ('checkpoint', checkpoint, new, ())) if not s.main else (s, False)
+            refused = m.clear and s.main
+            after, done = m.apply(s, ('checkpoint', checkpoint, new, ())) if not refused else (s, False)
             yield (f'{here}confirms the checkpoint: {"done" if done else "refused"}',
                    looks(after, k, op._replace(checkpoint=new)) if done else again(m, s, k, op))
         else:

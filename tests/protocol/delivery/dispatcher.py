@@ -24,8 +24,13 @@ def one(m, s, i, d):
         yield f'{me}has a gap: begins at the position {s.position.place}', put(Dispatcher(s.position.place, s.position.place, kept))
     elif d.read < s.end:
         yield f'{me}reads the log: {d.read + 1}', put(d._replace(read=d.read + 1))
-    if d.checkpoint != s.checkpoint:
-        yield f'{me}reads the checkpoint: {tuple(s.checkpoint)}', put(d._replace(checkpoint=s.checkpoint))
+    for note, checkpoint, base in m.readings(s, 'checkpoint', 'copy'):
+        if checkpoint == d.checkpoint:
+            continue
+        # One that is older than the beginning is written anew, over itself: refused if it is not the last.
+        if checkpoint != s.checkpoint and checkpoint.place < d.base and m.has(Rule.BEGINNING_CONFIRMED):
+            continue
+        yield f'{me}reads the checkpoint: {tuple(checkpoint)}{note}', put(d._replace(checkpoint=checkpoint), base)
     if not d.checkpoint:
         return
     c = d.checkpoint

@@ -41,3 +41,4 @@ class Rule(Enum):
     # Rounds, again.
     VIEW_FIRST = 'D30 the view of the entry is noted before main is looked at'
     STREAM_CHECKS_EPOCH = 'D31 a stream whose checkpoint has another epoch begins anew'
+    BEGINNING_CONFIRMED = 'D32 a dispatcher that began behind the checkpoint judges after a write of its own'

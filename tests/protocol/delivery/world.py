@@ -35,6 +35,7 @@ class World:
     snapshot: bool = False              # checkpoint and main are read at once
     delays: bool = False                # copies are made only when the bound has passed
     clear: bool = False                 # the checkpoint says whether copies wait
+    confirms: bool = False              # a checkpoint older than the tail's beginning is confirmed (`clear` does so, too)
     held: int = 99                      # another lane holds the position here; with the second place
     second: bool = False
     page_is_begun: bool = True          # of a stream each page counts as one read, else the whole run (P3)
@@ -120,7 +121,7 @@ class World:
         return s._replace(late=late, budget=s.budget._replace(lost=s.budget.lost - 1))
 
     def readings(self, s, what, by):
-        """What a read of `checkpoint` or `main` by a `look` or `ack` may give: (note, value, state after it)."""
+        """What a read of `checkpoint` or `main` by a `look`, an `ack` or a dispatcher (`copy`) may give: (note, value, state after it)."""
         now = getattr(s, what)
         yield '', now, s
         if s.budget.stale and (what, by) in self.stale_reads:
