@@ -168,12 +168,13 @@ impl Auth {
             let Some(name) = name else { break };
             let entry = if fresh { self.view.read(name).await? } else { self.view.get(name.as_str()) };
             let Some(entry) = entry.filter(|e| e.value.lifecycle != Lifecycle::Deleting) else { continue };
+            let looked_at = Instant::now();
             let Some(stored) = self.stored(name, entry.value.incarnation).await? else { continue };
             if !self.hashing.verify(stored.hash.clone(), &login.password, turn.take()).await? {
                 return Ok(None);
             }
             let revision = self.replace_former_hash(&entry.value, &stored, &login.password).await;
-            self.remember(&entry.value, revision, login);
+            self.remember(&entry.value, revision, login, looked_at);
             return Ok(Some(LoggedIn { entry, revision }));
         }
         // An unknown user is refused after the time that a known one would take.
@@ -189,11 +190,12 @@ impl Auth {
             return Ok(None);
         };
         if looked_at.elapsed() >= LOOK_AGAIN_AFTER {
+            let looked_at = Instant::now();
             let stored = self.stored(name, entry.value.incarnation).await?;
             if stored.is_none_or(|stored| stored.revision != revision) {
                 return Ok(None);
             }
-            self.remember(&entry.value, revision, login);
+            self.remember(&entry.value, revision, login, looked_at);
         }
         Ok(Some(LoggedIn { entry, revision }))
     }
@@ -286,8 +288,9 @@ impl Auth {
         same.then_some(Known { revision: found.revision, looked_at: found.looked_at })
     }
 
-    fn remember(&self, subscription: &Subscription, revision: u64, login: &Login) {
-        let looked_at = Instant::now();
+    /// `looked_at`: when the stored hash was asked for. However long the answer or a hash takes, what is changed meanwhile
+    /// is seen in time.
+    fn remember(&self, subscription: &Subscription, revision: u64, login: &Login, looked_at: Instant) {
         let fingerprint = self.fingerprint(login);
         let incarnation = subscription.incarnation;
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
