@@ -31,7 +31,8 @@ impl Passwords {
 pub enum Role<'a> {
     Admin,
     Events,
-    Consumer(&'a str),
+    /// By name and password.
+    Consumer(&'a str, &'a str),
 }
 
 /// How long an answer is waited for: longer than the API's own time-out, so that most answers are seen, and shorter
@@ -114,8 +115,7 @@ impl Api {
         let (user, password) = match role {
             Role::Admin => ("admin", "admin-secret"),
             Role::Events => ("udm", "events-secret"),
-            // Always the same: a late request of a former life must not fail for its password.
-            Role::Consumer(name) => (name, "consumer-secret"),
+            Role::Consumer(name, password) => (name, password),
         };
         let url = format!("{}{path}", self.urls[replica % 2]);
         let request = self.client.request(method, url).basic_auth(user, Some(password));

@@ -23,6 +23,7 @@ use crate::{
 
 mod actions;
 mod stream;
+mod upkeep;
 
 /// Pause before a request is sent again.
 const AGAIN_AFTER: Duration = Duration::from_millis(150);
@@ -54,6 +55,8 @@ pub struct Consumer {
     dice: ChaCha12Rng,
     replica: usize,
     life: Life,
+    /// The one that counts. It is kept over lives: a late request of a former one must not fail for its password.
+    password: String,
     topics: Vec<String>,
     registered: bool,
     /// Is what it is told recorded, so that it may be resynced?
@@ -92,6 +95,7 @@ impl Consumer {
             dice,
             replica: 0,
             life,
+            password: "consumer-secret".to_owned(),
             topics: Vec::new(),
             registered: false,
             tracked: false,
@@ -146,6 +150,7 @@ impl Consumer {
         self.read().await;
         if self.unacknowledged.is_empty() {
             self.look_at_itself().await;
+            self.look_at_letters().await;
             self.note(self.recorder.now(), Event::Drained { life: self.life.clone() });
             // Of half of them nothing may be left.
             if self.dice.random_ratio(1, 2) {
@@ -174,8 +179,7 @@ impl Consumer {
     async fn read_one(&mut self) {
         let path = format!("/v1/subscriptions/{}/messages/next?timeout=1", self.plan.name);
         let start = self.recorder.now();
-        let name = self.plan.name.clone();
-        match self.call(Role::Consumer(&name), Method::GET, &path, None).await {
+        match self.call_own(Method::GET, &path, None).await {
             Some((200, Value::Null)) => self.nothing(start).await,
             Some((200, body)) => {
                 self.delivered(start, true, &[body]);
@@ -199,8 +203,7 @@ impl Consumer {
         let limit = self.dice.random_range(1..BATCH);
         let path = format!("/v1/subscriptions/{}/messages?limit={limit}&timeout=1", self.plan.name);
         let start = self.recorder.now();
-        let name = self.plan.name.clone();
-        match self.call(Role::Consumer(&name), Method::GET, &path, None).await {
+        match self.call_own(Method::GET, &path, None).await {
             Some((200, Value::Array(messages))) => {
                 if messages.is_empty() {
                     self.nothing(start).await;
@@ -244,7 +247,7 @@ impl Consumer {
         for _ in 0..5 {
             let (method, path, body) = request(&name, through);
             let start = self.recorder.now();
-            let outcome = match self.call(Role::Consumer(&name), method, &path, Some(body)).await {
+            let outcome = match self.call_own(method, &path, Some(body)).await {
                 Some((200, _)) => Outcome::Done,
                 Some((404, _)) => Outcome::Missing,
                 other => self.unknown("acknowledging", other),
@@ -270,7 +273,7 @@ impl Consumer {
         let name = self.plan.name.clone();
         let (method, path, body) = request(&name, through);
         let start = self.recorder.now();
-        if let Some((200, _)) = self.call(Role::Consumer(&name), method, &path, Some(body)).await {
+        if let Some((200, _)) = self.call_own(method, &path, Some(body)).await {
             let life = self.life.clone();
             self.note(start, Event::Acknowledged { life, through, outcome: Outcome::Done });
         }
@@ -283,7 +286,7 @@ impl Consumer {
         for sequence in forbidden.state {
             let path = format!("/v1/subscriptions/{name}/messages/{sequence}/status");
             let body = Some(json!({"status": "ok"}));
-            if let Some((200, _)) = self.call(Role::Consumer(&name), Method::PATCH, &path, body).await {
+            if let Some((200, _)) = self.call_own(Method::PATCH, &path, body).await {
                 self.unexpected(format!("{sequence} is no message of a consumer, but was acknowledged"));
             }
         }
@@ -291,7 +294,7 @@ impl Consumer {
         if let Some(sequence) = forbidden.live.filter(|_| self.at_prefill) {
             let path = format!("/v1/subscriptions/{name}/messages/acknowledgements");
             let body = Some(json!({"through": sequence}));
-            if let Some((200, _)) = self.call(Role::Consumer(&name), Method::POST, &path, body).await {
+            if let Some((200, _)) = self.call_own(Method::POST, &path, body).await {
                 self.unexpected(format!("{sequence} was not delivered, but was acknowledged"));
             }
         }
@@ -329,6 +332,12 @@ impl Consumer {
         self.at_prefill =
             from_head && messages.iter().all(|message| message.prefill) && self.stream.is_none();
         self.note(start, Event::Delivered { life: self.life.clone(), from_head, messages });
+    }
+
+    /// Asks as the consumer itself.
+    async fn call_own(&mut self, method: Method, path: &str, body: Option<Value>) -> Answer {
+        let (name, password) = (self.plan.name.clone(), self.password.clone());
+        self.call(Role::Consumer(&name, &password), method, path, body).await
     }
 
     async fn call(&mut self, role: Role<'_>, method: Method, path: &str, body: Option<Value>) -> Answer {

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// What processes write into their logs when it happens.
-const LOGGED: [(&str, &str); 12] = [
+const LOGGED: [(&str, &str); 13] = [
     ("unknown batches", "it is unknown whether a batch was written"),
     ("unknown copies", "it is unknown whether copies were written"),
     ("unknown fences", "it is unknown whether the fence was taken"),
@@ -20,6 +20,7 @@ const LOGGED: [(&str, &str); 12] = [
     ("seals with events left out", "the prefill holds these live events already"),
     ("overtaken attempts", "a later attempt has taken over"),
     ("cancelled attempts", "the prefill is cancelled"),
+    ("workers that stopped for a pause", "the prefill is paused; it goes on when somebody resumes it"),
     ("approved attempts", "the prefill is approved"),
     ("late tasks", "the task may come again"),
     ("views from the beginning", "the subscriptions are watched from the beginning again"),
@@ -39,7 +40,7 @@ const DONE: [(&str, &str, &str); 9] = [
 ];
 
 /// What must have happened in five minutes, at least: about a fifth of what does.
-const EXPECTED: [(&str, &[(Profile, usize)]); 15] = {
+const EXPECTED: [(&str, &[(Profile, usize)]); 18] = {
     use Profile::{Dispatchers, General, Recreate, Rounds, Zombies};
     [
         ("prefills found whole", &[(General, 10), (Zombies, 8), (Recreate, 10), (Rounds, 10)]),
@@ -57,6 +58,9 @@ const EXPECTED: [(&str, &[(Profile, usize)]); 15] = {
         ("overtaken dispatchers", &[(Dispatchers, 1)]),
         ("overtaken attempts", &[(Zombies, 1)]),
         ("cancelled", &[(General, 1), (Rounds, 2)]),
+        ("resumed", &[(General, 3), (Zombies, 2), (Rounds, 3)]),
+        ("former passwords refused", &[(General, 10), (Recreate, 5), (Rounds, 5)]),
+        ("dead letters", &[(General, 4), (Dispatchers, 2), (Rounds, 2)]),
         ("other topics", &[(General, 1), (Rounds, 2)]),
         ("resyncs", &[(General, 1), (Rounds, 2)]),
         ("selecting lives", &[(General, 1), (Recreate, 5), (Rounds, 1)]),
@@ -117,6 +121,15 @@ impl Coverage {
             }
             Event::Topics { outcome: Outcome::Done, .. } => self.count("other topics", 1),
             Event::Cancelled { outcome: Outcome::Done, .. } => self.count("cancelled", 1),
+            Event::Paused { outcome: Outcome::Done, .. } => self.count("paused", 1),
+            Event::Waits { .. } => self.count("seen to be paused", 1),
+            Event::Resumed { outcome: Outcome::Done, .. } => self.count("resumed", 1),
+            Event::Password { outcome: Outcome::Done, .. } => self.count("other passwords", 1),
+            Event::LoggedIn { former: true, outcome: Outcome::Refused, .. } => {
+                self.count("former passwords refused", 1);
+            }
+            Event::Large { outcome: Outcome::Done, .. } => self.count("large events", 1),
+            Event::Letters { large, .. } => self.count("dead letters", large.len()),
             Event::Delivered { messages, .. } => {
                 let removals = messages.iter().filter(|m| m.prefill && m.deleted).count();
                 self.count("deliveries", messages.len());

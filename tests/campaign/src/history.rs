@@ -173,6 +173,63 @@ pub enum Event {
         /// How it ended. `Missing`: there was nothing to cancel any more.
         outcome: Outcome,
     },
+    /// One try to pause the prefill.
+    Paused {
+        /// Whose.
+        #[serde(flatten)]
+        life: Life,
+        /// How it ended. `Missing`: there was nothing to pause any more.
+        outcome: Outcome,
+    },
+    /// The prefill was seen to wait, so long after it was paused that whoever worked on it has stopped.
+    Waits {
+        /// Whose.
+        #[serde(flatten)]
+        life: Life,
+    },
+    /// One try to resume it.
+    Resumed {
+        /// Whose.
+        #[serde(flatten)]
+        life: Life,
+        /// How it ended. `Missing`: it has ended.
+        outcome: Outcome,
+    },
+    /// One try to change the password.
+    Password {
+        /// Whose.
+        #[serde(flatten)]
+        life: Life,
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// One try to log in after that.
+    LoggedIn {
+        /// Who.
+        #[serde(flatten)]
+        life: Life,
+        /// With the password that counted before?
+        former: bool,
+        /// `Refused`: it is wrong.
+        outcome: Outcome,
+    },
+    /// One try to post an event that NATS does not carry.
+    Large {
+        /// Which.
+        large: u64,
+        /// Its topic.
+        topic: String,
+        /// Whether it was accepted.
+        outcome: Outcome,
+    },
+    /// Which events that NATS does not carry are among the dead letters.
+    Letters {
+        /// Whose.
+        #[serde(flatten)]
+        life: Life,
+        /// Each as often as it is there.
+        large: Vec<u64>,
+    },
     /// One try to remove the subscription.
     Removed {
         /// Whose.

@@ -14,8 +14,8 @@
 //! fences or attempts. What it proves is told in `checker`.
 //!
 //! **Not covered**: several NATS servers, power cuts (a killed process loses nothing that it gave to the kernel), full
-//! disks and full queues, Kubernetes (the controller runs without Jobs; `tests/cluster_*` have those), paused prefills
-//! (they are of Jobs), objects that NATS does not carry, clocks that jump.
+//! disks and full queues, Kubernetes (the controller runs without Jobs; `tests/cluster_*` have those), objects of a
+//! prefill that NATS does not carry, clocks that jump.
 
 pub mod checker;
 mod client;

@@ -100,6 +100,15 @@ pub enum Action {
         /// In order.
         topics: Vec<String>,
     },
+    /// Asks for a prefill, pauses it, and resumes it.
+    PausePrefill {
+        /// So long after it was asked for.
+        after_ms: u64,
+        /// It waits so long, and as long as it takes to be sure that nobody works on it.
+        for_ms: u64,
+    },
+    /// Gets another password.
+    Password,
     /// Does not read for a while.
     Pause {
         /// How long.
@@ -116,6 +125,15 @@ pub struct Change {
     pub object: usize,
     /// What happens to it.
     pub kind: Kind,
+}
+
+/// An event that NATS does not carry, of no object of the directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Large {
+    /// When, at the earliest.
+    pub at_ms: u64,
+    /// Topic by number.
+    pub topic: usize,
 }
 
 /// What happens to an object.
@@ -307,6 +325,9 @@ pub struct Plan {
     pub reads_primary: bool,
     /// In order.
     pub changes: Vec<Change>,
+    /// In order.
+    #[serde(default)]
+    pub larges: Vec<Large>,
     /// All consumers.
     pub consumers: Vec<ConsumerPlan>,
     /// In order.
@@ -321,13 +342,17 @@ impl Plan {
         let mut dice = ChaCha12Rng::seed_from_u64(seed);
         let objects: Vec<usize> = (0..rates.objects).map(|_| draw::topic(&mut dice)).collect();
         let changes = draw::changes(&mut dice, &objects, length_ms, rates.change);
-        let consumers =
+        let mut consumers: Vec<ConsumerPlan> =
             (0..rates.consumers).map(|index| draw::consumer(&mut dice, index, &rates, length_ms)).collect();
         let faults = draw::faults(&mut dice, profile, &rates, length_ms);
         let get_delay_ms = dice.random_range(5..25);
         // By turns, so that two seeds in a row show both.
         let reads_primary = !seed.is_multiple_of(2);
         let lane_entries = if seed.is_multiple_of(3) { 5_000 } else { dice.random_range(1..20) };
+        // Dice of their own: all else is what the seed gave before there were these.
+        let mut dice = ChaCha12Rng::seed_from_u64(!seed);
+        consumers.iter_mut().for_each(|consumer| draw::more(&mut dice, consumer, &rates, length_ms));
+        let larges = draw::larges(&mut dice, length_ms);
         Self {
             seed,
             profile,
@@ -337,6 +362,7 @@ impl Plan {
             lane_entries,
             reads_primary,
             changes,
+            larges,
             consumers,
             faults,
         }
@@ -372,6 +398,21 @@ mod tests {
             }
         }
         assert!(plan.changes.is_sorted_by_key(|change| change.at_ms));
+    }
+
+    #[test]
+    fn what_is_rare_is_in_each_plan() {
+        for profile in ALL {
+            let plan = Plan::new(5, profile, 120_000);
+            let actions =
+                || plan.consumers.iter().flat_map(|consumer| &consumer.actions).map(|(_, action)| action);
+            assert!(actions().any(|action| matches!(action, Action::PausePrefill { .. })), "{profile:?}");
+            assert!(actions().any(|action| matches!(action, Action::Password)), "{profile:?}");
+            assert!(
+                !plan.larges.is_empty() && plan.larges.is_sorted_by_key(|large| large.at_ms),
+                "{profile:?}"
+            );
+        }
     }
 
     #[test]

@@ -13,12 +13,14 @@ use stand_in_udm::Directory;
 use crate::{
     client::{Answer, Api, Role},
     history::{Event, Outcome, Recorder},
-    plan::{Change, Kind, PLACES, Plan, SHADES, TOPICS},
+    plan::{Change, Kind, Large, PLACES, Plan, SHADES, TOPICS},
 };
 
 /// Pause before an event is sent again.
 const AGAIN_AFTER: Duration = Duration::from_millis(150);
 
+/// More than NATS carries here (`max_payload`, 8 MB).
+const LARGE_BYTES: usize = 9 << 20;
 /// Numbers of the last objects.
 const LAST_OBJECTS: usize = 1_000_000;
 /// Codes of answers that say that an event was not put into the log.
@@ -33,6 +35,7 @@ pub struct Workload {
     api: Api,
     known: HashMap<usize, Known>,
     number: u64,
+    larges: u64,
     tries: usize,
 }
 
@@ -51,7 +54,8 @@ impl Workload {
     /// # Errors
     /// The directory refuses an object.
     pub fn new(plan: &Plan, directory: Directory, api: Api, recorder: Recorder) -> Result<Self> {
-        let mut workload = Self { directory, recorder, api, known: HashMap::new(), number: 0, tries: 0 };
+        let mut workload =
+            Self { directory, recorder, api, known: HashMap::new(), number: 0, larges: 0, tries: 0 };
         for (object, topic) in plan.objects.iter().enumerate() {
             workload.apply(object, Kind::Create, *topic)?;
         }
@@ -63,6 +67,7 @@ impl Workload {
     /// # Errors
     /// The directory refuses an object.
     pub async fn run(&mut self, plan: &Plan) -> Result<()> {
+        let mut larges = plan.larges.iter().peekable();
         for Change { at_ms, object, kind } in &plan.changes {
             let due = Duration::from_millis(*at_ms);
             let now = Duration::from_micros(self.recorder.now());
@@ -72,6 +77,9 @@ impl Workload {
             // After a stop of everything the plan's rest must not become one long burst.
             if now > Duration::from_millis(plan.length_ms) {
                 return Ok(());
+            }
+            if let Some(large) = larges.next_if(|large| large.at_ms <= *at_ms) {
+                self.post_large(large).await?;
             }
             // New objects have the topic that their number says.
             let event = self.apply(*object, *kind, [0, 1, 1, 1, 2, 3][object % 6])?;
@@ -160,24 +168,54 @@ impl Workload {
         }))
     }
 
-    /// Sends an event until it is accepted.
+    /// Sends a change's event until it is accepted.
     async fn post(&mut self, event: Value) -> Result<()> {
         let number = self.number;
+        let begins = Some(Event::Posting { number });
+        self.send(&event, begins, |outcome| Event::Posted { number, outcome }).await
+    }
+
+    /// Sends an event that NATS does not carry until it is accepted. Its object is in no directory.
+    async fn post_large(&mut self, Large { topic, .. }: &Large) -> Result<()> {
+        self.larges += 1;
+        let (large, topic) = (self.larges, TOPICS[*topic]);
+        let image = json!({
+            "dn": large_dn(large), "objectType": topic, "id": format!("large-{large}"),
+            "properties": {"ballast": "x".repeat(LARGE_BYTES)},
+        });
+        let event = json!({
+            "publisher_name": "udm-listener", "ts": "2026-01-31T12:00:00", "realm": "udm", "topic": topic,
+            "body": {"old": {}, "new": image},
+        });
+        let topic = topic.to_owned();
+        self.send(&event, None, |outcome| Event::Large { large, topic: topic.clone(), outcome }).await
+    }
+
+    /// Sends an event until it is accepted; `tried` is what is noted of each try.
+    async fn send(
+        &mut self,
+        event: &Value,
+        begins: Option<Event>,
+        tried: impl Fn(Outcome) -> Event,
+    ) -> Result<()> {
         let deadline = Instant::now() + POSTED_WITHIN;
         loop {
             ensure!(
                 Instant::now() < deadline,
-                "event {number} was not accepted in {} s",
-                POSTED_WITHIN.as_secs()
+                "an event was not accepted in {} s, the last one being {}",
+                POSTED_WITHIN.as_secs(),
+                self.number
             );
             // On to the other replica only when one fails.
             let replica = self.api.instead(self.tries);
             let start = self.recorder.now();
-            self.recorder.note(start, Event::Posting { number });
+            if let Some(begins) = &begins {
+                self.recorder.note(start, begins.clone());
+            }
             let answer =
                 self.api.call(replica, Role::Events, Method::POST, "/v1/messages", Some(event.clone()));
             let outcome = outcome(answer.await)?;
-            self.recorder.note(start, Event::Posted { number, outcome });
+            self.recorder.note(start, tried(outcome));
             if outcome == Outcome::Done {
                 return Ok(());
             }
@@ -185,6 +223,16 @@ impl Workload {
             tokio::time::sleep(AGAIN_AFTER).await;
         }
     }
+}
+
+/// Where the object of an event is that NATS does not carry.
+fn large_dn(large: u64) -> String {
+    format!("cn=large-{large},dc=example,dc=org")
+}
+
+/// Which such event it is, if it is one.
+pub(crate) fn large_of(dn: &str) -> Option<u64> {
+    dn.strip_prefix("cn=large-")?.split_once(',')?.0.parse().ok()
 }
 
 /// What became of a try to post. Refused is what says that nothing was stored.

@@ -11,6 +11,8 @@ pub(super) struct World {
     /// By number of the change: the object, and the place in its changes.
     numbers: HashMap<u64, (String, usize)>,
     pub(super) events: BTreeMap<u64, Posted>,
+    /// Those that NATS does not carry, by a number of their own.
+    pub(super) larges: BTreeMap<u64, Posted>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -51,6 +53,14 @@ pub(super) struct Posted {
 }
 
 impl Posted {
+    fn tried(&mut self, outcome: Outcome, when: (Moment, Moment)) {
+        match outcome {
+            Outcome::Done | Outcome::Already => self.accepted = Some(when),
+            Outcome::Unknown => self.unknown += 1,
+            Outcome::Refused | Outcome::Missing => {}
+        }
+    }
+
     /// When it can have been accepted at the latest.
     pub(super) fn last(&self) -> Moment {
         self.accepted.map_or(Moment::MAX, |(_, end)| end)
@@ -80,12 +90,12 @@ impl World {
                 }
                 Event::Posting { number } => drop(world.posted(*number, *start)),
                 Event::Posted { number, outcome } => {
-                    let posted = world.posted(*number, *start);
-                    match outcome {
-                        Outcome::Done | Outcome::Already => posted.accepted = Some((*start, *end)),
-                        Outcome::Unknown => posted.unknown += 1,
-                        Outcome::Refused | Outcome::Missing => {}
-                    }
+                    world.posted(*number, *start).tried(*outcome, (*start, *end));
+                }
+                Event::Large { large, topic, outcome } => {
+                    let new = || Posted { topic: topic.clone(), first: *start, ..Posted::default() };
+                    let posted = world.larges.entry(*large).or_insert_with(new);
+                    posted.tried(*outcome, (*start, *end));
                 }
                 _ => {}
             }

@@ -36,6 +36,11 @@ impl Health {
         self.calm("nats", from, to) && one("dispatcher")
     }
 
+    /// Was nobody disturbed who writes prefills?
+    pub(super) fn undisturbed_writers(&self, from: Moment, to: Moment) -> bool {
+        ["worker-0", "worker-1", "twin", "nats"].iter().all(|target| self.calm(target, from, to))
+    }
+
     /// Could prefills be written all the time?
     pub(super) fn fills(&self, from: Moment, to: Moment) -> bool {
         let workers = [0, 1].iter().any(|n| self.calm(&format!("worker-{n}"), from, to));

@@ -13,8 +13,11 @@ use super::{
     seam::{Round, Seam},
     wanted::Wanted,
 };
+use kept_back::Pausing;
+
 use crate::history::{Event, Life, Message, Moment, Outcome, Record};
 
+mod kept_back;
 mod picture;
 
 /// What came of the check.
@@ -67,11 +70,15 @@ struct Check<'a> {
     /// Topics that were not wanted all the time: what is known of their objects is not known to be all.
     unsteady: BTreeSet<String>,
     prefill: bool,
+    selects: bool,
     /// Start of the first try to register, and when it was answered.
     registering: Moment,
     registered: Option<Moment>,
     window: Window,
     seam: Seam,
+    pausing: Pausing,
+    /// When the last password was answered for.
+    password: Option<Moment>,
     /// Number of the last live message, and how often its event came.
     live: (u64, usize),
     picture: BTreeMap<String, Known>,
@@ -102,10 +109,13 @@ pub(super) fn check(
         wanted: Wanted::default(),
         unsteady: BTreeSet::new(),
         prefill: false,
+        selects: selected.is_some(),
         registering: Moment::MAX,
         registered: None,
         window: Window::default(),
         seam: Seam::default(),
+        pausing: Pausing::default(),
+        password: None,
         live: (0, 0),
         picture: BTreeMap::new(),
         open: 0,
@@ -166,7 +176,16 @@ impl Check<'_> {
                 self.ask(*outcome, Round { start, answered, resync, silent, brake, ..Round::default() }, end);
             }
             Event::Cancelled { outcome: Outcome::Done, .. } => self.seam.cancel(end),
+            Event::Paused { outcome, .. } => self.paused(*outcome, (start, end)),
+            Event::Waits { .. } => self.pausing.waits = Some(end),
+            Event::Resumed { outcome, .. } => self.resumed(*outcome, (start, end)),
+            Event::Password { outcome: Outcome::Done, .. } => self.password = Some(end),
+            Event::LoggedIn { former, outcome, .. } => self.logged_in(*former, *outcome, (start, end)),
+            Event::Letters { large, .. } => self.letters(large, end),
             Event::Delivered { from_head, messages, .. } => {
+                if *from_head && messages.iter().any(|message| message.prefill) {
+                    self.while_paused("a prefill is read", (start, end));
+                }
                 self.delivered(*from_head, messages, (start, end));
             }
             Event::Empty { .. } => self.empty(start, end),
@@ -396,6 +415,7 @@ impl Check<'_> {
                 self.complain(end, Promise::Stopped, text);
             }
         } else if let Some(due) = self.seam.due_since()
+            && let Some(due) = self.pausing.due(due)
             && due + FILLED_WITHIN <= start
             && self.health.fills(start - FILLED_WITHIN / 2, end)
         {

@@ -16,7 +16,11 @@
 //!    acknowledged. An acknowledgement of a message that is there finds it, and one of several takes all or none.
 //! 4. **Lives are apart.** Numbers grow over the lives of a name, also those that were never delivered, and no event from
 //!    before a life is delivered in it.
-//! 5. **Nothing stops.** An answer without messages is judged by what must be there when all was well for long enough;
+//! 5. **Paused is paused.** Once it was seen to wait, nothing of a prefill comes until it is resumed, nor does it end, if
+//!    nobody is disturbed who could not have seen it.
+//! 6. **Passwords.** From the answer on the new one is let in, and a second later the former one is not.
+//! 7. **Dead letters.** What NATS does not carry is listed for each life that wants its topic.
+//! 8. **Nothing stops.** An answer without messages is judged by what must be there when all was well for long enough;
 //!    at the end each queue has delivered the last event in time.
 //!
 //! What the consumer can't see is not assumed: whether a request of unknown outcome was carried out, and which of
@@ -26,6 +30,8 @@ mod directory;
 mod health;
 #[cfg(test)]
 mod holes;
+#[cfg(test)]
+mod kept_back;
 mod life;
 mod queue;
 #[cfg(test)]
@@ -65,6 +71,8 @@ pub enum Promise {
     PrefillOrder,
     /// A prefill comes although none was asked for, or again.
     PrefillUnasked,
+    /// A prefill goes on while it is paused.
+    PrefillPaused,
     /// A live message comes before the prefill that it belongs after.
     LiveBeforePrefill,
     /// Live messages come out of order, or again without a reason.
@@ -81,6 +89,10 @@ pub enum Promise {
     PictureDiffers,
     /// A queue has stopped.
     Stopped,
+    /// A password is let in that does not count, or refused although it does.
+    Password,
+    /// An event that NATS does not carry is no dead letter.
+    LetterMissing,
     /// An answer that no rule explains.
     Unexpected,
     /// Something is still in NATS that nobody needs any more.
@@ -194,6 +206,12 @@ fn life_of(event: &Event) -> Option<&Life> {
         | Event::Asked { life, .. }
         | Event::Topics { life, .. }
         | Event::Cancelled { life, .. }
+        | Event::Paused { life, .. }
+        | Event::Waits { life }
+        | Event::Resumed { life, .. }
+        | Event::Password { life, .. }
+        | Event::LoggedIn { life, .. }
+        | Event::Letters { life, .. }
         | Event::Empty { life }
         | Event::Used { life, .. }
         | Event::Removed { life, .. }

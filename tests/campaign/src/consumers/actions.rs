@@ -31,6 +31,8 @@ impl Consumer {
             Action::Ask { resync, brake, dry_run } => self.ask(resync, brake, dry_run).await,
             Action::Cancel { after_ms } => self.cancel(after_ms).await,
             Action::Topics { topics } => self.change_topics(topics).await,
+            Action::PausePrefill { after_ms, for_ms } => self.pause_prefill(after_ms, for_ms).await,
+            Action::Password => self.change_password().await,
             Action::Pause { ms } => tokio::time::sleep(Duration::from_millis(ms)).await,
         }
     }
@@ -45,7 +47,7 @@ impl Consumer {
         self.life.life += 1;
         self.topics.clone_from(&topics);
         let mut body = json!({
-            "name": self.plan.name, "password": "consumer-secret", "realms_topics": listed(&topics),
+            "name": self.plan.name, "password": self.password, "realms_topics": listed(&topics),
             "request_prefill": prefill,
         });
         if let Some(Selection { shade, place }) = &selection {
@@ -81,6 +83,7 @@ impl Consumer {
 
     pub(super) async fn remove(&mut self) {
         self.stream = None;
+        self.look_at_letters().await;
         let start = self.recorder.now();
         if let Some(highest) = self.inside.last_number(&self.plan.name).await {
             self.note(start, Event::Used { life: self.life.clone(), highest });
@@ -109,7 +112,7 @@ impl Consumer {
         let name = self.plan.name.clone();
         let path = format!("/v1/subscriptions/{name}/messages/next?timeout=0.3");
         let start = self.recorder.now();
-        if let Some((200, body)) = self.call(Role::Consumer(&name), Method::GET, &path, None).await
+        if let Some((200, body)) = self.call_own(Method::GET, &path, None).await
             && !body.is_null()
         {
             self.delivered(start, true, &[body]);
@@ -117,18 +120,18 @@ impl Consumer {
         let Some(first) = self.unacknowledged.first().copied() else { return };
         let start = self.recorder.now();
         for replica in 0..2 {
-            let (api, name) = (self.api.clone(), name.clone());
+            let (api, name, password) = (self.api.clone(), name.clone(), self.password.clone());
             tokio::spawn(async move {
                 let path = format!("/v1/subscriptions/{name}/messages/{first}/status");
                 let body = Some(json!({"status": "ok"}));
-                api.call(replica, Role::Consumer(&name), Method::PATCH, &path, body).await;
+                api.call(replica, Role::Consumer(&name, &password), Method::PATCH, &path, body).await;
             });
         }
         let (life, outcome) = (self.life.clone(), Outcome::Unknown);
         self.note(start, Event::Acknowledged { life, through: first, outcome });
     }
 
-    async fn ask(&mut self, resync: bool, brake: bool, dry_run: bool) {
+    pub(super) async fn ask(&mut self, resync: bool, brake: bool, dry_run: bool) {
         if !self.registered {
             return;
         }
@@ -281,6 +284,6 @@ fn listed(topics: &[String]) -> Value {
     topics.iter().map(|topic| json!({"realm": "udm", "topic": topic})).collect()
 }
 
-fn conflicts(body: &Value, codes: &[&str]) -> bool {
+pub(super) fn conflicts(body: &Value, codes: &[&str]) -> bool {
     codes.iter().any(|code| body["code"] == *code)
 }

@@ -112,7 +112,7 @@ impl Consumer {
         }
         let mut request = self
             .api
-            .request(self.replica, Role::Consumer(&name), Method::GET, &path, None)
+            .request(self.replica, Role::Consumer(&name, &self.password), Method::GET, &path, None)
             .timeout(Duration::from_secs(600))
             .header(header::ACCEPT, form);
         if let Some(id) = &last_id {

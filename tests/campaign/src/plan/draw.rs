@@ -3,8 +3,8 @@
 use rand::{RngExt, rngs::ChaCha12Rng, seq::IndexedRandom};
 
 use super::{
-    Action, Change, ConsumerPlan, Damage, Fault, Hit, Kind, Part, Profile, Reading, SHADES, TOPICS, Target,
-    profile::Rates,
+    Action, Change, ConsumerPlan, Damage, Fault, Hit, Kind, Large, Part, Profile, Reading, SHADES, TOPICS,
+    Target, profile::Rates,
 };
 use crate::history::Selection;
 
@@ -71,6 +71,38 @@ pub(super) fn consumer(dice: &mut ChaCha12Rng, index: usize, rates: &Rates, leng
     }
     actions.sort_by_key(|(at, _)| *at);
     ConsumerPlan { name: format!("consumer-{index}"), reading, actions, seed: dice.random() }
+}
+
+/// What only some do, and not often.
+pub(super) fn more(dice: &mut ChaCha12Rng, consumer: &mut ConsumerPlan, rates: &Rates, length_ms: u64) {
+    let begins = consumer.actions.first().map_or(0, |(at, _)| *at);
+    for (every, password) in [(rates.ask * 2, false), (40_000, true)] {
+        let mut at = begins + dice.random_range(every / 4..every);
+        while at < length_ms {
+            let action = match password {
+                true => Action::Password,
+                // While it waits, is read, or is done.
+                false => Action::PausePrefill {
+                    after_ms: dice.random_range(0..1500),
+                    for_ms: dice.random_range(0..3000),
+                },
+            };
+            consumer.actions.push((at, action));
+            at += dice.random_range(every / 2..every * 3 / 2);
+        }
+    }
+    consumer.actions.sort_by_key(|(at, _)| *at);
+}
+
+/// They cost as much as thousands of others.
+pub(super) fn larges(dice: &mut ChaCha12Rng, length_ms: u64) -> Vec<Large> {
+    let mut larges = Vec::new();
+    let mut at_ms = dice.random_range(5_000..20_000);
+    while at_ms < length_ms {
+        larges.push(Large { at_ms, topic: topic(dice) });
+        at_ms += dice.random_range(20_000..60_000);
+    }
+    larges
 }
 
 /// What is asked of a subscription that is read.

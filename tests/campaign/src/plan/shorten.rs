@@ -21,6 +21,7 @@ impl Shortening {
         plan.length_ms = end;
         plan.faults.retain(|(at, _)| *at < end);
         plan.changes.retain(|change| change.at_ms < end);
+        plan.larges.retain(|large| large.at_ms < end);
         for consumer in &mut plan.consumers {
             consumer.actions.retain(|(at, _)| *at < end);
         }
