@@ -51,8 +51,8 @@ impl Tasks {
         Self { wire }
     }
 
-    /// Puts a task into the queue. Sending the same again is harmless; a task of another incarnation or attempt of
-    /// this name is replaced.
+    /// Puts a task into the queue. Sending the same again is harmless; a task of another incarnation or of an earlier
+    /// attempt of this name is replaced. One of a later attempt stays: whoever sends this one was slow.
     ///
     /// # Errors
     /// NATS away: the outcome is unknown; calling it again is safe.
@@ -69,7 +69,9 @@ impl Tasks {
                 Ok(_) => return Ok(()),
                 // The place is taken.
                 Err(Refusal::Full(text)) => match self.waiting(&task.subscription).await? {
-                    Some((_, waiting)) if waiting.as_ref() == Some(task) => return Ok(()),
+                    Some((_, Some(waiting))) if waiting == *task || overtakes(&waiting, task) => {
+                        return Ok(());
+                    }
                     Some((sequence, _)) => drop(self.wire.remove(names::TASKS, sequence).await?),
                     None if text.contains("per subject") => {}
                     None => return Err(Refusal::Full(text).into_error(&action)),
@@ -153,6 +155,11 @@ impl Tasks {
         let request = serde_json::from_slice(&message.payload).map_err(|e| e.to_string());
         Ok(Some(Task { message, request, tries: tries.unsigned_abs() }))
     }
+}
+
+/// Is this the task of a later attempt?
+fn overtakes(waiting: &PrefillTask, task: &PrefillTask) -> bool {
+    waiting.incarnation == task.incarnation && waiting.attempt > task.attempt
 }
 
 impl Task {

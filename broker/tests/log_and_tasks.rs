@@ -114,6 +114,8 @@ async fn a_task_comes_again_when_its_worker_dies_and_not_while_it_works() {
     assert!(!tasks.contains(&task(1)).await.unwrap());
     tasks.submit(&task(2)).await.unwrap();
     tasks.submit(&task(3)).await.unwrap();
+    // A request that was slow does not bring the former attempt back.
+    tasks.submit(&task(2)).await.unwrap();
     let newest = tasks.next(&config, wait).await.unwrap().unwrap();
     assert_eq!(newest.request.as_ref().unwrap(), &task(3), "an overtaken task is replaced");
     tasks.remove(&task(3).subscription, task(3).incarnation).await.unwrap();

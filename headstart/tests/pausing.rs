@@ -78,3 +78,60 @@ async fn a_paused_prefill_waits_through_a_power_cut_and_then_comes_whole_and_fir
     expected.push("live1".to_owned());
     assert_eq!(came, expected);
 }
+
+/// Everybody asks for something else at once, and every word is answered; in the end one word is enough.
+#[tokio::test]
+async fn whatever_is_asked_at_once_the_prefill_that_is_wanted_last_comes_and_its_task_is_never_lost() {
+    let population = Population { users: 40, groups: 0, photos_per_mille: 0, ..Population::default() };
+    let faults = Faults { get_delay_ms: 40, ..Faults::default() };
+    let udm = StandIn::start(Directory::generated(population), faults).await.unwrap();
+    let server = Standalone::with_udm(&udm.base_url()).await;
+    assert_eq!(server.register("mail", &["users/user"], true).await, StatusCode::CREATED);
+    let words = [
+        (Method::POST, "/pause"),
+        (Method::POST, "/resume"),
+        (Method::POST, "/resume"),
+        (Method::DELETE, ""),
+        (Method::POST, ""),
+    ];
+    // Knuth's generator, by its high bits.
+    let mut random = 7_u64;
+    let mut dice = || {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        random >> 33
+    };
+    let say = async |(method, word): (Method, &str)| {
+        let path = format!("/v1/subscriptions/mail/prefill{word}");
+        server.request(method, &path, MAIL, None).await.unwrap().status().as_u16()
+    };
+    let mut word = || words[usize::try_from(dice()).unwrap() % words.len()].clone();
+    for _ in 0..150 {
+        let three = [word(), word(), word()];
+        let [a, b, c] = three.clone().map(&say);
+        let (a, b, c) = tokio::join!(a, b, c);
+        // 503: others were faster each time.
+        assert!(
+            [a, b, c].iter().all(|status| [200, 202, 409, 503].contains(status)),
+            "{three:?}: {a} {b} {c}"
+        );
+    }
+    // Said only while it is needed: said again, a word would make up for a task that is lost.
+    let done = async || {
+        let shown = prefill(&server, MAIL).await;
+        if shown["state"] == "failed" {
+            say((Method::POST, "")).await;
+        } else if shown["paused"] == true {
+            say((Method::POST, "/resume")).await;
+        }
+        shown
+    };
+    eventually("done", SOON, done, |shown| shown["state"] == "done").await;
+    assert!(!server.log().contains("was missing and is queued again"), "{}", server.log());
+    let mut came = Vec::new();
+    while let Some(message) = server.next("mail", 1.0).await {
+        came.push(message["body"]["new"]["dn"].as_str().unwrap().to_owned());
+        let acknowledged = server.ack("mail", message["sequence_number"].as_u64().unwrap()).await;
+        assert_eq!(acknowledged, Some(StatusCode::OK));
+    }
+    assert_eq!(came, udm.directory().dns("users/user"));
+}

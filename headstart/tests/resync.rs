@@ -321,6 +321,42 @@ async fn removals_that_nobody_has_read_are_told_again() {
 }
 
 #[tokio::test]
+async fn a_resync_that_is_paused_in_the_middle_tells_each_removal_once_and_one_that_is_held_is_not_paused() {
+    let mut world = World::new(120, 2).await;
+    let gone = world.remove(0..5);
+    world.udm.faults().set(Faults { get_delay_ms: 300, ..Faults::default() });
+    ask(&world.server, resync()).await;
+    let tell = async |server: &Standalone, word: &str| {
+        let path = format!("{PREFILL}/{word}");
+        server.request(Method::POST, &path, MAIL, None).await.unwrap().status()
+    };
+    soon(&world.server, "some are written", async || {
+        let shown: Value =
+            world.server.request(Method::GET, PREFILL, MAIL, None).await.ok()?.json().await.ok()?;
+        (shown["progress"]["done"].as_u64()? > 0).then_some(())
+    })
+    .await;
+    assert_eq!(tell(&world.server, "pause").await, StatusCode::ACCEPTED);
+    soon(&world.server, "it stops", async || {
+        let read = || world.udm.counters().numbers().objects;
+        let before = read();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        (read() == before).then_some(())
+    })
+    .await;
+    world.udm.faults().set(Faults::default());
+    assert_eq!(tell(&world.server, "resume").await, StatusCode::ACCEPTED);
+    assert_eq!(world.resynced().await, 5);
+    world.ends_with(&gone).await;
+    world.remove(5..6);
+    ask(&world.server, json!({"mode": "resync", "max_removals": 0})).await;
+    assert_eq!(awaited(&world.server, "failed").await["reason"], "TooManyRemovals");
+    for word in ["pause", "resume"] {
+        assert_eq!(tell(&world.server, word).await, StatusCode::CONFLICT, "{word}");
+    }
+}
+
+#[tokio::test]
 async fn a_list_that_is_well_and_empty_is_held_until_an_administrator_approves_it() {
     let mut world = World::new(10, 3).await;
     let gone = world.remove(0..10);

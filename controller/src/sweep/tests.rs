@@ -261,6 +261,21 @@ async fn a_task_that_was_never_queued_is_queued_once() {
     assert!(tasks.next(&config, Duration::from_millis(500)).await.unwrap().is_none());
 }
 
+/// The request that resumed it died before it queued the task.
+#[tokio::test]
+async fn a_paused_prefill_gets_no_task_and_a_resumed_one_gets_it() {
+    let swept = Swept::start().await;
+    let mail = with_boundary(entry("mail", Lifecycle::Ready));
+    swept.put(&mail.with_paused(true).unwrap()).await;
+    let there = async || swept.broker.tasks().contains(&PrefillTask::of(&mail)).await.unwrap();
+    // As one that saw it before it was paused.
+    perform(&swept.broker, &mail, Chore::Task, &Metrics::default()).await.unwrap();
+    assert!(!there().await);
+    let resume = |s: &Subscription| s.with_paused(false);
+    swept.broker.registry().modify(&mail.name, mail.incarnation, resume).await.unwrap();
+    eventually("the task", SOON, there, |there| *there).await;
+}
+
 /// With `launcher: queue` nobody else knows of all prefills.
 #[tokio::test]
 async fn whoever_sweeps_counts_the_prefills() {
