@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Live events that are read from the log: searches the design, and each rule left out (README.md, part 6).
 
-Run:  python3 direct.py             every scenario, every rule left out, what is known to remain (2 minutes, 1 core)
+Run:  python3 direct.py             every scenario, every rule left out, what is known to remain (3 minutes, 1 core)
       python3 direct.py --quick     the same with the small scenarios only (20 seconds)
       python3 direct.py --mutants   only the rules that are left out, and what is known to remain
       python3 direct.py --long      the large scenarios, of which some are cut
@@ -96,6 +96,10 @@ SCENARIOS = [
 
     Scenario('next, 2 replicas', w(replicas=2), size='whole'),
     Scenario('two clients, out of order', w('aa', ONE, page=2, out_of_order=True, clients=('next', 'next')), size='whole'),
+    Scenario('two clients, through', w('aa', ONE, page=2, through=True, clients=('next', 'next')),
+             DIRECT + ('acknowledges through',), size='whole'),
+    Scenario('a stream and a client that removes by reading, a replica that knows nothing', w(
+        'a', ONE, prefill='done', clients=('stream', 'pop'), budget=B(restart=1)), size='whole'),
     Scenario('removed by being read, 2 replicas', w('aa', ONE, clients=('pop',), replicas=2, budget=B(lost=1)),
              DIRECT + ('removes and gets from the tail', 'removes and gets from main'), size='whole'),
     Scenario('next, a client that gives up', w(budget=B(give_up=1)), size='whole'),

@@ -87,16 +87,17 @@ def saw_main(m, s, k, run, main, here):
     elif main and round == run.view.round and not run.view.done:
         yield begins_anew(m, s, k, run, f'{here}finds nothing now')
     elif not drained and round in (0, run.view.round) and run.view.done:
-        yield f'{here}reads main: {list(main)}', go(s, k, run._replace(phase='prefill', page=main))
+        yield f'{here}reads main: {list(main)}', go(s, k, run._replace(phase='prefill', page=main, known=s.acked if main else run.known))
     else:
-        yield from decide(m, s, k, run, main, here)
+        yield from decide(m, s, k, run, main, s.acked, here)
 
 
-def decide(m, s, k, run, main, here):
+def decide(m, s, k, run, main, known, here):
+    """The gate is open. `known` was acknowledged when main was read."""
     if main:
         page = [p for p in main if m.round_of(p) == m.round_of(main[0])][:m.page]
         op = run._replace(phase='main', page=(), place=max(run.place, page[-1]))
-        yield f'{here}gets from main: {page}', give(m, s, k, page, op, s.acked)
+        yield f'{here}gets from main: {page}', give(m, s, k, page, op, known)
     else:
         yield f'{here}has all of main', go(s, k, run._replace(phase='tail', page=()))
 
@@ -112,7 +113,7 @@ def look_at_prefill(m, s, k, run, here):
         yield f'{here}gets the prefill: of round {s.prefill}', put_client(s, k, c._replace(looks=op._replace(open=-1), hands=hands))
     else:
         s = put_replica(s, run.replica, rep._replace(drained=max(rep.drained, run.view.round)))
-        yield from decide(m, s, k, run, run.page, here + 'sees the prefill drained, and ')
+        yield from decide(m, s, k, run, run.page, run.known, here + 'sees the prefill drained, and ')
 
 
 def read_on(m, s, k, run, here):
