@@ -21,6 +21,7 @@
 //! Needs nats-server 2.12 or newer (atomic batches, ADR-50).
 
 mod bucket;
+mod choice;
 mod connection;
 mod contained;
 mod copies;
@@ -29,6 +30,7 @@ mod dead_letters;
 mod error;
 mod events;
 mod fence;
+mod follow;
 mod known;
 mod layout;
 mod limits;
@@ -41,6 +43,7 @@ mod reader;
 mod reads;
 mod registry;
 mod removal;
+mod routes;
 mod secret;
 mod storage;
 mod sweeping;
@@ -52,6 +55,7 @@ mod tries;
 mod view;
 mod wire;
 
+pub use choice::{Choice, ChoiceError};
 pub use connection::{Broker, NatsConfig};
 pub use contained::LiveMessage;
 pub use copies::{Copier, Copy, CopyError};
@@ -60,6 +64,7 @@ pub use dead_letters::{DeadLetters, Stored as StoredDeadLetter};
 pub use error::{Error, WriteError};
 pub use events::{EventLog, EventPublisher, LargeEvent, LogEntry, LogItem, Position, PublishError, Whose};
 pub use fence::{Claimed, FenceHolder, FillError};
+pub use follow::{Watcher, WentBack};
 pub use known::KnownChunk;
 pub use limits::StreamLimits;
 pub use orphans::Orphan;
@@ -69,6 +74,7 @@ pub use reader::{Delivered, QueueStream, ReadError, ReaderConfig, Readers, Strea
 pub use reads::LastReads;
 pub use registry::{Listed, Modified, Registry, Revised, Unreadable};
 pub use removal::Removal;
+pub use routes::{Head, Routes};
 pub use secret::{Secret, SecretError};
 pub use storage::Storage;
 pub use tasks::{Task, Tasks, TasksConfig};

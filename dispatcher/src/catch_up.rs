@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use broker::{Copier, Copy, LargeEvent, LogEntry, LogItem};
+use broker::{Copier, Copy, Head, LargeEvent, LogEntry, LogItem};
 use futures::{FutureExt, Stream, StreamExt};
 use model::{Marker, Route};
 
@@ -13,7 +13,6 @@ use crate::{
     keeper::Standing,
     lane::{BATCH_BYTES, Lane, Report},
     metrics::Wait,
-    routes::Head,
     writer::{Gone, Trouble, Writer},
 };
 
@@ -258,11 +257,11 @@ impl Lane {
 mod tests {
     use super::*;
     use crate::{
-        choice::Choice,
         lane::{Inlet, Pace},
         mailbox::{Bound, Mailbox, Taken},
         metrics::Metrics,
     };
+    use broker::Choice;
     use broker::testing::{NatsServer, ready_subscription};
     use model::{QueueLimits, RealmTopic, Room};
     use tokio::sync::mpsc;
@@ -288,7 +287,7 @@ mod tests {
             batches: pace.batches.clone(),
             before_copy: None,
         };
-        let choice = Choice::new(&s.name, &s.realms_topics, None).unwrap();
+        let choice = Choice::new(&s.realms_topics, None).unwrap();
         let mut lane = Lane { writer, choice, inlet, pace: pace.into(), reports: reports.0 };
         let topics = [RealmTopic { realm: "udm".into(), topic: "groups/group".into() }];
         other.mark(5, &s.with_topics(&topics).unwrap().marker()).await.unwrap();

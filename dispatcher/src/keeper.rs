@@ -8,10 +8,10 @@
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use broker::{Broker, Copier, Revised};
+use broker::{Broker, Choice, Copier, Revised};
 use futures::FutureExt;
 use model::{
-    Checkpoint, Entry, GivenUp, Incarnation, Lifecycle, Lost, Room, Selection, SubscriptionName, Timestamp,
+    Checkpoint, Entry, GivenUp, Incarnation, Lifecycle, Lost, Room, Selection, SubscriptionName, Timestamp, chain,
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -20,7 +20,6 @@ use tokio::{
 
 use crate::{
     Config,
-    choice::Choice,
     lane::{Inlet, Lane, Pace, Report},
     mailbox::Mailbox,
     metrics::{Metrics, Wait},
@@ -188,7 +187,10 @@ impl Keeper {
     }
 
     fn choice(&self, checkpoint: &Checkpoint) -> Option<Choice> {
-        Choice::new(&self.name, &checkpoint.realms_topics, self.selection.as_ref())
+        let told = |error| {
+            tracing::error!(subscription = %self.name, error = chain(&error), "no events for this queue");
+        };
+        Choice::new(&checkpoint.realms_topics, self.selection.as_ref()).map_err(told).ok()
     }
 
     /// Looks at queue and entry. One that does not answer soon keeps the others neither from opening nor from working.

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use broker::{Copier, Copy, LargeEvent};
+use broker::{Choice, Copier, Copy, LargeEvent};
 use bytes::Bytes;
 use model::{Epoch, Incarnation, Marker, Route};
 use tokio::{
@@ -19,7 +19,6 @@ use tokio::{
 };
 
 use crate::{
-    choice::Choice,
     mailbox::{Item, Mailbox, Taken},
     writer::{Gone, Trouble, Writer},
 };
@@ -189,11 +188,25 @@ impl Lane {
     /// An event as the subscription sees it, if it does.
     pub(crate) fn see(&self, sequence: u64, accepted: SystemTime, payload: Bytes) -> Option<Copy> {
         let payload = match sequence > self.writer.checkpoint() {
-            true => self.choice.see(&self.writer.name, payload, &self.writer.metrics)?,
+            true => self.choose(sequence, payload)?,
             // It is in the queue, and only counted.
             false => payload,
         };
         Some(Copy { incoming_seq: sequence, accepted: Some(accepted), payload })
+    }
+
+    fn choose(&self, sequence: u64, payload: Bytes) -> Option<Bytes> {
+        let chosen = self.choice.see(payload).unwrap_or_else(|error| {
+            tracing::error!(
+                subscription = %self.writer.name, incoming_seq = sequence, %error,
+                "an event can't be read and is not selected"
+            );
+            None
+        });
+        if chosen.is_none() {
+            self.writer.metrics.not_selected.inc();
+        }
+        chosen
     }
 
     /// Writes copies, however long it takes.

@@ -21,15 +21,12 @@
 //! * A subscription gets events from its marker on: the marker stands in the log itself.
 
 mod catch_up;
-mod choice;
 mod crowd;
 mod keeper;
 mod lane;
-mod log;
 mod mailbox;
 mod metrics;
 mod position;
-mod routes;
 mod session;
 mod sweep;
 mod unreadable;

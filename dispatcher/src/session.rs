@@ -7,10 +7,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use broker::{Broker, LargeEvent, LogEntry, LogItem, Revised, Whose};
+use broker::{Broker, Head, LargeEvent, LogEntry, LogItem, Revised, Routes, WentBack, Whose};
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
-use model::{Entry, Incarnation, Lifecycle, Marker, Selection, Subscription, SubscriptionName};
+use model::{Entry, Incarnation, Lifecycle, Marker, Route, Selection, Subscription, SubscriptionName, chain};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -20,15 +20,12 @@ use uuid::Uuid;
 
 use crate::{
     Config,
-    choice::route_of,
     crowd::Crowd,
     keeper::Keeper,
     lane::{Inlet, Pace, Report},
-    log,
     mailbox::{Bound, Item, Mailbox},
     metrics::Metrics,
     position::Mover,
-    routes::{Head, Routes},
     unreadable::Holder,
 };
 
@@ -140,6 +137,27 @@ struct Session<'a> {
     next_look: Instant,
     /// May the position move?
     stepped: bool,
+}
+
+/// What is seen of the reading of the log.
+struct Watched {
+    metrics: Metrics,
+    pace: Arc<Pace>,
+}
+
+impl broker::Watcher for Watched {
+    fn opened(&self, last: u64) {
+        self.pace.set_last(last);
+        self.metrics.runs();
+    }
+
+    fn broken(&self, error: &broker::Error) {
+        self.metrics.stops(chain(error));
+    }
+
+    fn last(&self) -> u64 {
+        self.pace.last()
+    }
 }
 
 /// Whose lane it is.
@@ -307,7 +325,7 @@ impl<'a> Session<'a> {
     }
 
     async fn dispatch(&mut self, hole: Option<Gap>) -> Result<Infallible, Ended> {
-        let mut log = log::entries(self.broker, self.metrics, &self.pace, self.read + 1);
+        let mut log = self.broker.log_from(self.read + 1, Watched { metrics: self.metrics.clone(), pace: self.pace.clone() });
         let pace = self.pace.clone();
         loop {
             let crowded = !self.crowd.is_empty();
@@ -342,7 +360,7 @@ impl<'a> Session<'a> {
 
     fn handle(
         &mut self,
-        entry: Option<Result<LogEntry, log::WentBack>>,
+        entry: Option<Result<LogEntry, WentBack>>,
         hole: Option<Gap>,
     ) -> Result<(), Ended> {
         let Some(Ok(entry)) = entry else { return Err(Ended::Doubt) };
@@ -426,13 +444,16 @@ impl<'a> Session<'a> {
             track: *track,
         };
         let inlet = self.lane_of(&owner, Mailbox::new);
-        match route_of(subscription, realms_topics) {
-            Some(route) => {
+        match Route::new(realms_topics) {
+            Ok(route) => {
                 // From this place on the new topics count.
                 self.routes.take_effect(*incarnation, *epoch, route);
                 inlet.put(Item::Marker { sequence, marker: Arc::new(marker) });
             }
-            None => inlet.with(|mailbox| mailbox.close_at(sequence)),
+            Err((index, error)) => {
+                tracing::error!(%subscription, index, %error, "a topic can't be used: no events for it");
+                inlet.with(|mailbox| mailbox.close_at(sequence));
+            }
         }
     }
 

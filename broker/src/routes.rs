@@ -1,4 +1,4 @@
-//! Who wants an event: the routes of all lanes, with the answers remembered by topic.
+//! Who wants an event: the routes of many subscriptions, with the answers remembered by topic.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -6,21 +6,27 @@ use model::{Epoch, Incarnation, Route};
 use serde::Deserialize;
 
 /// The part of an event that routes it.
-#[derive(Deserialize)]
-pub(crate) struct Head {
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
+pub struct Head {
+    /// Its realm.
     pub realm: String,
+    /// Its topic.
     pub topic: String,
 }
 
 impl Head {
-    pub(crate) fn of(payload: &[u8]) -> Result<Self, serde_json::Error> {
+    /// Reads it from an event.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn of(payload: &[u8]) -> serde_json::Result<Self> {
         serde_json::from_slice(payload)
     }
 }
 
-/// The routes of all subscriptions that are active.
+/// The routes of many subscriptions.
 #[derive(Debug, Default)]
-pub(crate) struct Routes {
+pub struct Routes {
     routes: BTreeMap<Incarnation, (Epoch, Route)>,
     /// Answers by realm and topic. There are few topics, and regular expressions are slow.
     answers: HashMap<(String, String), Vec<Incarnation>>,
@@ -32,20 +38,21 @@ const ANSWERS_MAX: usize = 10_000;
 impl Routes {
     /// A route takes effect, unless a newer one has: a marker may have been sent twice, and a queue may be opened when
     /// the log has said more already.
-    pub(crate) fn take_effect(&mut self, incarnation: Incarnation, epoch: Epoch, route: Route) {
+    pub fn take_effect(&mut self, incarnation: Incarnation, epoch: Epoch, route: Route) {
         if self.routes.get(&incarnation).is_none_or(|(known, _)| epoch >= *known) {
             self.routes.insert(incarnation, (epoch, route));
             self.answers.clear();
         }
     }
 
-    pub(crate) fn remove(&mut self, incarnation: Incarnation) {
+    /// Forgets one.
+    pub fn remove(&mut self, incarnation: Incarnation) {
         self.routes.remove(&incarnation);
         self.answers.clear();
     }
 
     /// The subscriptions that asked for this topic.
-    pub(crate) fn of(&mut self, realm: &str, topic: &str) -> &[Incarnation] {
+    pub fn of(&mut self, realm: &str, topic: &str) -> &[Incarnation] {
         if self.answers.len() >= ANSWERS_MAX {
             self.answers.clear();
         }

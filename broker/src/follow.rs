@@ -1,12 +1,11 @@
-//! The event log as the main reader reads it: it does not end. What breaks off is opened again where it was.
+//! The event log as it is read for ever: what breaks off is opened again where it was.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use broker::{Broker, Error, LogEntry};
 use futures::{Stream, StreamExt, stream::BoxStream};
 use model::chain;
 
-use crate::{lane::Pace, metrics::Metrics};
+use crate::{Broker, Error, LogEntry};
 
 /// How long the log may be quiet before we look whether there is more than comes.
 const QUIET: Duration = Duration::from_secs(1);
@@ -17,12 +16,21 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// The log ends before what was read of it: an older state of NATS was restored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct WentBack;
+pub struct WentBack;
 
-struct Reader {
+/// Who wants to know how the reading goes.
+pub trait Watcher: Send + 'static {
+    /// It begins, or goes on; the last entry of the log is this one.
+    fn opened(&self, last: u64);
+    /// It can't go on for the time being.
+    fn broken(&self, error: &Error);
+    /// Last entry of the log, as far as is known.
+    fn last(&self) -> u64;
+}
+
+struct Reader<W> {
     broker: Broker,
-    metrics: Metrics,
-    pace: Arc<Pace>,
+    watcher: W,
     next: u64,
     log: Option<BoxStream<'static, Result<LogEntry, Error>>>,
     quiet: u32,
@@ -30,27 +38,28 @@ struct Reader {
     told: bool,
 }
 
-/// All entries from one on. Whoever drops the future of an entry loses none.
-pub(crate) fn entries(
-    broker: &Broker,
-    metrics: &Metrics,
-    pace: &Arc<Pace>,
-    from: u64,
-) -> impl Stream<Item = Result<LogEntry, WentBack>> + Unpin + use<> {
-    let reader = Reader {
-        broker: broker.clone(),
-        metrics: metrics.clone(),
-        pace: pace.clone(),
-        next: from,
-        log: None,
-        quiet: 0,
-        pause: PAUSE,
-        told: false,
-    };
-    futures::stream::unfold(reader, async |mut reader| Some((reader.entry().await, reader))).boxed()
+impl Broker {
+    /// All entries of the event log from one on. It does not end, except with [`WentBack`]. Whoever drops the future of
+    /// an entry loses none.
+    pub fn log_from<W: Watcher>(
+        &self,
+        from: u64,
+        watcher: W,
+    ) -> impl Stream<Item = Result<LogEntry, WentBack>> + Unpin + use<W> {
+        let reader = Reader {
+            broker: self.clone(),
+            watcher,
+            next: from,
+            log: None,
+            quiet: 0,
+            pause: PAUSE,
+            told: false,
+        };
+        futures::stream::unfold(reader, async |mut reader| Some((reader.entry().await, reader))).boxed()
+    }
 }
 
-impl Reader {
+impl<W: Watcher> Reader<W> {
     async fn entry(&mut self) -> Result<LogEntry, WentBack> {
         loop {
             let Some(log) = &mut self.log else {
@@ -67,7 +76,7 @@ impl Reader {
                 Ok(None) => {
                     self.broken(&Error::LayoutMissing { what: "the event log".to_owned() }).await;
                 }
-                Err(_) => self.look().await,
+                Err(_) => self.look(),
             }
         }
     }
@@ -82,8 +91,7 @@ impl Reader {
             Ok((last, _)) if last + 1 < self.next => return Err(WentBack),
             Ok((last, log)) => {
                 self.log = Some(log);
-                self.pace.set_last(last);
-                self.metrics.runs();
+                self.watcher.opened(last);
                 (self.pause, self.told, self.quiet) = (PAUSE, false, 0);
             }
             Err(error) => self.broken(&error).await,
@@ -93,7 +101,7 @@ impl Reader {
 
     async fn broken(&mut self, error: &Error) {
         self.log = None;
-        self.metrics.stops(chain(error));
+        self.watcher.broken(error);
         if !self.told {
             self.told = true;
             tracing::warn!(
@@ -106,8 +114,8 @@ impl Reader {
     }
 
     /// Nothing came: is there nothing?
-    async fn look(&mut self) {
-        self.quiet = if self.pace.last() >= self.next { self.quiet + 1 } else { 0 };
+    fn look(&mut self) {
+        self.quiet = if self.watcher.last() >= self.next { self.quiet + 1 } else { 0 };
         if self.quiet >= QUIET_LOOKS {
             tracing::warn!(
                 incoming_seq = self.next,
