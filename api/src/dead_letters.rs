@@ -77,7 +77,7 @@ pub(crate) async fn redeliver(
             ),
         ));
     }
-    app.broker.redeliver(&subscription, &stored, message).await?;
+    app.broker.redeliver(&subscription.name, &stored, message).await?;
     tracing::info!(subscription = %subscription.name, id = stored.id, "a dead letter was sent again");
     Ok(null(StatusCode::ACCEPTED))
 }

@@ -71,6 +71,13 @@ pub struct Broker {
 }
 
 impl Broker {
+    /// May events be delivered from the event log, before they are copied? Only with one replica: see
+    /// `reader/direct.rs`.
+    #[must_use]
+    pub fn reads_from_log(&self) -> bool {
+        self.replicas == 1
+    }
+
     /// Connects. Password and certificates in files are read again at each later connection.
     ///
     /// # Errors

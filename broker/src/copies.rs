@@ -26,10 +26,13 @@ pub struct Copy {
 /// Why a batch of copies was not written.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
-    /// Another dispatcher has written meanwhile, or the outcome is unknown: read the checkpoint again with
-    /// [`Copier::reload`] and leave out what is at or below it.
-    #[error("the checkpoint has moved, or it is unknown whether it has")]
+    /// Another dispatcher or a replica has moved the checkpoint meanwhile: read it again with [`Copier::reload`] and leave
+    /// out what is at or below it.
+    #[error("the checkpoint has moved")]
     Stale,
+    /// The answer was lost, so it may have been written or not: the same is to be done.
+    #[error("it is unknown whether the checkpoint has moved")]
+    Unknown,
     /// The queue is at its limit: wait and try again.
     #[error("the queue is full: {0}")]
     Full(String),
@@ -116,17 +119,44 @@ impl Copier {
         })
     }
 
+    /// Moves the checkpoint over an entry of which nothing is to be copied any more, such as one that was set aside.
+    ///
+    /// # Errors
+    /// [`CopyError`].
+    pub async fn pass(&mut self, incoming_seq: u64) -> Result<(), CopyError> {
+        if incoming_seq <= self.last.value.incoming_seq {
+            return Ok(());
+        }
+        self.write(Checkpoint { incoming_seq, ..self.last.value.clone() }, &[]).await
+    }
+
     async fn write(&mut self, next: Checkpoint, copies: &[Copy]) -> Result<(), CopyError> {
-        let checkpoint = self.queue.state_message(Part::Copied, &next, self.last.revision)?;
         let known = if self.tracks { self.known(copies)? } else { Vec::new() };
+        self.last = self.queue.advance(&self.last, next, known, copies).await?;
+        self.queue.tell_arrival().await;
+        Ok(())
+    }
+}
+
+impl Queue {
+    /// Moves the checkpoint from the last one that is known, with copies of what lies between and must stay: all or
+    /// nothing.
+    pub(crate) async fn advance(
+        &self,
+        last: &Revised<Checkpoint>,
+        next: Checkpoint,
+        known: Vec<Outgoing>,
+        copies: &[Copy],
+    ) -> Result<Revised<Checkpoint>, CopyError> {
+        let checkpoint = self.state_message(Part::Copied, &next, last.revision)?;
         let behind = known.len() + copies.len();
         let mut batch = Vec::with_capacity(1 + behind);
         batch.push(checkpoint);
         batch.extend(known);
-        let subject = self.queue.subject(Part::Main);
+        let subject = self.subject(Part::Main);
         batch.extend(copies.iter().map(|copy| {
             let mut headers = headers([
-                (names::EXPECTED_STREAM, self.queue.stream.clone()),
+                (names::EXPECTED_STREAM, self.stream.clone()),
                 (names::INCARNATION, next.incarnation.to_string()),
                 (names::ROUND, next.epoch.round.to_string()),
                 (names::INCOMING_SEQ, copy.incoming_seq.to_string()),
@@ -137,24 +167,19 @@ impl Copier {
             }
             Outgoing { subject: subject.clone(), headers, payload: copy.payload.clone() }
         }));
-        match self.queue.wire().publish_batch(batch).await {
-            Ok(last_sequence) => {
-                // The batch is contiguous, so the checkpoint's own number follows from that of the last message.
-                self.last = Revised { value: next, revision: last_sequence - behind as u64 };
-                Ok(())
-            }
+        match self.wire().publish_batch(batch).await {
+            // The batch is contiguous, so the checkpoint's own number follows from that of the last message.
+            Ok(last_sequence) => Ok(Revised { value: next, revision: last_sequence - behind as u64 }),
             Err(Refusal::WrongLast(_)) => Err(CopyError::Stale),
             Err(Refusal::Unknown(error)) => {
                 tracing::debug!(%error, "it is unknown whether copies were written");
-                Err(CopyError::Stale)
+                Err(CopyError::Unknown)
             }
             Err(Refusal::Full(text)) => Err(CopyError::Full(text)),
-            Err(Refusal::NoStream | Refusal::Nobody) => {
-                match self.queue.broker.stream_state(&self.queue.stream).await? {
-                    None => Err(CopyError::Gone),
-                    Some(_) => Err(CopyError::Stale),
-                }
-            }
+            Err(Refusal::NoStream | Refusal::Nobody) => match self.broker.stream_state(&self.stream).await? {
+                None => Err(CopyError::Gone),
+                Some(_) => Err(CopyError::Stale),
+            },
             Err(refusal @ (Refusal::NotWritten(_) | Refusal::Other(_))) => {
                 Err(refusal.into_error("copying events").into())
             }

@@ -10,15 +10,14 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use model::{DeadLetter, Incarnation, KnownObject, KnownObjects, Origin, Subscription, SubscriptionName};
+use model::{DeadLetter, Incarnation, Origin, Subscription, SubscriptionName};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    Broker, Error,
+    Broker, Error, Letter, Whose,
     many::Limits,
     names,
-    names::Part,
     tries::Tries,
     wire::{Got, LARGEST_BATCH, Outgoing, Refusal, Wire, header, headers},
 };
@@ -278,43 +277,19 @@ impl DeadLetters {
 }
 
 impl Broker {
-    /// Sends a dead letter's message again: it goes to the end of the queue, as a live message of the current round.
-    /// Then the letter is removed; a crash in between sends it twice.
+    /// Sends a dead letter's message again: it takes its place in the event log, behind all events that were accepted
+    /// before, and reaches this subscription alone. Then the letter is removed; a crash in between sends it twice.
     ///
     /// # Errors
-    /// NATS away, or the queue is full or gone.
+    /// NATS away, or it refuses.
     pub async fn redeliver(
         &self,
-        subscription: &Subscription,
+        name: &SubscriptionName,
         letter: &Stored,
         message: Bytes,
     ) -> Result<(), Error> {
-        let Subscription { name, track, prefill, .. } = subscription;
-        let incarnation = letter.letter.incarnation;
-        let queue = self.queue(name, incarnation);
-        let objects = if *track { KnownObject::named_by(&message) } else { Vec::new() };
-        let subject = |n| names::known_live_subject(name, format_args!("letter{}", letter.id), n);
-        let mut batch =
-            queue.known_messages(&KnownObjects { objects, ..KnownObjects::default() }, subject)?;
-        batch.push(Outgoing {
-            subject: queue.subject(Part::Main),
-            headers: headers([
-                (names::EXPECTED_STREAM, queue.stream.clone()),
-                (names::INCARNATION, incarnation.to_string()),
-                (names::ROUND, prefill.round.to_string()),
-                // Of no event of the log.
-                (names::INCOMING_SEQ, "0".to_owned()),
-            ]),
-            payload: message,
-        });
-        let action = format!("sending a dead letter of {name} again");
-        match queue.wire().publish_batch(batch).await {
-            Ok(_) => {}
-            Err(Refusal::Nobody) if self.stream_state(&queue.stream).await?.is_none() => {
-                return Err(Refusal::NoStream.into_error(&action));
-            }
-            Err(refusal) => return Err(refusal.into_error(&action)),
-        }
+        let whose = Whose { subscription: name.clone(), incarnation: letter.letter.incarnation };
+        self.events().letter(Letter { whose, message }).await?;
         self.dead_letters().remove(letter).await
     }
 }

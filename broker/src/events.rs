@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
 use model::{Incarnation, Marker, Subscription, SubscriptionName};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use tokio::{sync::Mutex, time::Instant};
 
 use crate::{
@@ -143,12 +144,28 @@ impl EventPublisher {
     pub async fn marker(&self, subscription: &Subscription) -> Result<u64, Error> {
         let payload =
             serde_json::to_vec(&subscription.marker()).map_err(|e| Error::corrupt("a marker", e))?;
+        self.control(payload, "writing a marker").await
+    }
+
+    /// Appends a message for one subscription: it comes behind all events that were accepted before.
+    ///
+    /// # Errors
+    /// NATS away: the outcome is unknown. NATS refuses it, because it is too large or the log is full.
+    pub async fn letter(&self, Letter { whose, message }: Letter) -> Result<u64, Error> {
+        let corrupt = |error| Error::corrupt("a dead letter's message", error);
+        let letter = serde_json::from_slice(&message).map_err(corrupt)?;
+        let payload = serde_json::to_vec(&Addressed { whose, letter }).map_err(corrupt)?;
+        self.control(payload, "sending a dead letter again").await
+    }
+
+    /// Appends what is no event. Its place in the order is that of its arrival.
+    async fn control(&self, payload: Vec<u8>, action: &str) -> Result<u64, Error> {
         let message = Outgoing {
             subject: names::MARKER_SUBJECT.to_owned(),
             headers: headers([(names::EXPECTED_STREAM, names::INCOMING.to_owned())]),
             payload: Bytes::from(payload),
         };
-        self.wire.publish(message).await.map_err(|refusal| refusal.into_error("writing a marker"))
+        self.wire.publish(message).await.map_err(|refusal| refusal.into_error(action))
     }
 
     async fn end(&self) -> Result<u64, Error> {
@@ -181,6 +198,8 @@ pub enum LogItem {
     Marker(Marker),
     /// An event that is larger than NATS carries stood here.
     TooLarge(LargeEvent),
+    /// A message for one subscription alone.
+    Letter(Letter),
     /// A marker that can't be read: a newer version wrote it, or something else. Whose it is, if that can be told: no
     /// version changes the names of these two fields.
     Unreadable(Option<Whose>),
@@ -202,13 +221,31 @@ pub struct LargeEvent {
     pub limit: u64,
 }
 
+/// A dead letter that is sent again: a message for one subscription, which takes its place among the events.
+#[derive(Clone, Debug)]
+pub struct Letter {
+    /// Whose it is.
+    pub whose: Whose,
+    /// The message, as it goes into the queue.
+    pub message: Bytes,
+}
+
+/// A letter as it is stored. A dispatcher of a former version can tell whose it is, and waits for one that knows more.
+#[derive(Serialize, Deserialize)]
+struct Addressed<'a> {
+    #[serde(flatten)]
+    whose: Whose,
+    #[serde(borrow)]
+    letter: &'a RawValue,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Notice {
     too_large: LargeEvent,
 }
 
 /// Whose a marker is.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Whose {
     /// The subscription.
     pub subscription: SubscriptionName,
@@ -309,6 +346,9 @@ fn item(subject: &str, payload: Bytes) -> LogItem {
     if subject == names::EVENT_SUBJECT {
         return LogItem::Event(payload);
     }
+    if let Ok(Addressed { whose, letter }) = serde_json::from_slice(&payload) {
+        return LogItem::Letter(Letter { whose, message: payload.slice_ref(letter.get().as_bytes()) });
+    }
     match serde_json::from_slice(&payload) {
         Ok(marker) => LogItem::Marker(marker),
         Err(_) => match serde_json::from_slice(&payload) {
@@ -387,6 +427,22 @@ impl Position {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_letter_is_read_as_it_was_written_and_a_marker_is_none() {
+        let whose = r#""subscription":"mail","incarnation":"00000000-0000-0000-0000-000000000001""#;
+        let of = |rest: &str| item(names::MARKER_SUBJECT, format!("{{{whose}{rest}}}").into());
+        let message = r#"{"a": [1.0, "\u0041"]}"#;
+        match of(&format!(r#","letter":{message}"#)) {
+            LogItem::Letter(letter) => {
+                assert_eq!(letter.message, message);
+                assert_eq!(letter.whose.subscription.as_str(), "mail");
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(matches!(of(r#","round":1,"realms_topics":[]"#), LogItem::Marker(_)));
+        assert!(matches!(of(""), LogItem::Unreadable(Some(_))));
+    }
 
     #[test]
     fn the_servers_words_tell_the_end_of_the_log() {

@@ -47,6 +47,7 @@ mod routes;
 mod secret;
 mod storage;
 mod sweeping;
+mod tail;
 mod tasks;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -62,7 +63,9 @@ pub use copies::{Copier, Copy, CopyError};
 pub use credentials::{Credentials, StoredCredential};
 pub use dead_letters::{DeadLetters, Stored as StoredDeadLetter};
 pub use error::{Error, WriteError};
-pub use events::{EventLog, EventPublisher, LargeEvent, LogEntry, LogItem, Position, PublishError, Whose};
+pub use events::{
+    EventLog, EventPublisher, LargeEvent, Letter, LogEntry, LogItem, Position, PublishError, Whose,
+};
 pub use fence::{Claimed, FenceHolder, FillError};
 pub use follow::{Watcher, WentBack};
 pub use known::KnownChunk;

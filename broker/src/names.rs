@@ -103,6 +103,11 @@ pub(crate) fn removed_subject(name: &SubscriptionName, incarnation: Incarnation)
     format!("headstart.removed.{name}.{}", incarnation.short())
 }
 
+/// Subject on which dispatchers say that they have written to a queue. No stream has it.
+pub(crate) fn arrived_subject(name: &SubscriptionName, incarnation: Incarnation) -> String {
+    format!("headstart.arrived.{name}.{}", incarnation.short())
+}
+
 /// A queue's stream. It carries the incarnation, since `STREAM.DELETE` has no condition: a late delete must not hit
 /// a re-created queue.
 pub(crate) fn queue_stream(name: &SubscriptionName, incarnation: Incarnation) -> String {

@@ -2,10 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use broker::{
-    Broker, Claimed, Copier, Copy, CopyError, FenceHolder, FillError, Queue, Removal, StreamLimits,
+    Broker, Claimed, Copier, Copy, CopyError, FenceHolder, FillError, LogItem, Queue, Removal, StreamLimits,
     testing::NatsServer,
 };
 use bytes::Bytes;
+use futures::StreamExt;
 use model::{
     Counts, DeadLetter, DeadLetterReason, Entry, Epoch, FenceState, Incarnation, KnownObject, KnownObjects,
     Marker, Origin, RealmTopic, Registration, Subscription, SubscriptionName,
@@ -311,7 +312,14 @@ async fn a_dead_letter_that_is_sent_again_is_recorded_too() {
     let message = Bytes::from(object("late"));
     broker.dead_letters().set_aside(&s.name, &letter, &message).await.unwrap();
     let letters = broker.dead_letters().list(&s, 0, 10).await.unwrap();
-    broker.redeliver(&s, &letters[0], message).await.unwrap();
+    broker.redeliver(&s.name, &letters[0], message.clone()).await.unwrap();
+    assert!(broker.dead_letters().list(&s, 0, 10).await.unwrap().is_empty());
+    // It takes its place in the log, for this subscription alone.
+    let entry = broker.event_log().follow(1).await.unwrap().next().await.unwrap().unwrap();
+    let LogItem::Letter(letter) = entry.item else { panic!("{entry:?}") };
+    assert_eq!((letter.whose.incarnation, &letter.message), (s.incarnation, &message));
+    let mut copier = Copier::open(queue.clone()).await.unwrap().unwrap().tracking(true);
+    copier.copy(&[Copy { incoming_seq: 1, accepted: None, payload: letter.message }]).await.unwrap();
     let chunks = queue.known_from(1, true).await.unwrap();
     assert_eq!(chunks[0].known.objects[0].id.as_deref(), Some("late"));
     assert_eq!(queue.pending().await.unwrap().unwrap().main, 1);

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use broker::{Copier, Copy, Head, LargeEvent, LogEntry, LogItem};
+use broker::{Copier, Copy, Head, LargeEvent, Letter, LogEntry, LogItem};
 use futures::{FutureExt, Stream, StreamExt};
 use model::{Marker, Route};
 
@@ -28,13 +28,19 @@ const QUIET: Duration = Duration::from_secs(1);
 /// What one look at the log brought.
 struct Portion {
     batch: Vec<Copy>,
-    /// Events that NATS does not carry.
-    large: Vec<(u64, LargeEvent)>,
-    /// A marker of our subscription ends the portion.
-    marker: Option<Marker>,
+    /// What is not copied ends the portion.
+    last: Option<Last>,
     /// Last entry that was looked at.
     through: u64,
     end: End,
+}
+
+/// What is done behind the copies of a portion.
+enum Last {
+    /// A marker of our subscription.
+    Marker(Marker),
+    /// An event that NATS does not carry.
+    Large(LargeEvent),
 }
 
 /// Why a portion ends.
@@ -78,22 +84,26 @@ impl Lane {
         let begin = *next;
         let mut log = self.writer.broker.event_log().follow(begin).await?;
         while *next < begin + STRETCH {
-            let Portion { mut batch, large, marker, through, end } = self.read(&mut log, *next).await?;
-            for (sequence, event) in &large {
-                self.writer.set_aside_large(*sequence, event, self.choice.selects()).await?;
-            }
+            let Portion { mut batch, last, through, end } = self.read(&mut log, *next).await?;
             let mut trouble = self.writer.copy(&mut batch).await.err();
-            if let Some(marker) = &marker
-                && trouble.is_none()
-            {
-                trouble = self.writer.mark(through, marker).await.err();
-                self.follow_checkpoint();
+            if trouble.is_none() {
+                trouble = match &last {
+                    Some(Last::Marker(marker)) => {
+                        let marked = self.writer.mark(through, marker).await;
+                        self.follow_checkpoint();
+                        marked.err()
+                    }
+                    Some(Last::Large(event)) => {
+                        self.writer.set_aside_large(through, event, self.choice.selects()).await.err()
+                    }
+                    None => None,
+                };
             }
             if let Some(trouble) = trouble {
                 // A lane that waits reads nothing, leaves its turn to others, and holds one batch in memory.
                 drop(log);
                 drop(turn);
-                self.go_on(batch, marker, through, trouble).await.map_err(|Gone| Trouble::Gone)?;
+                self.go_on(batch, last, through, trouble).await.map_err(|Gone| Trouble::Gone)?;
                 return Ok(self.step(next, through));
             }
             if end == End::Unreadable {
@@ -114,15 +124,21 @@ impl Lane {
     async fn go_on(
         &mut self,
         batch: Vec<Copy>,
-        marker: Option<Marker>,
+        last: Option<Last>,
         through: u64,
         trouble: Trouble,
     ) -> Result<(), Gone> {
-        match marker {
-            Some(marker) if batch.is_empty() => self.mark_later(through, &marker, trouble).await,
-            Some(marker) => {
+        match last {
+            Some(Last::Marker(marker)) if batch.is_empty() => {
+                self.mark_later(through, &marker, trouble).await
+            }
+            Some(Last::Marker(marker)) => {
                 self.copy_later(batch, trouble).await?;
                 self.mark(through, &marker).await
+            }
+            Some(Last::Large(event)) => {
+                self.copy_later(batch, trouble).await?;
+                self.set_aside(through, &event).await
             }
             None => self.copy_later(batch, trouble).await,
         }
@@ -193,8 +209,7 @@ impl Lane {
         log: &mut (impl Stream<Item = Result<LogEntry, broker::Error>> + Unpin),
         next: u64,
     ) -> Result<Portion, Trouble> {
-        let mut portion =
-            Portion { batch: vec![], large: vec![], marker: None, through: next - 1, end: End::More };
+        let mut portion = Portion { batch: vec![], last: None, through: next - 1, end: End::More };
         let mut bytes = 0;
         let mut entry = match tokio::time::timeout(QUIET, log.next()).await {
             Ok(entry) => entry,
@@ -227,13 +242,26 @@ impl Lane {
                         portion.end = End::Unreadable;
                         return Ok(portion);
                     }
-                    portion.marker = Some(marker);
+                    portion.last = Some(Last::Marker(marker));
                     return Ok(portion);
                 }
                 LogItem::TooLarge(event) if self.choice.route.is_match(&event.realm, &event.topic) => {
-                    portion.large.push((found.sequence, event));
+                    portion.last = Some(Last::Large(event));
+                    return Ok(portion);
                 }
-                LogItem::Event(_) | LogItem::Marker(_) | LogItem::TooLarge(_) | LogItem::Unreadable(_) => {}
+                LogItem::Letter(Letter { whose, message })
+                    if whose.incarnation == self.writer.incarnation
+                        && found.sequence > self.writer.checkpoint() =>
+                {
+                    bytes += message.len();
+                    let (incoming_seq, accepted) = (found.sequence, Some(found.accepted));
+                    portion.batch.push(Copy { incoming_seq, accepted, payload: message });
+                }
+                LogItem::Event(_)
+                | LogItem::Marker(_)
+                | LogItem::TooLarge(_)
+                | LogItem::Letter(_)
+                | LogItem::Unreadable(_) => {}
             }
             let full = portion.batch.len() >= Copier::LARGEST_BATCH || bytes >= BATCH_BYTES;
             if full || portion.through - next >= LOOKED_AT {
@@ -257,6 +285,7 @@ impl Lane {
 mod tests {
     use super::*;
     use crate::{
+        hold::Hold,
         lane::{Inlet, Pace},
         mailbox::{Bound, Mailbox, Taken},
         metrics::Metrics,
@@ -288,7 +317,8 @@ mod tests {
             before_copy: None,
         };
         let choice = Choice::new(&s.realms_topics, None).unwrap();
-        let mut lane = Lane { writer, choice, inlet, pace: pace.into(), reports: reports.0 };
+        let hold = Hold::new(Duration::ZERO, false);
+        let mut lane = Lane { writer, hold, choice, inlet, pace: pace.into(), reports: reports.0 };
         let topics = [RealmTopic { realm: "udm".into(), topic: "groups/group".into() }];
         other.mark(5, &s.with_topics(&topics).unwrap().marker()).await.unwrap();
         broker.position().set(8, 0).await.unwrap();

@@ -11,7 +11,8 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use broker::{Broker, Choice, Copier, Revised};
 use futures::FutureExt;
 use model::{
-    Checkpoint, Entry, GivenUp, Incarnation, Lifecycle, Lost, Room, Selection, SubscriptionName, Timestamp, chain,
+    Checkpoint, Entry, GivenUp, Incarnation, Lifecycle, Lost, Room, Selection, SubscriptionName, Timestamp,
+    chain,
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -20,6 +21,7 @@ use tokio::{
 
 use crate::{
     Config,
+    hold::Hold,
     lane::{Inlet, Lane, Pace, Report},
     mailbox::Mailbox,
     metrics::{Metrics, Wait},
@@ -124,8 +126,10 @@ impl Keeper {
                 batches: self.pace.batches.clone(),
                 before_copy: self.config.before_copy,
             };
+            let reads_from_log = self.broker.reads_from_log() && !self.track;
+            let hold = Hold::new(self.config.copy_after, reads_from_log);
             let (inlet, pace, reports) = (self.inlet.clone(), self.pace.clone(), self.reports.clone());
-            let Gone = Lane { writer, choice, inlet, pace, reports }.work().await;
+            let Gone = Lane { writer, hold, choice, inlet, pace, reports }.work().await;
             self.inlet.with(Mailbox::restart);
             tokio::time::sleep(REOPENED_AFTER).await;
         }

@@ -19,7 +19,8 @@ use tokio::{
 };
 
 use crate::{
-    mailbox::{Item, Mailbox, Taken},
+    hold::Hold,
+    mailbox::{Held, Item, Mailbox, Taken},
     writer::{Gone, Trouble, Writer},
 };
 
@@ -132,7 +133,7 @@ impl Inlet {
 
     /// Hands something over.
     pub(crate) fn put(&self, item: Item) {
-        self.with(|mailbox| mailbox.put(item));
+        self.with(|mailbox| mailbox.put(item, Instant::now()));
         self.filled.notify_one();
     }
 }
@@ -140,6 +141,7 @@ impl Inlet {
 /// One subscription's lane.
 pub(crate) struct Lane {
     pub writer: Writer,
+    pub hold: Hold,
     /// Its topics are those of the last marker that the lane has seen; they are for reading the log itself.
     pub choice: Choice,
     pub inlet: Arc<Inlet>,
@@ -151,6 +153,13 @@ impl Lane {
     /// Works until its subscription or its queue seems to be gone.
     pub(crate) async fn work(&mut self) -> Gone {
         loop {
+            if let Some(until) = self.held_until().await {
+                tokio::select! {
+                    () = tokio::time::sleep_until(until) => {}
+                    () = self.inlet.filled.notified() => {}
+                }
+                continue;
+            }
             let taken = self.inlet.with(|mailbox| mailbox.take(Copier::LARGEST_BATCH, BATCH_BYTES));
             let worked = match taken {
                 Taken::Nothing => {
@@ -166,6 +175,32 @@ impl Lane {
         }
     }
 
+    /// Until when what waits may wait for a consumer that reads it from the log: then it need not be copied. `None`: what
+    /// still waits is to be copied now.
+    async fn held_until(&mut self) -> Option<Instant> {
+        let hold = self.hold.time;
+        let held = |lane: &Self| lane.inlet.with(|mailbox| mailbox.held(hold));
+        let first = held(self);
+        if first == Held::No || !self.hold.applies(&self.writer).await {
+            return None;
+        }
+        if let Held::Until(until) = first
+            && until > Instant::now()
+        {
+            return Some(until);
+        }
+        // It has waited for long enough, unless it was acknowledged meanwhile. Trouble is seen when it is copied.
+        self.writer.reload().await.ok();
+        self.follow_checkpoint();
+        let checkpoint = self.writer.checkpoint();
+        self.inlet.with(|mailbox| mailbox.pass(checkpoint));
+        self.pace.stepped.notify_one();
+        match held(self) {
+            Held::Until(until) if until > Instant::now() => Some(until),
+            Held::Until(_) | Held::TooMuch | Held::No => None,
+        }
+    }
+
     async fn perform(&mut self, items: Vec<Item>) -> Result<(), Gone> {
         let began = Instant::now();
         let mut batch = Vec::with_capacity(items.len());
@@ -173,6 +208,9 @@ impl Lane {
             match item {
                 Item::Event { sequence, accepted, payload } => {
                     batch.extend(self.see(sequence, accepted, payload));
+                }
+                Item::Letter { sequence, accepted, payload } => {
+                    batch.push(Copy { incoming_seq: sequence, accepted: Some(accepted), payload });
                 }
                 Item::Marker { sequence, marker } => self.mark(sequence, &marker).await?,
                 Item::TooLarge { sequence, event } => self.set_aside(sequence, &event).await?,
@@ -236,7 +274,7 @@ impl Lane {
 
     /// An event that NATS does not carry. Which objects a selection lets through can't be told of it, so then it does
     /// not say which one it is.
-    async fn set_aside(&mut self, sequence: u64, event: &LargeEvent) -> Result<(), Gone> {
+    pub(crate) async fn set_aside(&mut self, sequence: u64, event: &LargeEvent) -> Result<(), Gone> {
         let mut patience = self.writer.patience();
         while let Err(trouble) = self.writer.set_aside_large(sequence, event, self.choice.selects()).await {
             self.hold();

@@ -22,6 +22,7 @@
 
 mod catch_up;
 mod crowd;
+mod hold;
 mod keeper;
 mod lane;
 mod mailbox;
@@ -56,6 +57,10 @@ pub struct Config {
     /// How long entries that are done are kept, but for the newest 10,000 at most: a dispatcher that starts, or was slow,
     /// finds them.
     pub purge_after: Duration,
+    /// How long an event may wait for consumers that read it from the log, before it is copied. Zero: all is copied at
+    /// once. Nothing waits while a prefill is on its way, where it is recorded what a consumer was told of, and with
+    /// several replicas of NATS.
+    pub copy_after: Duration,
     /// How long a queue may be missing, though it must be there, before it is recorded as lost. Its events wait for so
     /// long.
     pub lost_after: Duration,
@@ -67,13 +72,14 @@ pub struct Config {
 }
 
 impl Default for Config {
-    /// 5,000 entries and 8 MiB a lane; 20 ms, 10 s, 10 s; the default limits.
+    /// 5,000 entries and 8 MiB a lane; 20 ms, 10 s, 2 s, 10 s; the default limits.
     fn default() -> Self {
         Self {
             lane_entries_max: 5_000,
             lane_bytes_max: 8 << 20,
             position_interval: Duration::from_millis(20),
             purge_after: Duration::from_secs(10),
+            copy_after: Duration::from_secs(2),
             lost_after: Duration::from_secs(10),
             limits: QueueLimits::default(),
             before_copy: None,

@@ -1,4 +1,5 @@
-//! What the main reader hands to a lane, and how a lane that fell behind comes back. Pure: no I/O, no clock.
+//! What the main reader hands to a lane, how long it is held, and how a lane that fell behind comes back. Pure: no I/O,
+//! no clock of its own.
 //!
 //! A lane that can't keep up loses its backlog in memory: the mailbox is *shut* at the first entry that was thrown
 //! away. The lane then reads the log itself, from that entry on. When it is close to the main reader it *joins*: from
@@ -15,17 +16,24 @@
 //! mailbox; both `put` and `join` happen under the mailbox's lock. So an entry above `until` has not been announced
 //! when the lane joined, and will be put in; one at or below it is ignored when it is put in late.
 
-use std::{collections::VecDeque, sync::Arc, time::SystemTime};
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use broker::LargeEvent;
 use bytes::Bytes;
 use model::Marker;
+use tokio::time::Instant;
 
 /// What a lane is asked to do, in the order of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Item {
     /// Copy this event.
     Event { sequence: u64, accepted: SystemTime, payload: Bytes },
+    /// Copy this message, whatever was asked for: a dead letter that is sent again.
+    Letter { sequence: u64, accepted: SystemTime, payload: Bytes },
     /// From here on the events of this marker follow.
     Marker { sequence: u64, marker: Arc<Marker> },
     /// An event that NATS does not carry: a dead letter.
@@ -34,16 +42,25 @@ pub(crate) enum Item {
 
 impl Item {
     pub(crate) fn sequence(&self) -> u64 {
-        let (Self::Event { sequence, .. } | Self::Marker { sequence, .. } | Self::TooLarge { sequence, .. }) =
-            self;
+        let (Self::Event { sequence, .. }
+        | Self::Letter { sequence, .. }
+        | Self::Marker { sequence, .. }
+        | Self::TooLarge { sequence, .. }) = self;
         *sequence
     }
 
     fn size(&self) -> usize {
         match self {
-            Self::Event { payload, .. } => payload.len(),
+            Self::Event { payload, .. } | Self::Letter { payload, .. } => payload.len(),
             Self::Marker { .. } | Self::TooLarge { .. } => 0,
         }
+    }
+}
+
+impl Item {
+    /// Is it copied together with others?
+    fn is_copied(&self) -> bool {
+        matches!(self, Self::Event { .. } | Self::Letter { .. })
     }
 }
 
@@ -61,7 +78,10 @@ pub(crate) struct Bound {
 #[derive(Debug)]
 pub(crate) struct Mailbox {
     bound: Bound,
-    items: VecDeque<Item>,
+    /// Since when they wait, and what they are.
+    items: VecDeque<(Instant, Item)>,
+    /// How many of them are not copied.
+    controls: usize,
     bytes: usize,
     door: Door,
     /// First sequence of what the lane has taken and not done.
@@ -95,7 +115,7 @@ struct OwnReading {
 /// What a lane finds in its mailbox.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Taken {
-    /// Do this, then say [`Mailbox::done`]. What is not an event comes alone.
+    /// Do this, then say [`Mailbox::done`]. What is not copied comes alone.
     Items(Vec<Item>),
     Nothing,
     /// Read the log from this entry on.
@@ -104,11 +124,22 @@ pub(crate) enum Taken {
     },
 }
 
+/// How long what waits may wait for consumers that read it from the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Held {
+    Until(Instant),
+    /// It is much: no longer than until it is known what of it was acknowledged.
+    TooMuch,
+    /// Nothing waits, or it is no event.
+    No,
+}
+
 impl Mailbox {
     pub(crate) fn new(bound: Bound) -> Self {
         Self {
             bound,
             items: VecDeque::new(),
+            controls: 0,
             bytes: 0,
             door: Door::Open { above: 0 },
             hands: None,
@@ -163,16 +194,17 @@ impl Mailbox {
     /// Their memory, too.
     fn drop_items(&mut self) {
         self.items = VecDeque::new();
-        self.bytes = 0;
+        (self.controls, self.bytes) = (0, 0);
     }
 
     /// The main reader hands something over. A lane that is stuck loses what is too much; for one that works the
     /// main reader may wait: see [`is_crowded`](Self::is_crowded).
-    pub(crate) fn put(&mut self, item: Item) {
+    pub(crate) fn put(&mut self, item: Item, now: Instant) {
         match self.door {
             Door::Open { above } if item.sequence() > above => {
                 self.bytes += item.size();
-                self.items.push_back(item);
+                self.controls += usize::from(!item.is_copied());
+                self.items.push_back((now, item));
                 if self.stuck && self.is_over(self.bound) {
                     self.shut();
                 }
@@ -183,7 +215,7 @@ impl Mailbox {
 
     /// Throws the backlog away; the lane will read it again itself.
     pub(crate) fn shut(&mut self) {
-        if let Some(first) = self.items.front() {
+        if let Some((_, first)) = self.items.front() {
             self.door = Door::Shut { from: first.sequence() };
             self.drop_items();
         }
@@ -217,9 +249,29 @@ impl Mailbox {
         }
     }
 
+    /// How long what waits may wait for consumers that read it from the log, if each may for so long.
+    pub(crate) fn held(&self, hold: Duration) -> Held {
+        let Some((since, _)) = self.items.front() else { return Held::No };
+        let Bound { entries, bytes } = self.bound;
+        match self.is_over(Bound { entries: entries / 2, bytes: bytes / 2 }) {
+            _ if self.controls > 0 || self.stuck => Held::No,
+            true => Held::TooMuch,
+            false => Held::Until(*since + hold),
+        }
+    }
+
+    /// Consumers have acknowledged so far what they read from the log, or another dispatcher has copied it.
+    pub(crate) fn pass(&mut self, checkpoint: u64) {
+        while let Some((_, item)) =
+            self.items.pop_front_if(|(_, item)| item.is_copied() && item.sequence() <= checkpoint)
+        {
+            self.bytes -= item.size();
+        }
+    }
+
     /// The lane takes what waits: up to so many events or, about, bytes; or one marker.
     pub(crate) fn take(&mut self, entries: usize, bytes: usize) -> Taken {
-        let Some(first) = self.items.pop_front() else {
+        let Some((_, first)) = self.items.pop_front() else {
             // It has kept up, or begins anew: it is not stuck any more.
             self.stuck = false;
             if self.items.capacity() > KEPT_CAPACITY {
@@ -235,12 +287,13 @@ impl Mailbox {
         };
         self.hands = Some(first.sequence());
         let mut size = first.size();
-        let alone = !matches!(first, Item::Event { .. });
+        let alone = !first.is_copied();
+        self.controls -= usize::from(alone);
         let mut taken = vec![first];
         while !alone
             && taken.len() < entries
             && size < bytes
-            && let Some(item) = self.items.pop_front_if(|item| matches!(item, Item::Event { .. }))
+            && let Some((_, item)) = self.items.pop_front_if(|(_, item)| item.is_copied())
         {
             size += item.size();
             taken.push(item);
@@ -295,7 +348,7 @@ impl Mailbox {
             Door::Shut { from } => Some(from),
         };
         let own = self.own.map(|own| own.next);
-        self.hands.or(own).or_else(|| self.items.front().map(Item::sequence)).or(shut)
+        self.hands.or(own).or_else(|| self.items.front().map(|(_, item)| item.sequence())).or(shut)
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use broker::{Broker, Head, LargeEvent, LogEntry, LogItem, Revised, Routes, WentBack, Whose};
+use broker::{Broker, Head, LargeEvent, Letter, LogEntry, LogItem, Revised, Routes, WentBack, Whose};
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
 use model::{Entry, Incarnation, Lifecycle, Marker, Route, Selection, Subscription, SubscriptionName, chain};
@@ -325,7 +325,9 @@ impl<'a> Session<'a> {
     }
 
     async fn dispatch(&mut self, hole: Option<Gap>) -> Result<Infallible, Ended> {
-        let mut log = self.broker.log_from(self.read + 1, Watched { metrics: self.metrics.clone(), pace: self.pace.clone() });
+        let mut log = self
+            .broker
+            .log_from(self.read + 1, Watched { metrics: self.metrics.clone(), pace: self.pace.clone() });
         let pace = self.pace.clone();
         loop {
             let crowded = !self.crowd.is_empty();
@@ -358,11 +360,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn handle(
-        &mut self,
-        entry: Option<Result<LogEntry, WentBack>>,
-        hole: Option<Gap>,
-    ) -> Result<(), Ended> {
+    fn handle(&mut self, entry: Option<Result<LogEntry, WentBack>>, hole: Option<Gap>) -> Result<(), Ended> {
         let Some(Ok(entry)) = entry else { return Err(Ended::Doubt) };
         let expected = self.read + 1;
         if entry.sequence != expected {
@@ -380,6 +378,7 @@ impl<'a> Session<'a> {
         match entry.item {
             LogItem::Event(payload) => self.route(entry.sequence, entry.accepted, &payload),
             LogItem::TooLarge(event) => self.route_large(entry.sequence, event),
+            LogItem::Letter(letter) => self.route_letter(entry.sequence, entry.accepted, &letter),
             LogItem::Marker(marker) => self.activate(entry.sequence, marker),
             LogItem::Unreadable(Some(whose)) => self.hold(entry.sequence, &whose),
             LogItem::Unreadable(None) => {
@@ -410,6 +409,16 @@ impl<'a> Session<'a> {
                 inlet.put(Item::Event { sequence, accepted, payload });
                 self.crowd.put(*incarnation, inlet);
             }
+        }
+    }
+
+    /// A letter of a subscription that is gone by now is nobody's.
+    fn route_letter(&mut self, sequence: u64, accepted: SystemTime, letter: &Letter) {
+        let incarnation = letter.whose.incarnation;
+        if let Some(inlet) = self.lanes.get(&incarnation) {
+            let payload = Bytes::copy_from_slice(&letter.message);
+            inlet.put(Item::Letter { sequence, accepted, payload });
+            self.crowd.put(incarnation, inlet);
         }
     }
 

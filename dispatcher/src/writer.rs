@@ -51,7 +51,9 @@ impl From<CopyError> for Trouble {
             CopyError::Broker(broker::Error::Corrupt { .. }) => {
                 Self::Later { why: Wait::Unreadable, text: chain(&error) }
             }
-            CopyError::Stale | CopyError::Broker(_) => Self::Later { why: Wait::Nats, text: chain(&error) },
+            CopyError::Stale | CopyError::Unknown | CopyError::Broker(_) => {
+                Self::Later { why: Wait::Nats, text: chain(&error) }
+            }
         }
     }
 }
@@ -78,13 +80,13 @@ impl Writer {
         if let Some(hook) = self.before_copy {
             hook(&self.name);
         }
-        self.set_aside_too_large(batch).await?;
+        let set_aside = self.set_aside_too_large(batch).await?;
         loop {
             let known = self.checkpoint();
             let left_out = batch.partition_point(|copy| copy.incoming_seq <= known);
             self.leave(batch.drain(..left_out));
             if batch.is_empty() {
-                return Ok(());
+                return self.pass(set_aside.unwrap_or_default()).await;
             }
             let mut count = self.fitting(batch);
             if count == 0 {
@@ -100,7 +102,7 @@ impl Writer {
                     self.metrics.copies.inc_by(count as u64);
                     self.leave(batch.drain(..count));
                 }
-                Err(CopyError::Stale) => self.copier.reload().await?,
+                Err(CopyError::Stale | CopyError::Unknown) => self.copier.reload().await?,
                 Err(error) => {
                     // NATS knows better: look again.
                     self.room = Room::default();
@@ -108,6 +110,17 @@ impl Writer {
                 }
             }
         }
+    }
+
+    /// Moves the checkpoint over what was set aside: consumers that read from the log wait for that.
+    async fn pass(&mut self, sequence: u64) -> Result<(), Trouble> {
+        while let Err(error) = self.copier.pass(sequence).await {
+            match error {
+                CopyError::Stale | CopyError::Unknown => self.copier.reload().await?,
+                error => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     fn fitting(&self, batch: &[Copy]) -> usize {
@@ -175,7 +188,7 @@ impl Writer {
     pub(crate) async fn mark(&mut self, sequence: u64, marker: &Marker) -> Result<(), Trouble> {
         while let Err(error) = self.copier.mark(sequence, marker).await {
             match error {
-                CopyError::Stale => self.copier.reload().await?,
+                CopyError::Stale | CopyError::Unknown => self.copier.reload().await?,
                 error => return Err(error.into()),
             }
         }
@@ -195,17 +208,20 @@ impl Writer {
         Ok(())
     }
 
-    /// Accepted when NATS carried more than now: it must not stop the queue.
-    async fn set_aside_too_large(&self, batch: &mut Vec<Copy>) -> Result<(), Trouble> {
+    /// Accepted when NATS carried more than now: it must not stop the queue. Answers the last one.
+    async fn set_aside_too_large(&self, batch: &mut Vec<Copy>) -> Result<Option<u64>, Trouble> {
         let limit = self.broker.largest_message();
         let known = self.checkpoint();
+        let mut last = None;
         while let Some(index) = batch.iter().position(|copy| copy.payload.len() > limit) {
-            if batch[index].incoming_seq > known {
+            let sequence = batch[index].incoming_seq;
+            if sequence > known {
                 self.set_aside(&batch[index], limit).await?;
             }
+            last = last.max(Some(sequence));
             batch.remove(index);
         }
-        Ok(())
+        Ok(last)
     }
 
     async fn set_aside(&self, copy: &Copy, limit: usize) -> Result<(), broker::Error> {
@@ -219,9 +235,9 @@ impl Writer {
         self.write_letter(copy.incoming_seq, &letter, &copy.payload).await
     }
 
-    /// Sets an event aside that was too large when it came: nothing but the record is kept.
+    /// Sets an event aside that was too large when it came: nothing but the record is kept. All before it is in the queue.
     pub(crate) async fn set_aside_large(
-        &self,
+        &mut self,
         incoming_seq: u64,
         event: &LargeEvent,
         selects: bool,
@@ -234,7 +250,8 @@ impl Writer {
             dn: event.dn.clone().filter(|_| !selects),
             ..self.letter(incoming_seq, event.size, event.limit)
         };
-        Ok(self.write_letter(incoming_seq, &letter, &[]).await?)
+        self.write_letter(incoming_seq, &letter, &[]).await?;
+        self.pass(incoming_seq).await
     }
 
     fn letter(&self, incoming_seq: u64, size: u64, limit: u64) -> DeadLetter {

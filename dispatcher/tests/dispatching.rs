@@ -10,7 +10,7 @@ use broker::{
 use bytes::Bytes;
 use dispatcher::Config;
 use model::{RealmTopic, Subscription};
-use support::{SOON, all_is_done, drain, post, register, start, start_with};
+use support::{SOON, all_is_done, at_once, drain, post, register, start, start_with};
 use tokio::time::Instant;
 
 #[tokio::test]
@@ -112,7 +112,7 @@ async fn an_event_that_nats_does_not_carry_any_more_stops_nobody_and_can_be_sent
     post(&broker, "users/user", 3).await;
     server.restart_with("1MB", "").await;
     let broker = server.broker().await;
-    let keeping = Config { purge_after: SOON * 30, ..Config::default() };
+    let keeping = Config { purge_after: SOON * 30, ..at_once() };
     let (running, guard) = start_with(&broker, keeping);
     assert_eq!(drain(&broker, &s, 2).await, [1, 3]);
     let letters = broker.dead_letters().list(&s, 0, 10).await.unwrap();
@@ -133,7 +133,7 @@ async fn an_event_that_nats_does_not_carry_any_more_stops_nobody_and_can_be_sent
     let broker = server.broker().await;
     let message = broker.dead_letters().message(letter).await.unwrap().unwrap();
     assert_eq!(message, huge.as_bytes());
-    broker.redeliver(&s, letter, message).await.unwrap();
+    broker.redeliver(&s.name, letter, message).await.unwrap();
     assert!(broker.dead_letters().list(&s, 0, 10).await.unwrap().is_empty());
     let (_running, _guard) = start(&broker);
     let done = |s: &model::Subscription| s.with_boundary(s.incarnation, 0, 1);
@@ -154,7 +154,7 @@ async fn an_event_that_was_set_aside_and_settled_is_not_set_aside_again() {
     post(&broker, "users/user", 1).await;
     server.restart_with("1MB", "").await;
     let broker = server.broker().await;
-    let keeping = Config { purge_after: SOON * 30, ..Config::default() };
+    let keeping = Config { purge_after: SOON * 30, ..at_once() };
     let (running, guard) = start_with(&broker, keeping);
     assert_eq!(drain(&broker, &s, 1).await, [1]);
     let letters = broker.dead_letters().list(&s, 0, 10).await.unwrap();

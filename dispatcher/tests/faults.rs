@@ -16,16 +16,17 @@ use broker::{
 use dispatcher::Config;
 use model::{Subscription, SubscriptionName};
 use support::{
-    SOON, all_is_done, drain, entry, holds, post, post_all, register, start_watched, start_with, take,
+    SOON, all_is_done, at_once, drain, entry, holds, post, post_all, register, start_watched, start_with,
+    take,
 };
 use tokio_util::sync::CancellationToken;
 
 fn hasty() -> Config {
-    Config { lost_after: Duration::from_millis(300), ..Config::default() }
+    Config { lost_after: Duration::from_millis(300), ..at_once() }
 }
 
 fn patient() -> Config {
-    Config { lost_after: Duration::from_secs(600), ..Config::default() }
+    Config { lost_after: Duration::from_secs(600), ..at_once() }
 }
 
 /// Where the server keeps a queue, and where it does not find it.
@@ -133,7 +134,7 @@ async fn a_stream_that_vanishes_under_a_working_lane_is_recorded_before_the_log_
 async fn a_checkpoint_that_can_not_be_read_holds_the_log_and_stops_nobody_else() {
     let server = NatsServer::start().await;
     let broker = server.broker().await;
-    let running = start_with(&broker, Config::default());
+    let running = start_with(&broker, at_once());
     let (hurt, whole) = (register(&broker, "hurt", ".*").await, register(&broker, "whole", ".*").await);
     post(&broker, "users/user", 1).await;
     all_is_done(&broker).await;
@@ -141,7 +142,7 @@ async fn a_checkpoint_that_can_not_be_read_holds_the_log_and_stops_nobody_else()
     let queue = broker.queue(&hurt.name, hurt.incarnation);
     let checkpoint = queue.checkpoint().await.unwrap().unwrap();
     publish_raw(&broker, "hurt.copied", r#"{"by": "a newer version"}"#).await;
-    let (_running, figures) = start_watched(&broker, Config::default());
+    let (_running, figures) = start_watched(&broker, at_once());
     post_all(&broker, "users/user", 2..=9).await;
     assert_eq!(drain(&broker, &whole, 9).await, (1..=9).collect::<Vec<_>>());
     figures.reach("headstart_dispatcher_lanes_waiting{reason=\"unreadable\"}", 1).await;
@@ -159,7 +160,7 @@ async fn a_checkpoint_that_can_not_be_read_holds_the_log_and_stops_nobody_else()
 async fn a_marker_that_can_not_be_read_holds_what_follows_for_its_subscription_alone() {
     let server = NatsServer::start().await;
     let broker = server.broker().await;
-    let running = start_watched(&broker, Config::default());
+    let running = start_watched(&broker, at_once());
     let (held, whole) = (register(&broker, "held", ".*").await, register(&broker, "whole", ".*").await);
     post(&broker, "users/user", 1).await;
     publish_raw(&broker, "incoming.marker", "no JSON at all").await;
@@ -173,7 +174,7 @@ async fn a_marker_that_can_not_be_read_holds_what_follows_for_its_subscription_a
     running.1.reach(waits, 1).await;
     drop(running);
     // The next one holds it, too.
-    let (_running, figures) = start_watched(&broker, Config::default());
+    let (_running, figures) = start_watched(&broker, at_once());
     figures.reach(waits, 1).await;
     eventually(
         "the position before the marker",
@@ -191,7 +192,7 @@ async fn a_marker_that_can_not_be_read_holds_what_follows_for_its_subscription_a
 async fn an_entry_that_can_not_be_read_holds_the_log_if_it_has_a_queue() {
     let server = NatsServer::start().await;
     let broker = server.broker().await;
-    let running = start_with(&broker, Config::default());
+    let running = start_with(&broker, at_once());
     let (newer, whole) = (register(&broker, "newer", ".*").await, register(&broker, "whole", ".*").await);
     all_is_done(&broker).await;
     drop(running);
@@ -204,7 +205,7 @@ async fn an_entry_that_can_not_be_read_holds_the_log_if_it_has_a_queue() {
     ] {
         publish_raw(&broker, &format!("$KV.SUBSCRIPTIONS.{key}"), value).await;
     }
-    let (_running, figures) = start_watched(&broker, Config::default());
+    let (_running, figures) = start_watched(&broker, at_once());
     let before = broker.position().get().await.unwrap().value;
     post_all(&broker, "users/user", 1..=9).await;
     assert_eq!(drain(&broker, &whole, 9).await, (1..=9).collect::<Vec<_>>());
@@ -227,7 +228,7 @@ async fn a_fault_in_one_lane_stops_no_other_and_is_tried_again() {
     }
     let server = NatsServer::start().await;
     let broker = server.broker().await;
-    let config = Config { before_copy: Some(fault), ..Config::default() };
+    let config = Config { before_copy: Some(fault), ..at_once() };
     let (_running, figures) = start_watched(&broker, config);
     let (hurt, whole) = (register(&broker, "hurt", ".*").await, register(&broker, "whole", ".*").await);
     post_all(&broker, "users/user", 1..=9).await;
@@ -245,7 +246,7 @@ async fn figures_say_what_waits_and_how_far_dispatching_is() {
     let server = NatsServer::start().await;
     let broker = server.broker().await;
     let limits = model::QueueLimits { messages: 10, ..model::QueueLimits::default() };
-    let config = Config { lane_entries_max: 5, limits, ..Config::default() };
+    let config = Config { lane_entries_max: 5, limits, ..at_once() };
     let (running, figures) = start_watched(&broker, config);
     figures.reach("headstart_dispatcher_running", 1).await;
     let full = register(&broker, "full", "users/user").await;
@@ -270,7 +271,6 @@ async fn figures_say_what_waits_and_how_far_dispatching_is() {
     for (name, value) in [
         ("headstart_dispatcher_lanes_waiting{reason=\"messages\"}", 0),
         ("headstart_dispatcher_lanes_catching_up", 0),
-        ("headstart_dispatcher_copies_total", 100),
         ("headstart_dispatcher_position", last),
         ("headstart_dispatcher_dead_letters_total", 0),
         ("headstart_dispatcher_not_selected_total", 0),
@@ -280,5 +280,8 @@ async fn figures_say_what_waits_and_how_far_dispatching_is() {
     ] {
         figures.reach(name, value).await;
     }
+    // Those that were read from the log meanwhile need none.
+    let copies = figures.of("headstart_dispatcher_copies_total");
+    assert!((40..=100).contains(&copies), "{copies}");
     drop(running);
 }

@@ -11,7 +11,7 @@ use broker::{
 };
 use dispatcher::Config;
 use model::{QueueLimits, RealmTopic, Subscription};
-use support::{SOON, all_is_done, drain, holds, post, post_all, register, start, start_with};
+use support::{SOON, all_is_done, at_once, drain, holds, post, post_all, register, start, start_with};
 use tokio::time::Instant;
 
 /// Lanes with little memory, and queues with room for 300.
@@ -19,7 +19,7 @@ fn narrow() -> Config {
     Config {
         lane_entries_max: 50,
         limits: QueueLimits { messages: 300, ..QueueLimits::default() },
-        ..Config::default()
+        ..at_once()
     }
 }
 
@@ -144,7 +144,7 @@ async fn two_busy_dispatchers_copy_each_event_once_and_in_order() {
 
 /// Lanes with so little memory that they are often waited for.
 fn narrow_lanes() -> Config {
-    Config { lane_entries_max: 20, ..Config::default() }
+    Config { lane_entries_max: 20, ..at_once() }
 }
 
 #[tokio::test]

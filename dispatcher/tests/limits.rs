@@ -12,12 +12,14 @@ use broker::{
 use bytes::Bytes;
 use dispatcher::Config;
 use model::{Entry, GivenUp, Limit, QueueLimits, Subscription, WhenFull};
-use support::{SOON, all_is_done, drain, holds, post, post_all, register, start_watched, start_with};
+use support::{
+    SOON, all_is_done, at_once, drain, holds, post, post_all, register, start_watched, start_with,
+};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 fn limited(limits: QueueLimits) -> Config {
-    Config { lane_entries_max: 50, limits, ..Config::default() }
+    Config { lane_entries_max: 50, limits, ..at_once() }
 }
 
 fn give_up(messages: u64) -> QueueLimits {

@@ -13,7 +13,9 @@ use bytes::Bytes;
 use dispatcher::Config;
 use model::{Properties, Selection, Subscription};
 use serde_json::{Value, json};
-use support::{SOON, all_is_done, holds, register, register_selecting, start, start_watched, start_with};
+use support::{
+    SOON, all_is_done, at_once, holds, register, register_selecting, start, start_watched, start_with,
+};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -105,7 +107,7 @@ async fn a_lane_that_catches_up_selects_as_well() {
     let server = NatsServer::start().await;
     let broker = server.broker().await;
     // Few live messages, and one entry in memory: it has to read the log itself.
-    let mut config = Config { lane_entries_max: 1, ..Config::default() };
+    let mut config = Config { lane_entries_max: 1, ..at_once() };
     config.limits.messages = 3;
     let _running = start_with(&broker, config);
     let selecting = register_selecting(&broker, "selecting", "users/user", Some(with_mail())).await;
@@ -139,7 +141,7 @@ async fn what_was_looked_at_before_is_not_selected_a_second_time() {
     post(&broker, &json!({}), &user(None, 1)).await;
     post(&broker, &json!({}), &user(Some("m"), 2)).await;
     let not_selected = "headstart_dispatcher_not_selected_total";
-    let keeping = Config { purge_after: SOON * 30, ..Config::default() };
+    let keeping = Config { purge_after: SOON * 30, ..at_once() };
     let ((running, guard), figures) = start_watched(&broker, keeping);
     assert_eq!(changes(&broker, &s).await, [(None, Some(2))]);
     assert_eq!(figures.of(not_selected), 1);
@@ -149,7 +151,7 @@ async fn what_was_looked_at_before_is_not_selected_a_second_time() {
     let position = broker.position().get().await.unwrap();
     broker.position().set(1, position.revision).await.unwrap();
     post(&broker, &json!({}), &user(Some("m"), 3)).await;
-    let (_running, figures) = start_watched(&broker, Config::default());
+    let (_running, figures) = start_watched(&broker, at_once());
     assert_eq!(changes(&broker, &s).await, [(None, Some(3))]);
     assert_eq!(figures.of(not_selected), 0);
 }

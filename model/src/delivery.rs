@@ -80,8 +80,25 @@ impl Tag {
     }
 }
 
+/// Numbers of live messages are above this one, those of prefills below. So a number says where its message is: at a
+/// place of the event log, the same whether it was copied into the queue or not, or at a place of the queue. All of them
+/// are exact in JSON, where numbers may be read as doubles (RFC 8259, section 6: up to 2^53 - 1).
+pub const LIVE_NUMBERS: u64 = 1 << 52;
+
+/// The number of the live message of an event, by the event's sequence in `incoming`.
+#[must_use]
+pub fn live_number(incoming_seq: u64) -> u64 {
+    LIVE_NUMBERS.saturating_add(incoming_seq)
+}
+
+/// The sequence in `incoming` of a live message's event; `None`: it is a number of the queue.
+#[must_use]
+pub fn place_in_log(number: u64) -> Option<u64> {
+    number.checked_sub(LIVE_NUMBERS).filter(|place| *place > 0)
+}
+
 /// Names a message of one queue over any number of connections: `p300` or `l120`. The number alone would not do,
-/// since live messages may have lower numbers than the prefill before them.
+/// since a client may have kept the id of a former version, in which live messages had numbers of the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventId {
     /// Its kind.
@@ -325,6 +342,19 @@ mod tests {
             let view = view(state, round, round);
             assert_eq!(may_go_on(&view, tag, drained), expected, "{state:?} {round} {tag:?} {drained}");
         }
+    }
+
+    #[test]
+    fn numbers_of_live_messages_are_places_of_the_log() {
+        for place in [1, 2, 1 << 40, LIVE_NUMBERS - 1] {
+            assert_eq!(place_in_log(live_number(place)), Some(place));
+            // JSON carries it.
+            assert!(live_number(place) < 1 << 53);
+        }
+        for number in [0, 1, LIVE_NUMBERS - 1, LIVE_NUMBERS] {
+            assert_eq!(place_in_log(number), None, "{number}");
+        }
+        assert!(place_in_log(u64::MAX).is_some());
     }
 
     #[test]

@@ -45,8 +45,8 @@ pub use chain::chain;
 pub use checkpoint::{Checkpoint, Epoch, Marker};
 pub use dead_letter::{DeadLetter, DeadLetterReason, Origin};
 pub use delivery::{
-    AfterMain, AfterPrefill, EventId, EventIdError, Kind, LiveTag, PrefillTag, Tag, after_main,
-    after_prefill, may_acknowledge_prefill, may_go_on, prefill_decides,
+    AfterMain, AfterPrefill, EventId, EventIdError, Kind, LIVE_NUMBERS, LiveTag, PrefillTag, Tag, after_main,
+    after_prefill, live_number, may_acknowledge_prefill, may_go_on, place_in_log, prefill_decides,
 };
 pub use dn::{Dn, DnError};
 pub use exit::ExitCode;

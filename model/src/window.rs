@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::{EventId, Kind};
+use crate::{EventId, Kind, LIVE_NUMBERS};
 
 /// What a client has of a queue, as far as one connection knows. Numbers of one kind only grow, whatever rounds and
-/// attempts there are, so one number a kind says what went out.
+/// attempts there are and wherever the message is, so one number a kind says what went out.
 #[derive(Clone, Debug)]
 pub struct Window {
     size: usize,
@@ -47,12 +47,6 @@ impl Window {
         self.size
     }
 
-    /// The highest number that was read.
-    #[must_use]
-    pub fn read_through(&self) -> u64 {
-        self.prefill.read.max(self.live.read)
-    }
-
     /// How many more may go out.
     #[must_use]
     pub fn room(&self) -> usize {
@@ -74,10 +68,19 @@ impl Window {
         }
     }
 
-    /// Takes the next message that was read. True: it goes out; false: the client has it, so it only counts.
+    /// Takes a message that was read. True: it goes out; false: the client has it, so it only counts, or it was taken
+    /// before.
     pub fn take(&mut self, id: EventId) -> bool {
         let lane = self.lane(id.kind);
-        lane.read = lane.read.max(id.sequence);
+        // A letter that a former version sent again stands among live messages with a number of its own.
+        let out_of_order = id.kind == Kind::Live && id.sequence < LIVE_NUMBERS && lane.read >= LIVE_NUMBERS;
+        if out_of_order {
+            return lane.out.insert(id.sequence);
+        }
+        if id.sequence <= lane.read {
+            return false;
+        }
+        lane.read = id.sequence;
         lane.out.insert(id.sequence);
         let new = id.sequence > lane.has;
         lane.has = lane.has.max(id.sequence);
@@ -158,6 +161,24 @@ mod tests {
             let mut window = Window::new(3, after.map(id));
             assert_eq!(["l5", "l7", "l9"].map(|text| window.take(id(text))), sent, "{after:?}");
             assert_eq!((window.room(), window.from(Kind::Live)), (0, from), "{after:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_read_before_is_not_taken_again_but_for_old_letters() {
+        let mut window = Window::new(9, None);
+        let live = |place| EventId { kind: Kind::Live, sequence: crate::live_number(place) };
+        assert!(window.take(live(5)) && window.take(live(7)));
+        window.removed(live(5), false);
+        for (again, goes_out, out) in [
+            (live(5), false, 1),
+            (live(7), false, 1),
+            (id("l40"), true, 2),
+            (id("l40"), false, 2),
+            (live(8), true, 3),
+        ] {
+            assert_eq!(window.take(again), goes_out, "{again}");
+            assert_eq!(window.out(), out, "{again}");
         }
     }
 

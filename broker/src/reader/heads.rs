@@ -1,12 +1,14 @@
 //! What may be delivered now: a look at the heads of a queue, at most two round trips.
 
+use std::time::{Duration, SystemTime};
+
 use async_nats::jetstream::message::StreamMessage;
 use model::{
     AfterMain, AfterPrefill, Incarnation, LiveTag, PrefillTag, Subscription, Tag, after_main, after_prefill,
     prefill_decides,
 };
 
-use super::{Memory, ReadError, Readers, Tagged};
+use super::{Memory, ReadError, Readers, Ready, number};
 use crate::{
     Queue,
     many::{Limits, Page},
@@ -18,11 +20,23 @@ use crate::{
 const REREADS: u32 = 3;
 
 /// What a look at a queue found.
+#[derive(Debug)]
 pub(super) enum Look {
     /// The head, and what may go out with it. Never empty.
-    Messages(Vec<Tagged>),
-    /// Nothing now. `main_is_empty`: a new live message may change that; otherwise only the entry can.
-    Empty { main_is_empty: bool },
+    Messages(Vec<Ready>),
+    /// Nothing now.
+    Empty(Nothing),
+}
+
+/// Why there is nothing, and what may change that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Nothing {
+    /// There is nothing: a new live message.
+    Arrived,
+    /// The event log holds something, or may, that is not to be read from there: the dispatcher.
+    Copied,
+    /// What is there may not be delivered: only another entry.
+    Open,
 }
 
 impl Readers {
@@ -42,7 +56,7 @@ impl Readers {
             }
         }
         // What is in the queue is ahead of the leader's entry: the entry will change.
-        Ok(Look::Empty { main_is_empty: false })
+        Ok(Look::Empty(Nothing::Open))
     }
 
     /// `None`: what is there does not fit the entry, which has to be read again. `fresh`: it was just read.
@@ -54,6 +68,10 @@ impl Readers {
         fresh: bool,
         limits: Limits,
     ) -> Result<Option<Look>, ReadError> {
+        // A consumer that keeps up reads from the log, again and again.
+        if memory.reads_from_log() && self.may_read_from_log(memory, view) {
+            return self.look_at_log(queue, memory, view, limits).await;
+        }
         // A prefill that was sealed and seen drained stays drained: nobody writes to it until a later attempt takes
         // the fence, and then live messages and entry say that there is another round or attempt.
         let drained = memory.is_drained(view);
@@ -81,7 +99,13 @@ impl Readers {
         let main_is_empty = main.messages.is_empty();
         Ok(match after_main(view, live) {
             AfterMain::DeliverMain => Some(Look::Messages(self.rest(queue, main, limits).await?)),
-            AfterMain::Empty => Some(Look::Empty { main_is_empty }),
+            AfterMain::Empty if main_is_empty && self.may_read_from_log(memory, view) => {
+                self.look_at_log(queue, memory, view, limits).await?
+            }
+            AfterMain::Empty => {
+                let nothing = if main_is_empty { Nothing::Arrived } else { Nothing::Open };
+                Some(Look::Empty(nothing))
+            }
             AfterMain::Reread => None,
             AfterMain::LookAtPrefill => {
                 let head = prefill.messages.first();
@@ -95,7 +119,10 @@ impl Readers {
                     }
                     AfterPrefill::Empty => {
                         self.note_drained(queue, memory, view).await?;
-                        Some(Look::Empty { main_is_empty })
+                        match self.may_read_from_log(memory, view) {
+                            true => self.look_at_log(queue, memory, view, limits).await?,
+                            false => Some(Look::Empty(Nothing::Arrived)),
+                        }
                     }
                     AfterPrefill::Reread => None,
                 }
@@ -129,7 +156,12 @@ impl Readers {
     }
 
     /// The head of `main` and what may go out with it, of which only the head may have been read.
-    async fn rest(&self, queue: &Queue, main: Page, limits: Limits) -> Result<Vec<Tagged>, ReadError> {
+    pub(super) async fn rest(
+        &self,
+        queue: &Queue,
+        main: Page,
+        limits: Limits,
+    ) -> Result<Vec<Ready>, ReadError> {
         let mut messages = main.messages;
         if main.more
             && let [head] = messages.as_slice()
@@ -165,16 +197,23 @@ impl Readers {
 }
 
 /// The first messages that may go out because the one before them may; of which `before` is the first.
-pub(super) fn together(messages: Vec<StreamMessage>, before: Option<Tag>) -> Vec<Tagged> {
-    let mut tagged: Vec<Tagged> = Vec::with_capacity(messages.len());
+pub(super) fn together(messages: Vec<StreamMessage>, before: Option<Tag>) -> Vec<Ready> {
+    let mut ready: Vec<Ready> = Vec::with_capacity(messages.len());
     for message in messages {
         let Some(tag) = tag(&message) else { break };
-        if tagged.last().map(|(_, tag)| *tag).or(before).is_some_and(|before| !before.goes_on_with(tag)) {
+        if ready.last().map(|ready| ready.tag).or(before).is_some_and(|before| !before.goes_on_with(tag)) {
             break;
         }
-        tagged.push((message, tag));
+        let accepted: Option<u64> = header(&message.headers, names::ACCEPTED);
+        ready.push(Ready {
+            tag,
+            number: number(tag, message.sequence),
+            stored: Some(message.sequence),
+            accepted: accepted.and_then(|ms| SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(ms))),
+            payload: message.payload,
+        });
     }
-    tagged
+    ready
 }
 
 /// What a message of a queue says of itself; `None` for fence and checkpoint.

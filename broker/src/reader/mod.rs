@@ -2,15 +2,19 @@
 //!
 //! ```text
 //!  next, batch ─► heads: what may be delivered now? ─► memory: given a moment ago? ─► message(s)
+//!                   ├─ nothing in the queue: direct: what does the event log hold for it?
 //!                   └─ nothing: wait for the bell (an arrival, a removal here) or a changed entry
-//!  stream ─► window: room? ─► heads at the beginning of a run, then page after page ─► messages
-//!  acknowledge ─► removal of one message, or of all up to it ─► notice ─► windows of streams, at any replica
+//!  stream ─► window: room? ─► heads at the beginning of a run, then page after page, then the log ─► messages
+//!  acknowledge ─► removal of one message, or of all up to it, or the checkpoint moves over an event of the log
+//!                   └─► notice ─► windows of streams, at any replica
 //! ```
 //!
-//! There is no consumer that could get stuck: an ephemeral one that acknowledges nothing only rings the bell.
+//! There is no consumer that could get stuck, and none at all for a queue: the log's end, and who writes to a queue, ring
+//! the bell.
 
 mod acknowledge;
 mod bell;
+mod direct;
 pub(crate) mod heads;
 mod memory;
 mod notices;
@@ -22,15 +26,17 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use async_nats::jetstream::message::StreamMessage;
 use bytes::Bytes;
-use model::{EventId, Incarnation, Lifecycle, Message, Subscription, SubscriptionName, Tag};
+use model::{EventId, Incarnation, Lifecycle, Message, Subscription, SubscriptionName, Tag, live_number};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 pub use self::stream::{QueueStream, StreamEnd};
-use self::{heads::Look, memory::Memory};
-use crate::{Broker, Error, Queue, RegistryView, Revised, many::Limits, names, wire::header};
+use self::{
+    heads::{Look, Nothing},
+    memory::Memory,
+};
+use crate::{Broker, Error, Queue, RegistryView, Revised, many::Limits, names, tail::Tail};
 
 /// How queues are read.
 #[derive(Clone, Copy, Debug)]
@@ -82,6 +88,10 @@ pub enum ReadError {
 
 /// Pause after a failure.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How often those who wait look, whatever they hear: arrivals are told best effort.
+const IDLE_LOOK_EVERY: Duration = Duration::from_secs(10);
+/// How often they look when something waits that only the dispatcher can bring.
+const COPIED_LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Memories of queues that need no tidying.
 const FEW_MEMORIES: usize = 64;
 /// Bytes after which a batch takes no further message.
@@ -93,6 +103,7 @@ pub struct Readers {
     broker: Broker,
     view: RegistryView,
     config: ReaderConfig,
+    tail: Tail,
     /// By stream name, so by incarnation. A std lock: nothing awaits under it.
     memory: Arc<Mutex<Memories>>,
 }
@@ -105,8 +116,33 @@ struct Memories {
     too_many: usize,
 }
 
-/// A message that may be delivered, and what it says of itself.
-type Tagged = (StreamMessage, Tag);
+/// A message that may be delivered.
+#[derive(Clone, Debug)]
+struct Ready {
+    tag: Tag,
+    /// Its number for the client.
+    number: u64,
+    /// Its number in the queue; `None`: it is in the event log, and nobody has copied it.
+    stored: Option<u64>,
+    accepted: Option<SystemTime>,
+    payload: Bytes,
+}
+
+impl Ready {
+    fn id(&self) -> EventId {
+        EventId { kind: self.tag.kind(), sequence: self.number }
+    }
+}
+
+/// The number of a stored message for the client: of a live one its place in the log, which stays the same whether it was
+/// copied or not.
+fn number(tag: Tag, stored: u64) -> u64 {
+    match tag {
+        Tag::Live(live) if live.incoming_seq > 0 => live_number(live.incoming_seq),
+        // Letters that a former version sent again have no place in the log.
+        Tag::Live(_) | Tag::Prefill(_) => stored,
+    }
+}
 
 impl Readers {
     /// Most messages of one batch.
@@ -115,7 +151,8 @@ impl Readers {
     /// Reads with the connection and the view of one replica.
     #[must_use]
     pub fn new(broker: Broker, view: RegistryView, config: ReaderConfig) -> Self {
-        Self { broker, view, config, memory: Arc::default() }
+        let tail = Tail::follow(&broker);
+        Self { broker, view, config, tail, memory: Arc::default() }
     }
 
     /// The next message of a queue: at once if there is one, else as soon as one arrives or the prefill becomes done
@@ -138,7 +175,7 @@ impl Readers {
             let delivered = self.deliver(&queue, Limits::ONE, deadline, cancel).await?.pop();
             if let Some(message) = &delivered
                 && remove
-                && !self.remove(&queue, message.id).await?
+                && !self.acknowledge(name, incarnation, message.id.sequence).await?
             {
                 // Somebody else took it.
                 continue;
@@ -194,8 +231,11 @@ impl Readers {
                     Ok(()) => return Ok(self.delivered(&memory, &messages)),
                     Err(again_at) => Wait::Until(again_at),
                 },
-                Ok(Look::Empty { main_is_empty: true }) => Wait::Arrival,
-                Ok(Look::Empty { main_is_empty: false }) => Wait::Entry,
+                Ok(Look::Empty(wait)) => match wait {
+                    Nothing::Arrived => Wait::Arrival,
+                    Nothing::Copied => Wait::Copy(Instant::now() + COPIED_LOOK_EVERY),
+                    Nothing::Open => Wait::Entry,
+                },
                 // Who waits already is not told of a server that restarts.
                 Err(ReadError::Other(error))
                     if error.is_transient() && patience.is_some() && Instant::now() < deadline =>
@@ -215,11 +255,16 @@ impl Readers {
                         () = tokio::time::sleep_until(at) => {}
                         () = rung(&mut bell) => {}
                     },
-                    Wait::Arrival => {
+                    Wait::Arrival | Wait::Copy(_) => {
                         self.listen(queue, &memory);
+                        let look_at = match wait_until {
+                            Wait::Copy(at) => at,
+                            _ => Instant::now() + IDLE_LOOK_EVERY,
+                        };
                         tokio::select! {
                             () = rung(&mut bell) => {}
                             () = self.entry_changed(&queue.name, seen, &mut changes) => {}
+                            () = tokio::time::sleep_until(look_at) => {}
                         }
                     }
                     Wait::Entry => self.entry_changed(&queue.name, seen, &mut changes).await,
@@ -235,14 +280,11 @@ impl Readers {
     }
 
     /// Notes that messages go out.
-    fn delivered(&self, memory: &Memory, messages: &[Tagged]) -> Vec<Delivered> {
-        let deliver = |(message, tag): &Tagged| {
-            let num_delivered = memory.deliver(message.sequence, *tag, self.config.redelivery_delay);
-            let payload = Message::with_place(&message.payload, message.sequence, num_delivered);
-            let id = EventId { kind: tag.kind(), sequence: message.sequence };
-            let accepted: Option<u64> = header(&message.headers, names::ACCEPTED);
-            let accepted =
-                accepted.and_then(|ms| SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(ms)));
+    fn delivered(&self, memory: &Memory, messages: &[Ready]) -> Vec<Delivered> {
+        let deliver = |message: &Ready| {
+            let num_delivered = memory.deliver(message, self.config.redelivery_delay);
+            let payload = Message::with_place(&message.payload, message.number, num_delivered);
+            let (id, accepted) = (message.id(), message.accepted);
             Delivered { payload: Bytes::from(payload), id, num_delivered, accepted }
         };
         messages.iter().map(deliver).collect()
@@ -354,6 +396,8 @@ enum Wait {
     Until(Instant),
     /// A live message, or another entry.
     Arrival,
+    /// The same, and the dispatcher, which is about to write; at the latest then.
+    Copy(Instant),
     /// What is there waits for another entry.
     Entry,
 }

@@ -1,5 +1,6 @@
-//! Notices of removals between replicas: a stream learns that its window has opened. Best effort, on plain subjects of
-//! NATS: a stream that hears nothing looks once a second.
+//! Notices, best effort, on plain subjects of NATS. Of removals, between replicas: a stream learns that its window has
+//! opened; one that hears nothing looks once a second. Of arrivals, from dispatchers: who waits learns that there is
+//! something to read.
 
 use async_nats::Subscriber;
 use bytes::Bytes;
@@ -42,6 +43,16 @@ impl Readers {
         let subject = names::removed_subject(&queue.name, queue.incarnation);
         let subscribed = queue.wire().client.subscribe(subject).await;
         subscribed.map_err(|e| Error::unavailable("listening to removals", e).into())
+    }
+}
+
+impl Queue {
+    /// Tells all replicas that something was written.
+    pub(crate) async fn tell_arrival(&self) {
+        let subject = names::arrived_subject(&self.name, self.incarnation);
+        if let Err(error) = self.wire().client.publish(subject, Bytes::new()).await {
+            tracing::debug!(subscription = %self.name, %error, "an arrival was not told to replicas");
+        }
     }
 }
 

@@ -1,22 +1,26 @@
 //! A queue as a stream: messages go out while they are unacknowledged, up to a window.
 //!
 //! The messages of one kind, round and attempt are a *run*: within it one page follows the other without a look at the
-//! heads. A run is over when all of it is removed, and only then come the messages behind it: so a client that connects
-//! anew never gets older ones after newer ones.
+//! heads, and then what the event log holds behind them. A run is over when all of it is removed, and only then come the
+//! messages behind it: so a client that connects anew never gets older ones after newer ones.
 
 use std::{sync::Arc, time::Duration};
 
 use async_nats::Subscriber;
 use futures::{FutureExt, StreamExt};
-use model::{EventId, Incarnation, Kind, Subscription, SubscriptionName, Tag, Window, may_go_on};
+use model::{
+    EventId, Incarnation, Kind, LiveTag, Subscription, SubscriptionName, Tag, Window, live_number, may_go_on,
+    place_in_log,
+};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Delivered, Memory, PAUSE, Patience, ReadError, Readers, Tagged,
-    heads::{self, Look},
+    COPIED_LOOK_EVERY, Delivered, IDLE_LOOK_EVERY, Memory, PAUSE, Patience, ReadError, Readers, Ready,
+    direct::{Found, ready},
+    heads::{self, Look, Nothing},
     notices::Removed,
-    rung,
+    number, rung,
 };
 use crate::{Queue, many::Limits, names::Part};
 
@@ -24,9 +28,6 @@ use crate::{Queue, many::Limits, names::Part};
 const PAGE: Limits = Limits { messages: 100, bytes: 1 << 20 };
 /// How often a stream looks itself whether what is out was removed, while that keeps it from going on.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-
-/// How often a stream looks that waits for something new, whatever it hears: arrivals are told best effort, too.
-const IDLE_LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// Why a stream ends.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +48,10 @@ pub struct QueueStream {
     memory: Arc<Memory>,
     window: Window,
     run: Option<Run>,
+    /// Up to this number of the queue the live messages of this run were read.
+    main_read: u64,
+    /// Up to this place of the log the queue was read whole: its checkpoint was here, and then its end was read.
+    queue_through: u64,
     notices: Subscriber,
     bell: watch::Receiver<u64>,
     changes: watch::Receiver<u64>,
@@ -108,16 +113,24 @@ impl Readers {
         let Some(state) = self.broker.stream_state(&queue.stream).await? else {
             return Err(self.missing(&queue).await?);
         };
-        if after.is_some_and(|id| id.sequence > state.last_seq) {
-            return Ok(None);
-        }
         let memory = self.memory(&queue.stream);
+        if let Some(EventId { sequence, .. }) = after {
+            let is_known = match place_in_log(sequence) {
+                Some(place) => place <= self.last_place(&queue, &memory).await?,
+                None => sequence <= state.last_seq,
+            };
+            if !is_known {
+                return Ok(None);
+            }
+        }
         Ok(Some(QueueStream {
             bell: memory.bell(),
             changes: self.view.changes_of(&queue.name),
             window: Window::new(window.clamp(1, Self::LARGEST_WINDOW), after),
             readers: self.clone(),
             run: None,
+            main_read: 0,
+            queue_through: 0,
             look_at: None,
             read_at: Instant::now(),
             connection: queue.wire().connections_broken(),
@@ -214,10 +227,15 @@ impl QueueStream {
         let Some(state) = self.readers.broker.stream_state(&self.queue.stream).await? else {
             return Err(self.readers.missing(&self.queue).await?);
         };
-        if state.last_seq < self.window.read_through() {
+        let read = self.window.from(Kind::Live) - 1;
+        let log_is_older = match place_in_log(read) {
+            Some(place) => self.readers.last_place(&self.queue, &self.memory).await? < place,
+            None => false,
+        };
+        if log_is_older || state.last_seq < self.main_read.max(self.window.from(Kind::Prefill) - 1) {
             tracing::warn!(subscription = %self.queue.name, "the queue is an older one than it was: read from its head");
             self.window = Window::new(self.window.size(), None);
-            self.run = None;
+            (self.run, self.main_read, self.queue_through) = (None, 0, 0);
         }
         self.connection = connection;
         Ok(())
@@ -254,6 +272,11 @@ impl QueueStream {
         }
         if self.window.room() > 0 && !something_follows {
             self.look_at = None;
+            if let Tag::Live(live) = run.tag
+                && self.readers.may_read_from_log(&self.memory, view)
+            {
+                return self.read_log(view, live).await;
+            }
             let look_at = self.read_at + IDLE_LOOK_EVERY;
             if Instant::now() >= look_at {
                 self.run = Some(Run { read: false, ..run });
@@ -267,8 +290,8 @@ impl QueueStream {
             let arrivals = kind == Kind::Live && self.window.room() > 0;
             return Ok(Step::Wait(Wait { arrivals, until: Some(look_at) }));
         }
-        let head = self.readers.page(&self.queue, part(kind), 1, Limits::ONE).await?;
-        self.window.head(kind, head.messages.first().map(|m| m.sequence));
+        let head = self.first_out(kind).await?;
+        self.window.head(kind, head);
         self.look_at = None;
         Ok(Step::Again)
     }
@@ -278,23 +301,27 @@ impl QueueStream {
         let limits = Limits { messages: self.window.room().clamp(1, PAGE.messages), ..PAGE };
         let messages = match self.readers.look(&self.queue, &self.memory, limits, false).await? {
             Look::Messages(messages) => messages,
-            Look::Empty { main_is_empty } => {
+            Look::Empty(Nothing::Copied) => {
+                let until = Some(Instant::now() + COPIED_LOOK_EVERY);
+                return Ok(Step::Wait(Wait { arrivals: true, until }));
+            }
+            Look::Empty(nothing) => {
                 // What was out is removed, or can't be acknowledged any more.
                 self.window.head(Kind::Prefill, None);
                 self.window.head(Kind::Live, None);
                 let until = Some(Instant::now() + IDLE_LOOK_EVERY);
-                return Ok(Step::Wait(Wait { arrivals: main_is_empty, until }));
+                return Ok(Step::Wait(Wait { arrivals: nothing == Nothing::Arrived, until }));
             }
         };
-        let Some((head, tag)) = messages.first() else { return Ok(Step::Again) };
+        let Some(Ready { tag, number, stored, .. }) = messages.first() else { return Ok(Step::Again) };
         let kind = tag.kind();
-        self.window.turn(kind, head.sequence);
-        self.memory.forget_before(kind, head.sequence);
+        self.window.turn(kind, *number);
+        self.memory.forget_before(kind, *number);
         let decided_by = (view.prefill.round, view.prefill.attempt);
-        self.run = Some(Run { tag: *tag, decided_by, read: false });
-        let from = self.window.from(kind);
-        let new = messages.into_iter().filter(|(message, _)| message.sequence >= from).collect();
-        let sent = self.send(new);
+        // What nobody has copied is behind all of the queue.
+        self.run = Some(Run { tag: *tag, decided_by, read: stored.is_none() });
+        self.main_read = 0;
+        let sent = self.send(messages);
         Ok(if sent.is_empty() { Step::Again } else { Step::Messages(sent) })
     }
 
@@ -302,7 +329,10 @@ impl QueueStream {
     async fn read_on(&mut self, run: Run) -> Result<Vec<Delivered>, ReadError> {
         let kind = run.tag.kind();
         let limits = Limits { messages: self.window.room().min(PAGE.messages), ..PAGE };
-        let from = self.window.from(kind);
+        let from = match kind {
+            Kind::Prefill => self.window.from(kind),
+            Kind::Live => self.main_read + 1,
+        };
         let page = self.readers.page(&self.queue, part(kind), from, limits).await?;
         let count = page.messages.len();
         let messages = heads::together(page.messages, Some(run.tag));
@@ -312,11 +342,73 @@ impl QueueStream {
         Ok(self.send(messages))
     }
 
+    /// Reads on behind what the client has: what the dispatcher has copied meanwhile, then what only the log holds. The
+    /// checkpoint is read each time, so that nothing comes that another client has acknowledged before.
+    async fn read_log(&mut self, view: &Subscription, live: LiveTag) -> Result<Step, ReadError> {
+        let again = |after| Step::Wait(Wait { arrivals: true, until: Some(Instant::now() + after) });
+        let mark = self.readers.tail.mark();
+        let checkpoint = self.readers.fresh_checkpoint(&self.queue, &self.memory).await?;
+        let place = checkpoint.value.incoming_seq;
+        let given = place_in_log(self.window.from(Kind::Live) - 1).unwrap_or_default();
+        let limits = Limits { messages: self.window.room().min(PAGE.messages), ..PAGE };
+        if place > given.max(self.queue_through) {
+            let page = self.readers.page(&self.queue, Part::Main, self.main_read + 1, limits).await?;
+            let (count, more) = (page.messages.len(), page.more);
+            let messages = heads::together(page.messages, Some(Tag::Live(live)));
+            if messages.len() == count && !more {
+                self.queue_through = place;
+            }
+            if count > 0 {
+                let sent = self.send(messages);
+                return Ok(if sent.is_empty() { Step::Again } else { Step::Messages(sent) });
+            }
+        }
+        let Some(mark) = mark else { return Ok(again(COPIED_LOOK_EVERY)) };
+        if checkpoint.value.epoch.round != live.round {
+            // What tells of another round is on its way.
+            self.readers.entry(&self.queue, true).await?;
+            return Ok(again(COPIED_LOOK_EVERY));
+        }
+        let after = place.max(given);
+        let found =
+            self.readers.behind(&self.queue, &self.memory, view, &checkpoint, mark, after, limits).await?;
+        match found {
+            Some(Found::Events(events)) => {
+                let round = live.round;
+                let events = events.into_iter().map(|event| ready(&self.queue, round, event)).collect();
+                let sent = self.send(events);
+                Ok(if sent.is_empty() { Step::Again } else { Step::Messages(sent) })
+            }
+            Some(Found::Nothing) => Ok(again(IDLE_LOOK_EVERY)),
+            Some(Found::Dispatchers) | None => Ok(again(COPIED_LOOK_EVERY)),
+        }
+    }
+
+    /// The first message of a kind that was not removed; `None`: all were.
+    async fn first_out(&self, kind: Kind) -> Result<Option<u64>, ReadError> {
+        // The checkpoint first: what is copied after it is behind it.
+        let behind = match kind {
+            Kind::Prefill => None,
+            Kind::Live => {
+                let checkpoint = self.readers.fresh_checkpoint(&self.queue, &self.memory).await?;
+                Some(live_number(checkpoint.value.incoming_seq + 1))
+            }
+        };
+        let head = self.readers.page(&self.queue, part(kind), 1, Limits::ONE).await?.messages;
+        let head = head.first().map(|m| heads::tag(m).map_or(m.sequence, |tag| number(tag, m.sequence)));
+        Ok(head.or(behind))
+    }
+
     /// Takes messages into the window, and gives those that the client has not.
-    fn send(&mut self, mut messages: Vec<Tagged>) -> Vec<Delivered> {
-        messages.truncate(self.window.room());
-        messages.retain(|(message, tag)| {
-            self.window.take(EventId { kind: tag.kind(), sequence: message.sequence })
+    fn send(&mut self, mut messages: Vec<Ready>) -> Vec<Delivered> {
+        messages.retain(|message| {
+            if self.window.room() == 0 {
+                return false;
+            }
+            if let (Kind::Live, Some(stored)) = (message.tag.kind(), message.stored) {
+                self.main_read = self.main_read.max(stored);
+            }
+            self.window.take(message.id())
         });
         self.readers.delivered(&self.memory, &messages)
     }

@@ -293,6 +293,22 @@ pub async fn publish_raw(broker: &Broker, subject: &str, payload: impl Into<byte
     ack.await.expect("its acknowledgement");
 }
 
+/// Puts a dead letter back into its queue as former versions did: it has no place in the event log.
+///
+/// # Panics
+/// When NATS refuses.
+#[allow(clippy::expect_used)]
+pub async fn letter_of_former_version(queue: &Queue, round: u32, payload: bytes::Bytes) {
+    let headers = crate::wire::headers([
+        (crate::names::INCARNATION, queue.incarnation.to_string()),
+        (crate::names::ROUND, round.to_string()),
+        (crate::names::INCOMING_SEQ, "0".to_owned()),
+    ]);
+    let message =
+        crate::wire::Outgoing { subject: queue.subject(crate::names::Part::Main), headers, payload };
+    queue.wire().publish(message).await.expect("publishing");
+}
+
 /// Deletes the stream of a queue, as a fault would.
 ///
 /// # Panics

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use async_nats::client::{Request, RequestErrorKind};
 use broker::{
     Broker, Claimed, Copier, Copy, Delivered, Queue, QueueStream, ReadError, ReaderConfig, Readers,
     RegistryView,
@@ -36,14 +37,24 @@ impl Case {
     }
 
     pub async fn named(server: &NatsServer, name: &str, prefill: bool) -> Self {
+        Self::with(server, name, prefill, |_| {}).await
+    }
+
+    pub async fn with(
+        server: &NatsServer,
+        name: &str,
+        prefill: bool,
+        change: impl FnOnce(&mut Registration),
+    ) -> Self {
         let broker = server.broker().await;
-        let registration = Registration {
+        let mut registration = Registration {
             request_prefill: prefill,
             ..Registration::new(
                 name.parse().unwrap(),
                 vec![RealmTopic { realm: "udm".into(), topic: "users/user".into() }],
             )
         };
+        change(&mut registration);
         let mut s = Subscription::reserve(registration, Incarnation(Uuid::new_v4()), 1, now());
         s.lifecycle = Lifecycle::Ready;
         broker.registry().create(&s).await.unwrap();
@@ -157,9 +168,16 @@ impl Case {
         js.update_stream(config).await.unwrap();
     }
 
-    pub async fn listeners(&self, server: &NatsServer) -> usize {
-        let js = async_nats::jetstream::new(async_nats::connect(server.url()).await.unwrap());
-        js.get_stream(self.stream_name()).await.unwrap().cached_info().state.consumer_count
+    /// Does anybody listen to arrivals? No consumer of JetStream does.
+    pub async fn is_listened_to(&self, server: &NatsServer) -> bool {
+        let client = async_nats::connect(server.url()).await.unwrap();
+        let js = async_nats::jetstream::new(client.clone());
+        assert_eq!(js.get_stream(self.stream_name()).await.unwrap().cached_info().state.consumer_count, 0);
+        let subject = format!("headstart.arrived.{}.{}", self.s.name, self.s.incarnation.short());
+        // Who hears it does not answer.
+        let request = Request::new().timeout(Some(Duration::from_millis(200)));
+        let asked = client.send_request(subject, request).await;
+        asked.is_err_and(|error| error.kind() == RequestErrorKind::TimedOut)
     }
 
     pub async fn fill(&self, attempt: u32, texts: &[&str], seal: bool) {

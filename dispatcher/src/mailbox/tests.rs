@@ -34,11 +34,11 @@ fn sequences(taken: Taken) -> Vec<u64> {
 fn batches_end_at_markers_and_at_their_bounds() {
     let mut mailbox = Mailbox::new(Bound { entries: 100, bytes: 1000 });
     for sequence in [2, 3] {
-        mailbox.put(event(sequence));
+        mailbox.put(event(sequence), Instant::now());
     }
-    mailbox.put(marker(5));
+    mailbox.put(marker(5), Instant::now());
     for sequence in 6..12 {
-        mailbox.put(event(sequence));
+        mailbox.put(event(sequence), Instant::now());
     }
     let mut batches = vec![];
     for (entries, bytes) in [(100, 1000), (100, 1000), (2, 1000), (100, 6), (100, 1000)] {
@@ -50,19 +50,63 @@ fn batches_end_at_markers_and_at_their_bounds() {
 }
 
 #[test]
+fn what_waits_is_held_unless_it_is_much_or_not_to_be_copied() {
+    let (began, hold) = (Instant::now(), Duration::from_secs(2));
+    let later = began + Duration::from_secs(1);
+    let bound = Bound { entries: 6, bytes: 1000 };
+    let mailbox = |items: &[Item]| {
+        let mut mailbox = Mailbox::new(bound);
+        for (at, item) in [began, later, later, later].into_iter().zip(items.iter().cloned()) {
+            mailbox.put(item, at);
+        }
+        mailbox
+    };
+    let letter = Item::Letter { sequence: 3, accepted: std::time::UNIX_EPOCH, payload: Bytes::new() };
+    for (items, passed, held) in [
+        (vec![], 0, Held::No),
+        (vec![event(2)], 0, Held::Until(began + hold)),
+        (vec![event(2), letter.clone()], 0, Held::Until(began + hold)),
+        // What was acknowledged waits no longer.
+        (vec![event(2), event(3)], 2, Held::Until(later + hold)),
+        (vec![event(2), letter], 3, Held::No),
+        (vec![event(2), event(3), event(4), event(5)], 0, Held::TooMuch),
+        (vec![event(2), event(3), event(4), event(5)], 2, Held::Until(later + hold)),
+        // A marker is never passed over: its boundary may not be written yet.
+        (vec![event(2), marker(3), event(4)], 0, Held::No),
+        (vec![event(2), marker(3), event(4)], 4, Held::No),
+    ] {
+        let mut mailbox = mailbox(&items);
+        mailbox.pass(passed);
+        assert_eq!(mailbox.held(hold), held, "{items:?} {passed}");
+    }
+    let mut held = mailbox(&[event(2), marker(3), event(4)]);
+    held.pass(4);
+    assert_eq!(held.oldest(), Some(3));
+    assert_eq!(sequences(held.take(9, 1000)), [3]);
+    held.done();
+    assert_eq!(held.held(hold), Held::Until(later + hold));
+    held.pass(4);
+    assert_eq!((held.oldest(), held.bytes, held.take(9, 9)), (None, 0, Taken::Nothing));
+    // A lane that can't go on holds nothing back.
+    let mut stuck = mailbox(&[event(2)]);
+    stuck.stuck();
+    assert_eq!(stuck.held(hold), Held::No);
+}
+
+#[test]
 fn a_working_lane_makes_a_crowd_and_a_stuck_one_loses_its_backlog() {
     let mut mailbox = Mailbox::new(SMALL);
     for sequence in 1..=5 {
-        mailbox.put(event(sequence));
+        mailbox.put(event(sequence), Instant::now());
     }
     assert!(mailbox.is_crowded(false));
     assert_eq!(sequences(mailbox.take(3, 1000)), [1, 2, 3]);
     assert!(!mailbox.is_crowded(false) && mailbox.is_crowded(true));
     for sequence in 6..=8 {
-        mailbox.put(event(sequence));
+        mailbox.put(event(sequence), Instant::now());
     }
     mailbox.stuck();
-    mailbox.put(event(9));
+    mailbox.put(event(9), Instant::now());
     assert_eq!((mailbox.oldest(), mailbox.bytes), (Some(1), 0));
     mailbox.done();
     assert_eq!(mailbox.oldest(), Some(4));
@@ -70,8 +114,8 @@ fn a_working_lane_makes_a_crowd_and_a_stuck_one_loses_its_backlog() {
     // Far behind: 9 entries were announced when it joins, and 10 is put in.
     assert!(!mailbox.done_through(5));
     assert!(!mailbox.has_joined() && !mailbox.join(9) && mailbox.has_joined());
-    mailbox.put(event(9));
-    mailbox.put(event(10));
+    mailbox.put(event(9), Instant::now());
+    mailbox.put(event(10), Instant::now());
     assert_eq!(mailbox.oldest(), Some(6));
     assert!(mailbox.done_through(9));
     assert_eq!(mailbox.oldest(), Some(10));
@@ -131,7 +175,7 @@ impl World {
             Step::Put if self.put < self.announced => {
                 self.put += 1;
                 if let Some(item) = self.item(self.put) {
-                    self.mailbox.put(item);
+                    self.mailbox.put(item, Instant::now());
                 }
             }
             Step::Stuck => self.mailbox.stuck(),

@@ -16,8 +16,13 @@ use uuid::Uuid;
 
 pub const SOON: Duration = Duration::from_secs(20);
 
+/// Everything is copied at once, whoever reads.
+pub fn at_once() -> Config {
+    Config { copy_after: Duration::ZERO, ..Config::default() }
+}
+
 pub fn start(broker: &Broker) -> (JoinHandle<Result<(), dispatcher::Error>>, DropGuard) {
-    start_with(broker, Config::default())
+    start_with(broker, at_once())
 }
 
 pub fn start_with(broker: &Broker, config: Config) -> (JoinHandle<Result<(), dispatcher::Error>>, DropGuard) {
@@ -70,11 +75,19 @@ pub async fn register_selecting(
     topic: &str,
     selection: Option<Selection>,
 ) -> Subscription {
+    register_with(broker, name, topic, |registration| registration.selection = selection).await
+}
+
+pub async fn register_with(
+    broker: &Broker,
+    name: &str,
+    topic: &str,
+    change: impl FnOnce(&mut Registration),
+) -> Subscription {
     let name: SubscriptionName = name.parse().unwrap();
-    let registration = Registration {
-        selection,
-        ..Registration::new(name.clone(), vec![RealmTopic { realm: "udm".into(), topic: topic.into() }])
-    };
+    let topics = vec![RealmTopic { realm: "udm".into(), topic: topic.into() }];
+    let mut registration = Registration::new(name.clone(), topics);
+    change(&mut registration);
     let now = "2026-01-01T00:00:00".parse().unwrap();
     let (first, revision) = match broker.registry().get(&name).await.unwrap() {
         Some(entry) => match entry.value {

@@ -163,7 +163,8 @@ pub fn dispatcher_config(queues: &Queues) -> dispatcher::Config {
 pub fn dispatcher_alone_config(settings: &settings::Dispatcher) -> dispatcher::Config {
     let config = dispatcher_config(&settings.queues);
     let lane_entries_max = settings.lane_entries_max.unwrap_or(config.lane_entries_max);
-    dispatcher::Config { lane_entries_max, ..config }
+    let copy_after = settings.copy_after.unwrap_or(config.copy_after);
+    dispatcher::Config { lane_entries_max, copy_after, ..config }
 }
 
 /// The configuration of the controller, with the namespace of its Jobs.

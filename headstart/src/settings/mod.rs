@@ -171,6 +171,9 @@ pub struct Dispatcher {
     /// Events that may wait in memory for one queue. For tests: a small one makes its lane read the log itself.
     #[arg(long, env = "DISPATCHER_LANE_ENTRIES_MAX", value_name = "N", hide = true)]
     pub lane_entries_max: Option<usize>,
+    /// Seconds that an event may wait for consumers that read it from the event log, before it is copied. For tests.
+    #[arg(long, env = "DISPATCHER_COPY_AFTER", value_name = "SECONDS", value_parser = seconds, hide = true)]
+    pub copy_after: Option<Duration>,
 }
 
 #[derive(Debug, Args)]

@@ -108,7 +108,8 @@ const PROBES: &[Row] = &[("--health-listen 127.0.0.1:81", "health_listen: Some(1
 const API: &[Row] =
     &[("--listen 127.0.0.1:82", "listen: 127.0.0.1:82"), ("--launcher queue", "launcher: Queue")];
 
-const DISPATCHER: &[Row] = &[("--lane-entries-max 63", "lane_entries_max: 63")];
+const DISPATCHER: &[Row] =
+    &[("--lane-entries-max 63", "lane_entries_max: 63"), ("--copy-after 64.5", "copy_after: 64.5s")];
 
 const CONTROLLER: &[Row] = &[
     ("--queue-ages true", "queue_ages: true"),
@@ -351,6 +352,7 @@ fn each_flag_reaches_the_configuration() {
 fn each_flag_of_a_component_is_a_variable() {
     const OTHERWISE: &[(&str, &str, &str)] = &[
         ("dispatcher", "lane-entries-max", "DISPATCHER_LANE_ENTRIES_MAX"),
+        ("dispatcher", "copy-after", "DISPATCHER_COPY_AFTER"),
         ("prefill", "task", "PREFILL_TASK"),
         ("standalone", "nats", "NATS_URL"),
         ("standalone", "nats-server", "HEADSTART_NATS_SERVER"),

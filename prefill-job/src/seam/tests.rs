@@ -83,7 +83,7 @@ async fn events_of_another_round_are_nobodys_business() {
 }
 
 #[tokio::test]
-async fn a_dead_letter_that_was_sent_again_is_never_left_out() {
+async fn a_letter_that_a_former_version_sent_again_is_never_left_out() {
     let server = NatsServer::start().await;
     let broker = server.broker().await;
     let (s, mut copier) = registered(&broker).await;
@@ -91,24 +91,10 @@ async fn a_dead_letter_that_was_sent_again_is_never_left_out() {
     let queue = broker.queue(&task.subscription, task.incarnation);
     copier.mark(4, &s.marker()).await.unwrap();
     copier.copy(&[changed(5, "uid=a")]).await.unwrap();
-    let letter = model::DeadLetter {
-        incarnation: s.incarnation,
-        origin: model::Origin::Live { incoming_seq: 3 },
-        reason: model::DeadLetterReason::TooLarge,
-        problem: None,
-        topic: "users/user".to_owned(),
-        dn: Some("uid=a".to_owned()),
-        size: 1,
-        limit: 1,
-        at: s.created.clone(),
-    };
-    let message = changed(3, "uid=a").payload;
-    broker.dead_letters().set_aside(&s.name, &letter, &message).await.unwrap();
-    let stored = broker.dead_letters().list(&s, 0, 1).await.unwrap().remove(0);
-    broker.redeliver(&s, &stored, message).await.unwrap();
+    // It has no place among the events, so nothing is known to be superfluous.
+    broker::testing::letter_of_former_version(&queue, 1, changed(3, "uid=a").payload).await;
     copier.copy(&[changed(7, "uid=b")]).await.unwrap();
     let watch = SeamWatch::start(&queue, &task).await;
-    // It has no place among the events, so nothing is known to be superfluous.
     watch.wrote(watch.as_of().now(), &object("uid=a"));
     assert!(watch.contained().is_empty());
 }

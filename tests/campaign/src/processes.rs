@@ -40,6 +40,8 @@ pub struct Processes {
     twins: Vec<Child>,
     reads_primary: bool,
     lane_entries: usize,
+    /// Seconds that events wait for consumers that read the log.
+    copy_after: &'static str,
     /// Between each process and the server.
     proxies: HashMap<Target, Arc<LossyProxy>>,
 }
@@ -87,6 +89,7 @@ impl Processes {
             twins: Vec::new(),
             reads_primary: false,
             lane_entries: 5_000,
+            copy_after: "2",
             proxies: HashMap::new(),
         })
     }
@@ -95,6 +98,8 @@ impl Processes {
     pub async fn set_up(&mut self, plan: &Plan) {
         self.reads_primary = plan.reads_primary;
         self.lane_entries = plan.lane_entries;
+        // Copied at once, about when consumers acknowledge, and as in production.
+        self.copy_after = ["2", "0.001", "0.02", "0.2"][(plan.seed % 4) as usize];
         for target in ALL {
             if !matches!(target, Target::Nats | Target::Controller) {
                 self.proxies.insert(target, Arc::new(LossyProxy::to(self.nats_port).await));
@@ -184,6 +189,7 @@ impl Processes {
             .env("NATS_URL", self.nats_url())
             .env("SHUTDOWN_DELAY", "0")
             .env("DISPATCHER_LANE_ENTRIES_MAX", self.lane_entries.to_string())
+            .env("DISPATCHER_COPY_AFTER", self.copy_after)
             .env("UDM_READS_PRIMARY", self.reads_primary.to_string());
         command
     }

@@ -27,7 +27,7 @@ fn nobody_may_do_everything() {
         }
         let mut heard = vec![format!("_INBOX_{role}.>")];
         if role == "api" {
-            heard.push("headstart.removed.*.*".to_owned());
+            heard.extend(["headstart.removed.*.*", "headstart.arrived.*.*"].map(str::to_owned));
         }
         assert_eq!(directions["subscribe"]["allow"], heard, "{role}");
     }

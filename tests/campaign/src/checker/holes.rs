@@ -245,6 +245,15 @@ fn numbers_that_were_used_and_not_delivered_do_not_come_again() {
     let story = story.step(Event::Used { life, highest: 7 }).remove().register(false).event("u1", 3);
     story.clone().read(live(7, "u1", 3, 6)).drained().is(&[Foreign]);
     story.read(live(8, "u1", 3, 6)).drained().is(&[]);
+    // Live messages and prefills have numbers of their own.
+    let story = directory().register(false).event("u1", 2).read(live(90, "u1", 2, 4)).remove().register(true);
+    story
+        .clone()
+        .read(prefill(7, "g1", 1))
+        .read(prefill(8, "u1", 2))
+        .read(prefill(9, "u2", 1))
+        .drained()
+        .is(&[]);
 }
 
 #[test]

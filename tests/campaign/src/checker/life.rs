@@ -24,10 +24,11 @@ mod picture;
 #[derive(Debug, Default)]
 pub(super) struct Checked {
     pub violations: Vec<Violation>,
-    /// Lowest number that was delivered, and when.
-    pub lowest: Option<(u64, Moment)>,
-    /// Highest number that was used.
-    pub highest: u64,
+    /// Lowest number that was delivered, and when: of live messages, and of those of prefills. Numbers of live messages
+    /// are places in the log of all.
+    pub lowest: [Option<(u64, Moment)>; 2],
+    /// Highest number of each that was used.
+    pub highest: [u64; 2],
     /// How often each event came that surely did not have to be left out, of those before the last one.
     pub times: BTreeMap<u64, usize>,
     /// When the registration was answered.
@@ -199,7 +200,9 @@ impl Check<'_> {
             Event::Removed { outcome, .. } => {
                 self.only_again(*outcome, Outcome::Missing, end, "gone before it was removed");
             }
-            Event::Used { highest, .. } => self.checked.highest = self.checked.highest.max(*highest),
+            Event::Used { highest, .. } => {
+                self.checked.highest = self.checked.highest.map(|known| known.max(*highest));
+            }
             _ => {}
         }
     }
@@ -244,9 +247,11 @@ impl Check<'_> {
         }
         for New { message, unread } in new {
             let sequence = message.sequence;
-            self.checked.highest = self.checked.highest.max(sequence);
-            if self.checked.lowest.is_none_or(|(lowest, _)| sequence < lowest) {
-                self.checked.lowest = Some((sequence, when.1));
+            let kind = usize::from(message.prefill);
+            let (highest, lowest) = (&mut self.checked.highest[kind], &mut self.checked.lowest[kind]);
+            *highest = sequence.max(*highest);
+            if lowest.is_none_or(|(lowest, _)| sequence < lowest) {
+                *lowest = Some((sequence, when.1));
             }
             if message.prefill { self.filled(message, when) } else { self.came(message, unread, when) }
         }

@@ -133,21 +133,28 @@ pub fn judge(history: &[Record], rules: Rules, ended: bool) -> (Vec<Violation>, 
         }
     }
     let (mut violations, mut judged) = (Vec::new(), Judged::default());
-    let mut numbers: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut numbers: BTreeMap<&str, [u64; 2]> = BTreeMap::new();
     let mut all = Vec::new();
     for (life, mut records) in lives {
         records.sort_by_key(|record| record.end);
         let mut checked = life::check(&world, &health, rules, life, &records, ended);
-        let highest = numbers.entry(&life.consumer).or_default();
-        if let Some((lowest, at)) = checked.lowest
-            && lowest <= *highest
-        {
-            let text = format!("number {lowest} comes although the former life had {highest}");
-            checked.violations.push(Violation { at, life: life.clone(), promise: Promise::Foreign, text });
+        let former = numbers.entry(&life.consumer).or_default();
+        for (kind, highest) in former.iter_mut().enumerate() {
+            if let Some((lowest, at)) = checked.lowest[kind]
+                && lowest <= *highest
+            {
+                let text = format!("number {lowest} comes although the former life had {highest}");
+                checked.violations.push(Violation {
+                    at,
+                    life: life.clone(),
+                    promise: Promise::Foreign,
+                    text,
+                });
+            }
+            *highest = checked.highest[kind].max(*highest);
         }
-        *highest = checked.highest.max(*highest);
         judged.prefills += checked.prefills;
-        judged.silent_lives += usize::from(checked.lowest.is_none());
+        judged.silent_lives += usize::from(checked.lowest == [None, None]);
         judged.longest = judged.longest.max(checked.longest);
         violations.append(&mut checked.violations);
         all.push((life, checked));
