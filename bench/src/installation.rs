@@ -105,18 +105,18 @@ impl Installation {
 
     /// Starts a further component, such as a controller, and answers it with its address once it is ready.
     pub async fn start_more(&self, component: &str, name: &str) -> Result<(Process, SocketAddr)> {
+        let (mut process, address) = self.begin_more(component, name)?;
+        await_ready(address, &mut process).await?;
+        Ok((process, address))
+    }
+
+    /// Starts a further component, and answers it with its address, whether it is ready or not.
+    pub fn begin_more(&self, component: &str, name: &str) -> Result<(Process, SocketAddr)> {
         let address = free_address()?;
         let variables =
             [("HEALTH_LISTEN", address.to_string().into()), ("SOURCE", self.programs.dump.clone().into())];
-        let mut process = start_component(
-            &self.programs,
-            self.folder.path(),
-            self.nats_address,
-            name,
-            component,
-            &variables,
-        )?;
-        await_ready(address, &mut process).await?;
+        let (folder, nats) = (self.folder.path(), self.nats_address);
+        let process = start_component(&self.programs, folder, nats, name, component, &variables)?;
         Ok((process, address))
     }
 
@@ -327,13 +327,17 @@ pub async fn remove(admin: &mut Connection, name: &str) -> Result<()> {
     admin.expect(200, "DELETE", &format!("/v1/subscriptions/{name}"), &[]).await.map(drop)
 }
 
+/// Does a component say that it is ready?
+pub async fn is_ready(address: SocketAddr) -> bool {
+    let Ok(mut probes) = Connection::open(address, "", "").await else { return false };
+    probes.send("GET", "/readyz", &[]).await.is_ok_and(|answer| answer.status == 200)
+}
+
 /// Waits until a component says that it is ready.
 pub async fn await_ready(address: SocketAddr, process: &mut Process) -> Result<()> {
     let began = Instant::now();
     loop {
-        if let Ok(mut probes) = Connection::open(address, "", "").await
-            && probes.send("GET", "/readyz", &[]).await.is_ok_and(|answer| answer.status == 200)
-        {
+        if is_ready(address).await {
             return Ok(());
         }
         process.check()?;

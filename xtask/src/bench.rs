@@ -21,7 +21,7 @@ const USERS: &str = "20000";
 /// Arguments of `cargo xtask bench`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// A trial of two minutes: fewer runs of smaller amounts, shown only
+    /// A trial of three minutes: fewer runs of smaller amounts, shown only
     #[arg(long)]
     quick: bool,
     /// Only these groups of rows, shown only

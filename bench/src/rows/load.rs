@@ -1,8 +1,10 @@
 //! Events in at one end, messages out at the other.
 
-use std::time::Duration;
+use std::{cell::Cell, time::Duration};
 
 use anyhow::{Context, Result, ensure};
+use futures::future::try_join_all;
+use serde_json::json;
 use tokio::time::{Instant, interval};
 
 use crate::{http::Connection, installation::Installation, measure::ms, payload};
@@ -58,6 +60,59 @@ pub async fn post_and_consume(
     Ok(Seen { latencies, took })
 }
 
+/// Events that several producers post together.
+pub struct Posts<'a> {
+    topic: &'a str,
+    most: Cell<usize>,
+    begun: Cell<usize>,
+    accepted: Cell<usize>,
+}
+
+impl<'a> Posts<'a> {
+    /// At most so many.
+    pub fn new(topic: &'a str, most: usize) -> Self {
+        Self { topic, most: Cell::new(most), begun: Cell::new(0), accepted: Cell::new(0) }
+    }
+
+    /// How many were accepted until now.
+    pub fn accepted(&self) -> usize {
+        self.accepted.get()
+    }
+
+    /// No more are begun.
+    pub fn stop(&self) {
+        self.most.set(0);
+    }
+
+    /// Posts them over so many connections, each one event each `every` or as fast as it can.
+    pub async fn run(
+        &self,
+        installation: &Installation,
+        clients: usize,
+        every: Option<Duration>,
+    ) -> Result<()> {
+        try_join_all((0..clients).map(async |_| {
+            let mut producer = installation.producer().await?;
+            let mut tick = every.map(interval);
+            loop {
+                if let Some(tick) = &mut tick {
+                    tick.tick().await;
+                }
+                let number = self.begun.get();
+                if number >= self.most.get() {
+                    return Ok::<_, anyhow::Error>(());
+                }
+                self.begun.set(number + 1);
+                let event = payload::event(self.topic, number, payload::SIZE);
+                producer.expect(202, "POST", "/v1/messages", &event).await?;
+                self.accepted.set(self.accepted.get() + 1);
+            }
+        }))
+        .await
+        .map(drop)
+    }
+}
+
 /// Takes messages by single `next` and acknowledgement.
 pub async fn drain(consumer: &mut Connection, name: &str, count: usize) -> Result<()> {
     for _ in 0..count {
@@ -79,4 +134,12 @@ pub async fn acknowledge(consumer: &mut Connection, name: &str, message: &[u8]) 
     let sequence = payload::last_sequence(message).context("a message without sequence_number")?;
     let path = format!("/v1/subscriptions/{name}/messages/{sequence}/status");
     consumer.expect(200, "PATCH", &path, br#"{"status":"ok"}"#).await.map(drop)
+}
+
+/// Acknowledges all up to a message.
+pub async fn acknowledge_through(consumer: &mut Connection, name: &str, through: u64) -> Result<()> {
+    let path = format!("/v1/subscriptions/{name}/messages/acknowledgements");
+    let answer = consumer.send("POST", &path, json!({ "through": through }).to_string().as_bytes()).await?;
+    ensure!(answer.status < 300, "{path} was answered with {}", answer.status);
+    Ok(())
 }

@@ -11,6 +11,7 @@ use crate::{
 };
 
 mod dispatch;
+mod events;
 mod latency;
 mod load;
 mod prefill;
@@ -19,11 +20,13 @@ mod recovery;
 mod registration;
 mod resources;
 mod size;
+mod streams;
 
 /// The groups by the name that `--only` knows, with their titles.
-pub const GROUPS: [(&str, &str); 8] = [
+pub const GROUPS: [(&str, &str); 9] = [
     ("reading", "Reading"),
     ("dispatch", "Dispatching"),
+    ("events", "Events to many subscriptions"),
     ("latency", "Latency from accepted to delivered"),
     ("registration", "Registration"),
     ("resources", "Memory and CPU"),
@@ -88,6 +91,7 @@ impl Bench {
         let rows: Vec<Row> = match name {
             "reading" => reading::rows(self).await?,
             "dispatch" => dispatch::rows(self).await?,
+            "events" => events::rows(self).await?,
             "latency" => latency::rows(self).await?,
             "registration" => registration::rows(self).await?,
             "resources" => resources::rows(self).await?,

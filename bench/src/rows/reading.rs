@@ -2,10 +2,9 @@
 
 use anyhow::{Context, Result, ensure};
 use futures::future::try_join_all;
-use serde_json::json;
 use tokio::time::Instant;
 
-use super::{Bench, load};
+use super::{Bench, load, streams::Lines};
 use crate::{
     installation::Installation,
     measure::{Aim, Row, rate},
@@ -112,10 +111,7 @@ async fn by_batches(bench: &Bench, installation: &Installation, title: String, c
             ensure!(got > 0, "the queue is empty too early");
             taken += got;
             let through = payload::last_sequence(&batch).context("no sequence_number")?;
-            let body = json!({ "through": through }).to_string();
-            let path = format!("{messages}/acknowledgements");
-            let answer = consumer.send("POST", &path, body.as_bytes()).await?;
-            ensure!(answer.status < 300, "{path} was answered with {}", answer.status);
+            load::acknowledge_through(&mut consumer, name, through).await?;
         }
         Ok(taken)
     };
@@ -144,28 +140,16 @@ async fn by_stream(bench: &Bench, installation: &Installation, count: usize) -> 
         let mut consumer = installation.consumer(name).await?;
         let began = Instant::now();
         consumer.begin_stream(&format!("/v1/subscriptions/{name}/messages/stream?window=1000")).await?;
-        let (mut taken, mut acknowledged, mut through, mut tail) = (0, 0, None, Vec::new());
-        while taken < count {
-            let chunk = consumer.lines().await?.context("the stream has ended")?;
-            let messages = ends_of_messages(&tail, &chunk);
-            taken += messages.len();
-            tail.extend_from_slice(&chunk);
-            if let Some(end) = messages.last() {
-                // The number stands at the end of a line.
-                let end = tail.len() - chunk.len() + end;
-                through = payload::last_sequence(tail.get(end.saturating_sub(200)..end).unwrap_or_default());
-                tail.drain(..end);
-            }
-            if taken - acknowledged >= STREAM_ACKNOWLEDGES || taken >= count {
-                let through = through.context("no sequence_number")?;
-                let body = json!({ "through": through }).to_string();
-                let path = format!("/v1/subscriptions/{name}/messages/acknowledgements");
-                let answer = acknowledging.send("POST", &path, body.as_bytes()).await?;
-                ensure!(answer.status < 300, "{path} was answered with {}", answer.status);
-                acknowledged = taken;
+        let (mut lines, mut acknowledged) = (Lines::default(), 0);
+        while lines.taken < count {
+            lines.add(&consumer.lines().await?.context("the stream has ended")?);
+            if lines.taken - acknowledged >= STREAM_ACKNOWLEDGES || lines.taken >= count {
+                let through = lines.through.context("no sequence_number")?;
+                load::acknowledge_through(&mut acknowledging, name, through).await?;
+                acknowledged = lines.taken;
             }
         }
-        Ok(rate(taken, began.elapsed()))
+        Ok(rate(lines.taken, began.elapsed()))
     };
     let subject = format!("{name}.main");
     let raw = async || {
@@ -175,34 +159,4 @@ async fn by_stream(bench: &Bench, installation: &Installation, count: usize) -> 
     };
     let runs = bench.pairs("stream", ours, raw).await?;
     Ok(Row::new(format!("stream, acknowledged each {STREAM_ACKNOWLEDGES}"), "msg/s", runs))
-}
-
-/// Where in a chunk lines end that are messages; an empty line is a sign of life. `before`: the beginning of the line
-/// that the chunk goes on with.
-fn ends_of_messages(before: &[u8], chunk: &[u8]) -> Vec<usize> {
-    let mut ends = Vec::new();
-    let mut empty = before.is_empty();
-    for (place, byte) in chunk.iter().enumerate() {
-        if *byte == b'\n' {
-            if !empty {
-                ends.push(place + 1);
-            }
-            empty = true;
-        } else {
-            empty = false;
-        }
-    }
-    ends
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_are_messages_unless_they_are_empty() {
-        assert_eq!(ends_of_messages(b"", b"a\n\nbc\nd"), [2, 6]);
-        assert_eq!(ends_of_messages(b"x", b"\ny"), [1]);
-        assert_eq!(ends_of_messages(b"", b"\n\n"), Vec::<usize>::new());
-    }
 }
