@@ -85,6 +85,22 @@ impl Copier {
         Ok(())
     }
 
+    /// Makes sure that no later checkpoint is there, before anything is judged by this one: with several replicas of NATS a
+    /// leader that was deposed may have answered, and its topics may be former ones. Writing the same anew shows it.
+    ///
+    /// # Errors
+    /// [`CopyError::Stale`] and [`CopyError::Unknown`]: it was read again, and is to be confirmed once more.
+    pub async fn confirm(&mut self) -> Result<(), CopyError> {
+        if self.queue.broker.reads_from_log() {
+            return Ok(());
+        }
+        let confirmed = self.write(self.last.value.clone(), &[]).await;
+        if let Err(CopyError::Stale | CopyError::Unknown) = confirmed {
+            self.reload().await?;
+        }
+        confirmed
+    }
+
     /// Moves the checkpoint to a marker: from here on the queue gets events, of its round. Nothing happens if the
     /// checkpoint is there or further already, or the marker is older than what is in effect.
     ///

@@ -4,12 +4,13 @@
 mod support;
 
 use broker::{
-    Broker, Claimed, FenceHolder, Queue, ReaderConfig, Readers, Removal,
+    Broker, Claimed, Copier, FenceHolder, Queue, ReaderConfig, Readers, Removal,
     testing::{LossyProxy, NatsServer, ready_subscription},
 };
 use bytes::Bytes;
 use model::{Counts, DeadLetter, DeadLetterReason, Entry, Origin, Subscription};
 use support::{Case, LONG, now};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 fn messages(count: usize) -> Vec<Bytes> {
@@ -86,6 +87,46 @@ async fn a_batch_whose_answer_is_lost_is_written_once() {
     for (index, n) in (1..).zip([0, 0, 1, 2, 0, 1]) {
         assert_eq!(holder.message(index).await.unwrap(), Some(messages(3)[n].clone()), "{index}");
     }
+}
+
+#[tokio::test]
+async fn an_event_whose_acknowledgement_is_written_and_not_answered_is_acknowledged() {
+    let server = NatsServer::start().await;
+    let case = Case::new(&server, false).await;
+    let marker = case.broker.events().marker(&case.s).await.unwrap();
+    Copier::open(case.queue.clone()).await.unwrap().unwrap().mark(marker, &case.s.marker()).await.unwrap();
+    let proxy = LossyProxy::before(&server).await;
+    let broker = Broker::connect(&proxy.config("test")).await.unwrap();
+    let stop = CancellationToken::new();
+    let view = broker.registry().view(stop.clone());
+    view.synced().await;
+    let readers = Readers::new(broker, view, ReaderConfig::default());
+    let (name, incarnation) = (&case.s.name, case.s.incarnation);
+    for through in [false, true] {
+        let event = Bytes::from_static(br#"{"realm":"udm","topic":"users/user"}"#);
+        let place = case.broker.events().publish(event, Instant::now()).await.unwrap();
+        let got = readers.next(name, incarnation, LONG, &stop, false).await.unwrap().expect("the event");
+        let number = got.id.sequence;
+        proxy.lose_answers();
+        let acknowledging = async {
+            match through {
+                false => readers.acknowledge(name, incarnation, number).await.unwrap(),
+                true => readers.acknowledge_through(name, incarnation, number).await.unwrap() == 1,
+            }
+        };
+        let written = async || {
+            let checkpoint = case.queue.checkpoint().await.unwrap().unwrap();
+            checkpoint.value.incoming_seq == place
+        };
+        let cut = async {
+            broker::testing::eventually("it to be written", LONG, written, |has| *has).await;
+            proxy.cut();
+        };
+        let (acknowledged, ()) = tokio::join!(acknowledging, cut);
+        assert!(acknowledged, "through: {through}");
+        assert_eq!(case.queue.pending().await.unwrap().unwrap().main, 0);
+    }
+    stop.cancel();
 }
 
 #[tokio::test]

@@ -291,6 +291,30 @@ async fn what_a_consumer_is_told_of_is_recorded_with_what_tells_it_whatever_the_
     assert_eq!((pending.main, pending.prefill), (2, 1));
 }
 
+/// One server has no other leader that might know better; with several the write is what asks all of them.
+#[tokio::test]
+async fn a_checkpoint_is_confirmed_by_a_write_where_there_are_several_replicas() {
+    let server = NatsServer::start().await;
+    let broker = server.broker().await;
+    let (s, queue) = registered(&broker, 1).await;
+    let revision = async || queue.checkpoint().await.unwrap().unwrap().revision;
+    let before = revision().await;
+    Copier::open(queue.clone()).await.unwrap().unwrap().confirm().await.unwrap();
+    assert_eq!(revision().await, before);
+
+    let several =
+        Broker::connect(&broker::NatsConfig { replicas: 3, ..server.config("test") }).await.unwrap();
+    let mut old = Copier::open(several.queue(&s.name, s.incarnation)).await.unwrap().unwrap();
+    old.confirm().await.unwrap();
+    assert!(revision().await > before);
+    let mut other = Copier::open(queue.clone()).await.unwrap().unwrap();
+    other.mark(5, &s.marker()).await.unwrap();
+    assert!(!old.checkpoint().active);
+    assert!(matches!(old.confirm().await, Err(CopyError::Stale)));
+    assert_eq!(old.checkpoint().incoming_seq, 5, "and what it missed was read");
+    old.confirm().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_dead_letter_that_is_sent_again_is_recorded_too() {
     let server = NatsServer::start().await;

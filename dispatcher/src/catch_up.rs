@@ -190,7 +190,7 @@ impl Lane {
         };
         if accounted {
             // A marker of ours may have been among it.
-            self.writer.reload().await?;
+            self.writer.reload_confirmed().await?;
             self.follow_checkpoint();
             return Ok(self.step(next, position));
         }

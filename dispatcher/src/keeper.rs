@@ -8,7 +8,7 @@
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use broker::{Broker, Choice, Copier, Revised};
+use broker::{Broker, Choice, Copier, CopyError, Revised};
 use futures::FutureExt;
 use model::{
     Checkpoint, Entry, GivenUp, Incarnation, Lifecycle, Lost, Room, Selection, SubscriptionName, Timestamp,
@@ -214,7 +214,10 @@ impl Keeper {
     async fn look(&self) -> Result<Found, broker::Error> {
         let (name, incarnation) = (&self.name, self.incarnation);
         let copier = Copier::open(self.broker.queue(name, incarnation)).await?;
-        let copier = copier.map(|copier| copier.tracking(self.track));
+        let mut copier = copier.map(|copier| copier.tracking(self.track));
+        if let Some(copier) = &mut copier {
+            self.confirm(copier).await?;
+        }
         let entry = self.broker.registry().get(name).await?;
         Ok(match (Standing::of(entry.map(|Revised { value, .. }| value), incarnation), copier) {
             (Standing::Ready | Standing::Unfinished, Some(copier)) => Found::Queue(copier),
@@ -226,6 +229,19 @@ impl Keeper {
                 Found::Over
             }
         })
+    }
+
+    /// What is in effect in the queue decides what is copied.
+    async fn confirm(&self, copier: &mut Copier) -> Result<(), broker::Error> {
+        loop {
+            match copier.confirm().await {
+                // The look after it says that the queue is gone, and at a limit nothing can be written: then nothing is
+                // copied either.
+                Ok(()) | Err(CopyError::Gone | CopyError::Full(_)) => return Ok(()),
+                Err(CopyError::Stale | CopyError::Unknown) => {}
+                Err(CopyError::Broker(error)) => return Err(error),
+            }
+        }
     }
 
     /// Writes into the entry that the queue is lost.

@@ -75,6 +75,12 @@ impl Writer {
         Ok(self.copier.reload().await?)
     }
 
+    /// The same, where what is in effect in the queue decides what is copied.
+    pub(crate) async fn reload_confirmed(&mut self) -> Result<(), Trouble> {
+        self.copier.reload().await?;
+        Ok(self.copier.confirm().await?)
+    }
+
     /// Writes copies, and takes out of the batch what is in the queue. Returns at the first obstacle that needs time.
     pub(crate) async fn copy(&mut self, batch: &mut Vec<Copy>) -> Result<(), Trouble> {
         if let Some(hook) = self.before_copy {
