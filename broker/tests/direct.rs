@@ -199,6 +199,35 @@ async fn only_when_the_prefill_is_read_and_never_where_it_is_tracked() {
     assert_eq!(text(&got.expect("the copy")), "recorded");
 }
 
+/// Found by the crash campaign: the prefill was asked for again while events were out.
+#[tokio::test]
+async fn what_came_before_another_round_can_still_be_acknowledged() {
+    let server = NatsServer::start().await;
+    let mut case = Case::new(&server, true).await;
+    mark(&case, &case.s).await;
+    case.fill(1, &["a"], true).await;
+    case.state(PrefillState::Done).await;
+    assert_eq!(case.text_then_ack().await, "a");
+    for n in 0..3 {
+        post(&case, "users/user", &n.to_string()).await;
+    }
+    let numbers = case.numbers(5000, 10).await;
+    case.again().await;
+    case.known(2).await;
+    let (other, _guard) = case.other_replica(&server).await;
+    let through = other.acknowledge_through(&case.s.name, case.s.incarnation, numbers[1]).await;
+    assert_eq!(through.unwrap(), 2);
+    assert!(case.ack(numbers[2]).await);
+    // What comes after the marker is of the new round, and waits for its prefill.
+    let marker = case.broker.events().marker(&case.s).await.unwrap();
+    let later = post(&case, "users/user", "later").await;
+    let early = other.acknowledge_through(&case.s.name, case.s.incarnation, live_number(later));
+    assert!(!matches!(tokio::time::timeout(Duration::from_millis(500), early).await, Ok(Ok(1..))));
+    Copier::open(case.queue.clone()).await.unwrap().unwrap().mark(marker, &case.s.marker()).await.unwrap();
+    assert_eq!(case.through(live_number(later)).await, 0, "not its turn");
+    assert!(checkpoint(&case).await == marker);
+}
+
 #[tokio::test]
 async fn what_is_not_held_is_left_to_the_dispatcher_and_what_is_purged_is_not_wanted() {
     let server = NatsServer::start().await;

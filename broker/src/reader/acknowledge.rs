@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::{COPIED_LOOK_EVERY, Memory, ReadError, Readers, direct::Stored, heads, notices::Removed};
 use crate::{
-    Copier, Copy, CopyError, Error, Queue,
+    Copier, Copy, CopyError, Error, Queue, Revised,
     many::Limits,
     names::Part,
     tail::{Bound, Event, Mark},
@@ -126,37 +126,30 @@ impl Readers {
                 // By a checkpoint that may be old: it is read again.
                 Judged::Unwanted | Judged::Later if !fresh => {}
                 Judged::Unwanted => return Ok(Moved::No),
-                // Not yet its turn.
-                Judged::After(_) if through && !self.is_drained(queue, memory, &view.value).await? => {
-                    return Ok(Moved::No);
-                }
                 Judged::After(between) => {
-                    let count = 1 + between.len() as u64;
-                    let copies = if through { &[][..] } else { &between };
-                    let next = Checkpoint { incoming_seq: place, ..checkpoint.value.clone() };
-                    match queue.advance(&checkpoint, next, Vec::new(), copies).await {
-                        Ok(moved) => {
-                            if copies.is_empty() {
-                                memory.note_moved(checkpoint.revision, moved.revision);
+                    let tag = LiveTag {
+                        incarnation: queue.incarnation,
+                        round: checkpoint.value.epoch.round,
+                        incoming_seq: place,
+                    };
+                    let turn = match through {
+                        true => self.was_delivered(queue, memory, &view.value, Tag::Live(tag)).await?,
+                        false => Some(true),
+                    };
+                    match turn {
+                        Some(true) => {
+                            let over = self.write_over(queue, memory, &checkpoint, place, &between, through);
+                            match over.await? {
+                                Write::Done(moved) => return Ok(moved),
+                                Write::Refused => {}
+                                Write::Unknown => {
+                                    written = true;
+                                    deadline = Instant::now() + JUDGED_WITHIN;
+                                }
                             }
-                            memory.note_checkpoint(&moved);
-                            let id = EventId { kind: Kind::Live, sequence: live_number(place) };
-                            let removed = Removed { id, through };
-                            memory.removed(removed);
-                            self.tell(queue, removed).await;
-                            return Ok(Moved::Over { count, written: moved.revision });
                         }
-                        // Somebody has moved it, or we have: it may be over the event by now.
-                        Err(CopyError::Stale) => {}
-                        Err(CopyError::Unknown) => {
-                            written = true;
-                            deadline = Instant::now() + JUDGED_WITHIN;
-                        }
-                        Err(CopyError::Gone) => return Err(self.missing(queue).await?),
-                        Err(CopyError::Full(text)) => {
-                            return Err(Error::unavailable("acknowledging", text).into());
-                        }
-                        Err(CopyError::Broker(error)) => return Err(error.into()),
+                        Some(false) | None if fresh => return Ok(Moved::No),
+                        Some(false) | None => {}
                     }
                 }
                 Judged::Later => {
@@ -171,6 +164,38 @@ impl Readers {
                 return Err(Error::unavailable("acknowledging", why).into());
             }
             fresh = true;
+        }
+    }
+
+    /// Moves the checkpoint over an event before which these are wanted.
+    async fn write_over(
+        &self,
+        queue: &Queue,
+        memory: &Memory,
+        checkpoint: &Revised<Checkpoint>,
+        place: u64,
+        between: &[Copy],
+        through: bool,
+    ) -> Result<Write, ReadError> {
+        let copies = if through { &[][..] } else { between };
+        let next = Checkpoint { incoming_seq: place, ..checkpoint.value.clone() };
+        match queue.advance(checkpoint, next, Vec::new(), copies).await {
+            Ok(moved) => {
+                if copies.is_empty() {
+                    memory.note_moved(checkpoint.revision, moved.revision);
+                }
+                memory.note_checkpoint(&moved);
+                let id = EventId { kind: Kind::Live, sequence: live_number(place) };
+                let removed = Removed { id, through };
+                memory.removed(removed);
+                self.tell(queue, removed).await;
+                Ok(Write::Done(Moved::Over { count: 1 + between.len() as u64, written: moved.revision }))
+            }
+            Err(CopyError::Stale) => Ok(Write::Refused),
+            Err(CopyError::Unknown) => Ok(Write::Unknown),
+            Err(CopyError::Gone) => Err(self.missing(queue).await?),
+            Err(CopyError::Full(text)) => Err(Error::unavailable("acknowledging", text).into()),
+            Err(CopyError::Broker(error)) => Err(error.into()),
         }
     }
 
@@ -207,22 +232,6 @@ impl Readers {
             _ if ahead.through >= place => Judged::Unwanted,
             _ => Judged::Later,
         }
-    }
-
-    /// Is the prefill drained, as far as this replica knows or the leader says?
-    async fn is_drained(
-        &self,
-        queue: &Queue,
-        memory: &Memory,
-        view: &Subscription,
-    ) -> Result<bool, ReadError> {
-        if self.may_read_from_log(memory, view) {
-            return Ok(true);
-        }
-        // This replica may not have looked yet.
-        self.look(queue, memory, Limits::ONE, true).await?;
-        let entry = self.entry(queue, false).await?;
-        Ok(self.may_read_from_log(memory, &entry.value))
     }
 
     /// Removes a delivered message and all that were delivered before it, and answers how many went; 0: there is no
@@ -371,6 +380,15 @@ impl Readers {
         }
         Ok(removed)
     }
+}
+
+/// How the write of a checkpoint has ended.
+enum Write {
+    Done(Moved),
+    /// Somebody else has moved it: it may be over the event by now.
+    Refused,
+    /// The answer was lost.
+    Unknown,
 }
 
 /// How an acknowledgement of an event has ended, as far as the checkpoint is concerned.

@@ -82,7 +82,7 @@ async fn what_does_not_pass_ends_after_a_bounded_number_of_tries() {
     let udm = stand_in().await;
     let zero = || Some("0".to_owned());
     for (effect, on, tries, exit_code) in [
-        (Effect::Status { code: 500 }, On::Object, Some(3), ExitCode::Transient),
+        (Effect::Status { code: 500 }, On::Object, Some(4), ExitCode::Transient),
         (Effect::Status { code: 400 }, On::Object, Some(2), ExitCode::Transient),
         (Effect::Status { code: 403 }, On::Object, Some(2), ExitCode::Transient),
         (Effect::Status { code: 422 }, On::Object, Some(2), ExitCode::Transient),

@@ -184,6 +184,8 @@ pub(super) fn class(kind: Kind, failure: &Failure, retries: &Retries) -> Class {
         {
             Class::Doubtful
         }
+        // An object that UDM can't open; or UDM can't open any at the moment.
+        Failure::Fault { status: 500.., .. } if kind == Kind::Object => Class::Doubtful,
         Failure::BrokenOff(_) if is_list => Class::Odd,
         Failure::Connection { .. } | Failure::BrokenOff(_) | Failure::Timeout(_) | Failure::Busy { .. } => {
             Class::Away
@@ -224,7 +226,9 @@ fn patience(kind: Kind, class: Class, failure: &Failure, retries: &Retries) -> P
         Class::Refused => Patience::Refusals(retries.refused),
         Class::Late => Patience::Tries(2),
         Class::Odd => Patience::Tries(retries.tries),
-        Class::Doubtful if matches!(failure, Failure::Timeout(_)) => Patience::Doubt(retries.tries_if_wrong),
+        Class::Doubtful if matches!(failure, Failure::Timeout(_) | Failure::Fault { .. }) => {
+            Patience::Doubt(retries.tries_if_wrong)
+        }
         Class::Doubtful => Patience::Doubt(retries.tries),
         // Its halves are asked for instead.
         Class::Wrong if kind == Kind::Part => Patience::Tries(1),
@@ -389,7 +393,7 @@ mod tests {
         let html = || Failure::Unreadable("no JSON".to_owned());
         for (kind, failure, expected) in [
             (Object, fault(400), Some((2, Next::End))),
-            (Object, fault(500), Some((3, Next::End))),
+            (Object, fault(500), Some((3, Next::Look))),
             (Object, html(), Some((3, Next::End))),
             (Object, Failure::NotLoaded, Some((8, Next::End))),
             (Object, late(), Some((3, Next::Look))),
