@@ -212,12 +212,22 @@ impl Installation {
 
     /// Registers consumers of one topic each, without a prefill, and waits until events reach them.
     pub async fn register(&self, names: &[String], topic: &str) -> Result<()> {
+        self.register_all(names, topic, false).await
+    }
+
+    /// As [`register`](Self::register), with a prefill that nobody makes. While that is on its way, the dispatcher copies
+    /// each event at once; otherwise it waits for consumers that may read it from the log.
+    pub async fn register_with_prefill(&self, names: &[String], topic: &str) -> Result<()> {
+        self.register_all(names, topic, true).await
+    }
+
+    async fn register_all(&self, names: &[String], topic: &str, prefill: bool) -> Result<()> {
         let chunk = names.len().div_ceil(IN_FLIGHT).max(1);
         stream::iter(names.chunks(chunk).map(Ok::<_, anyhow::Error>))
             .try_for_each_concurrent(None, async |names| {
                 let mut admin = self.admin().await?;
                 for name in names {
-                    register(&mut admin, name, topic, false).await?;
+                    register(&mut admin, name, topic, prefill).await?;
                 }
                 Ok(())
             })

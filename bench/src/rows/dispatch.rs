@@ -28,7 +28,7 @@ pub(super) async fn rows(bench: &Bench) -> Result<Vec<Row>> {
         let streams: Vec<String> = (0..queues).map(|n| format!("raw{queues}x{n}")).collect();
         installation
             .while_filling(async |installation| {
-                installation.register(&names, &topic).await?;
+                installation.register_with_prefill(&names, &topic).await?;
                 for stream in &streams {
                     let subjects =
                         ["prefill", "main", "fence", "copied"].map(|part| format!("{stream}.{part}"));
