@@ -84,7 +84,7 @@ async fn accepted(bench: &Bench, counts: &[usize], clients: usize, reading: bool
         let rates = if reading {
             while_reading(&installation, &names, ACKNOWLEDGES, async |seen| {
                 let rates = rates(bench, &installation, &title, &posts, clients).await?;
-                await_all(seen, posts.accepted()).await?;
+                await_all(seen, posts.accepted(), &posts).await?;
                 Ok(rates)
             })
             .await?
@@ -123,6 +123,9 @@ async fn rates(
             bench.say(&format!("{title}, window {number}: {rate:.0}"));
             rates.push(rate);
         }
+        if posts.refused() > 0 {
+            bench.say(&format!("{title}: {} were refused for the time being", posts.refused()));
+        }
         posts.stop();
         Ok(rates)
     };
@@ -143,7 +146,8 @@ async fn delivered(bench: &Bench, count: usize) -> Result<Vec<Row>> {
     let mut figures = Vec::new();
     for number in 1..=bench.runs {
         let figure = while_reading(&installation, &names, ACKNOWLEDGES, async |seen| {
-            deliveries(&installation, count, events, await_all(seen, events)).await
+            let posts = Posts::new(TOPIC, events);
+            deliveries(&installation, count, events, &posts, await_all(seen, events, &posts)).await
         });
         figures.push(tell(bench, &title, number, figure.await?));
     }
@@ -164,7 +168,8 @@ async fn delivered(bench: &Bench, count: usize) -> Result<Vec<Row>> {
         let taking = try_join_all(
             consumers.iter_mut().zip(&names).map(|(consumer, name)| load::drain(consumer, name, events)),
         );
-        let figure = deliveries(&installation, count, events, async { taking.await.map(drop) });
+        let posts = Posts::new(TOPIC, events);
+        let figure = deliveries(&installation, count, events, &posts, async { taking.await.map(drop) });
         figures.push(tell(bench, &title, number, figure.await?));
     }
     rows.extend(delivery_rows(&title, &figures));
@@ -176,9 +181,9 @@ async fn deliveries(
     installation: &Installation,
     consumers: usize,
     events: usize,
+    posts: &Posts<'_>,
     taken: impl Future<Output = Result<()>>,
 ) -> Result<(f64, f64)> {
-    let posts = Posts::new(TOPIC, events);
     let (before, began) = (installation.nats.usage()?.cpu, Instant::now());
     tokio::try_join!(posts.run(installation, CLIENTS, None), taken)?;
     let took = began.elapsed();

@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, time::Duration};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use futures::future::try_join_all;
 use serde_json::json;
 use tokio::time::{Instant, interval};
@@ -66,17 +66,29 @@ pub struct Posts<'a> {
     most: Cell<usize>,
     begun: Cell<usize>,
     accepted: Cell<usize>,
+    refused: Cell<usize>,
 }
 
 impl<'a> Posts<'a> {
     /// At most so many.
     pub fn new(topic: &'a str, most: usize) -> Self {
-        Self { topic, most: Cell::new(most), begun: Cell::new(0), accepted: Cell::new(0) }
+        Self {
+            topic,
+            most: Cell::new(most),
+            begun: Cell::new(0),
+            accepted: Cell::new(0),
+            refused: Cell::new(0),
+        }
     }
 
     /// How many were accepted until now.
     pub fn accepted(&self) -> usize {
         self.accepted.get()
+    }
+
+    /// How many were refused for the time being (503), and posted again. Whether they are in the log is not known.
+    pub fn refused(&self) -> usize {
+        self.refused.get()
     }
 
     /// No more are begun.
@@ -104,8 +116,15 @@ impl<'a> Posts<'a> {
                 }
                 self.begun.set(number + 1);
                 let event = payload::event(self.topic, number, payload::SIZE);
-                producer.expect(202, "POST", "/v1/messages", &event).await?;
-                self.accepted.set(self.accepted.get() + 1);
+                let answer = producer.send("POST", "/v1/messages", &event).await?;
+                match answer.status {
+                    202 => self.accepted.set(self.accepted.get() + 1),
+                    503 => {
+                        self.refused.set(self.refused.get() + 1);
+                        self.begun.set(self.begun.get() - 1);
+                    }
+                    other => bail!("an event was answered with {other}"),
+                }
             }
         }))
         .await
