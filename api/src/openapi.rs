@@ -635,7 +635,8 @@ fn schemas() -> Value {
         "body": object(&["old", "new"], json!({"old": {"type": "object"}, "new": {"type": "object"}})),
     });
     let mut placed = message.clone();
-    placed["sequence_number"] = json!({"type": "integer", "minimum": 1});
+    placed["sequence_number"] = json!({"type": "integer", "minimum": 1,
+        "description": "Names the message in this queue, for its acknowledgement. Numbers of live messages are above 2^52"});
     placed["num_delivered"] = json!({
         "type": "integer", "minimum": 1,
         "description": "How often this replica of the API has delivered it, since it was started. With several replicas \
