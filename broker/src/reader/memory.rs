@@ -110,6 +110,7 @@ impl Memory {
             *lock(&self.drained) = None;
             *lock(&self.checkpoint) = None;
             *lock(&self.main_empty) = None;
+            *lock(&self.choice) = None;
             *lock(&self.unwanted) = None;
         }
     }
