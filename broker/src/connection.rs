@@ -22,8 +22,9 @@ use crate::{
     wire::{TIMEOUT, Wire, code},
 };
 
-/// First server with atomic batches.
-const OLDEST_SERVER: (i64, i64, i64) = (2, 12, 0);
+/// First server whose atomic batches do what we need: 2.12.0 refuses each that replaces a checkpoint, 2.12.1 those that
+/// also record what a consumer is told of.
+const OLDEST_SERVER: (i64, i64, i64) = (2, 12, 3);
 
 /// How to reach NATS.
 #[derive(Clone, Debug)]
@@ -93,7 +94,8 @@ impl Broker {
         let (client, connections) = connected.map_err(|error| config.error(error))?;
         let (major, minor, patch) = OLDEST_SERVER;
         if !client.is_server_compatible(major, minor, patch) {
-            return Err(Error::Version { found: client.server_info().version, needed: "2.12.0" });
+            let needed = format!("{major}.{minor}.{patch}");
+            return Err(Error::Version { found: client.server_info().version, needed });
         }
         Ok(Self {
             wire: Wire::new(client, connections),

@@ -46,7 +46,7 @@ pub enum Error {
         /// Version of the server.
         found: String,
         /// Version that is needed.
-        needed: &'static str,
+        needed: String,
     },
     /// JetStream refused.
     #[error("JetStream refused {action}: {description} ({code})")]

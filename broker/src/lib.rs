@@ -18,7 +18,7 @@
 //!   incarnation in their names, and every publish says which stream it expects.
 //! * There are no durable consumers on queues or on the event log: nothing that can get stuck.
 //!
-//! Needs nats-server 2.12 or newer (atomic batches, ADR-50).
+//! Needs nats-server 2.12.3 or newer (atomic batches, ADR-50).
 
 mod bucket;
 mod choice;

@@ -57,14 +57,14 @@ async fn what_others_have_left_is_refused_by_name_before_anything_is_written() {
 
 #[tokio::test]
 async fn a_server_that_is_too_old_is_refused_by_its_version() {
-    let address = broker::testing::server_of_version("2.11.9").await;
+    let address = broker::testing::server_of_version("2.12.2").await;
     let config = broker::NatsConfig::new(format!("nats://{address}"), "test");
     let error = Broker::connect(&config).await.unwrap_err();
     assert!(matches!(error, Error::Version { .. }) && !error.is_transient(), "{error:?}");
     let text = error.to_string();
-    assert!(text.contains("2.11.9 is too old") && text.contains("2.12.0 or newer"), "{text}");
+    assert!(text.contains("2.12.2 is too old") && text.contains("2.12.3 or newer"), "{text}");
     let config = broker::NatsConfig::new(
-        format!("nats://{}", broker::testing::server_of_version("2.12.0").await),
+        format!("nats://{}", broker::testing::server_of_version("2.12.3").await),
         "test",
     );
     Broker::connect(&config).await.unwrap();

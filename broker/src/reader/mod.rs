@@ -22,7 +22,7 @@ mod stream;
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize},
     time::{Duration, SystemTime},
 };
 
@@ -104,6 +104,8 @@ pub struct Readers {
     view: RegistryView,
     config: ReaderConfig,
     tail: Tail,
+    /// Streams that are open.
+    streams: Arc<AtomicUsize>,
     /// By stream name, so by incarnation. A std lock: nothing awaits under it.
     memory: Arc<Mutex<Memories>>,
 }
@@ -152,7 +154,7 @@ impl Readers {
     #[must_use]
     pub fn new(broker: Broker, view: RegistryView, config: ReaderConfig) -> Self {
         let tail = Tail::follow(&broker);
-        Self { broker, view, config, tail, memory: Arc::default() }
+        Self { broker, view, config, tail, streams: Arc::default(), memory: Arc::default() }
     }
 
     /// The next message of a queue: at once if there is one, else as soon as one arrives or the prefill becomes done

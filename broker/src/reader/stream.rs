@@ -4,7 +4,13 @@
 //! heads, and then what the event log holds behind them. A run is over when all of it is removed, and only then come the
 //! messages behind it: so a client that connects anew never gets older ones after newer ones.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use async_nats::Subscriber;
 use futures::{FutureExt, StreamExt};
@@ -28,6 +34,34 @@ use crate::{Queue, many::Limits, names::Part};
 const PAGE: Limits = Limits { messages: 100, bytes: 1 << 20 };
 /// How often a stream looks itself whether what is out was removed, while that keeps it from going on.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How long a stream waits between two looks at the log, for each stream that is open: what comes meanwhile goes out
+/// together, and all streams of a replica look a thousand times a second at most.
+const PACE: Duration = Duration::from_millis(1);
+const PACE_MAX: Duration = Duration::from_millis(100);
+
+/// One of the streams that are open.
+#[derive(Debug)]
+struct Open(Arc<AtomicUsize>);
+
+impl Open {
+    fn count(streams: &Arc<AtomicUsize>) -> Self {
+        streams.fetch_add(1, Ordering::Relaxed);
+        Self(streams.clone())
+    }
+
+    /// When to look again after a look.
+    fn pace(&self) -> Duration {
+        let open = u32::try_from(self.0.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
+        PACE.saturating_mul(open).min(PACE_MAX)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// Why a stream ends.
 #[derive(Debug, thiserror::Error)]
@@ -54,11 +88,16 @@ pub struct QueueStream {
     queue_through: u64,
     notices: Subscriber,
     bell: watch::Receiver<u64>,
+    /// The bell has rung since the last look.
+    rung: bool,
     changes: watch::Receiver<u64>,
     /// When to look whether the way was cleared, if it is blocked.
     look_at: Option<Instant>,
     /// When the run was last read on.
     read_at: Instant,
+    open: Open,
+    /// When to look at the log at the earliest.
+    log_look_at: Instant,
     /// Connections to NATS that had broken when the queue was looked at last.
     connection: u64,
     patience: Patience,
@@ -125,6 +164,7 @@ impl Readers {
         }
         Ok(Some(QueueStream {
             bell: memory.bell(),
+            rung: false,
             changes: self.view.changes_of(&queue.name),
             window: Window::new(window.clamp(1, Self::LARGEST_WINDOW), after),
             readers: self.clone(),
@@ -133,6 +173,8 @@ impl Readers {
             queue_through: 0,
             look_at: None,
             read_at: Instant::now(),
+            open: Open::count(&self.streams),
+            log_look_at: Instant::now(),
             connection: queue.wire().connections_broken(),
             patience: Patience::default(),
             queue,
@@ -156,11 +198,7 @@ impl QueueStream {
             }
             // First this, then the look: what happens in between is not missed.
             self.changes.mark_unchanged();
-            if self.bell.has_changed().unwrap_or(false)
-                && let Some(run) = &mut self.run
-            {
-                run.read = false;
-            }
+            self.rung |= self.bell.has_changed().unwrap_or(false);
             self.bell.mark_unchanged();
             let seen = self.readers.view.get(self.queue.name.as_str()).map(|e| e.revision);
             while let Some(Some(notice)) = self.notices.next().now_or_never() {
@@ -197,9 +235,7 @@ impl QueueStream {
             () = tokio::time::sleep_until(until) => None,
             // The change of the bell is seen again above, where it is marked.
             () = rung(&mut self.bell), if wait.arrivals => {
-                if let Some(run) = &mut self.run {
-                    run.read = false;
-                }
+                self.rung = true;
                 None
             }
             () = self.readers.entry_changed(&self.queue.name, seen, &mut self.changes) => None,
@@ -254,8 +290,14 @@ impl QueueStream {
                 self.window.head(Kind::Prefill, None);
             }
         }
-        let Some(run) = self.run else { return self.begin(view).await };
+        let Some(mut run) = self.run else { return self.begin(view).await };
         let kind = run.tag.kind();
+        let from_log = kind == Kind::Live && self.readers.may_read_from_log(&self.memory, view);
+        // Whoever reads from the log looks at the queue when its checkpoint has moved.
+        if std::mem::take(&mut self.rung) && !from_log {
+            run.read = false;
+            self.run = Some(run);
+        }
         if !run.read && self.window.room() > 0 {
             self.look_at = None;
             self.read_at = Instant::now();
@@ -273,8 +315,12 @@ impl QueueStream {
         if self.window.room() > 0 && !something_follows {
             self.look_at = None;
             if let Tag::Live(live) = run.tag
-                && self.readers.may_read_from_log(&self.memory, view)
+                && from_log
             {
+                if Instant::now() < self.log_look_at {
+                    return Ok(Step::Wait(Wait { arrivals: false, until: Some(self.log_look_at) }));
+                }
+                self.log_look_at = Instant::now() + self.open.pace();
                 return self.read_log(view, live).await;
             }
             let look_at = self.read_at + IDLE_LOOK_EVERY;

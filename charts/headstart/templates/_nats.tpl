@@ -4,7 +4,7 @@
 {{- if .Values.nats.bundled -}}
 {{ ternary "tls" "nats" .Values.nats.tls.enabled }}://{{ include "headstart.fullname" . }}-nats:4222
 {{- else -}}
-{{- required "nats.url must be set when nats.bundled is false: the address of a NATS 2.12 or newer with JetStream" .Values.nats.url -}}
+{{- required "nats.url must be set when nats.bundled is false: the address of a NATS 2.12.3 or newer with JetStream" .Values.nats.url -}}
 {{- end -}}
 {{- end -}}
 

@@ -282,7 +282,7 @@ pub struct Standalone {
     pub nats_url: Option<String>,
     #[command(flatten)]
     pub nats_access: NatsAccess,
-    /// The nats-server to start (2.12 or newer); default: beside this program, where `cargo xtask tools` puts it, or
+    /// The nats-server to start (2.12.3 or newer); default: beside this program, where `cargo xtask tools` puts it, or
     /// on PATH.
     #[arg(long, env = "HEADSTART_NATS_SERVER", value_name = "FILE")]
     pub nats_server: Option<PathBuf>,
