@@ -269,10 +269,14 @@ impl Check<'_> {
         let shade = self.world.changes(object).find(|change| change.version == message.version);
         let shade = shade.map(|change| change.shade.clone()).unwrap_or_default();
         self.looks_as(message, &shade, end);
+        // A resync tells of what went before it was read, whatever of it was told.
+        let went = self.world.changes(object).filter(|change| !change.present && change.start <= end).last();
+        let went = went.map_or(0, |change| change.version);
         let known = self.picture.entry(object.clone()).or_default();
         known.stale = false;
         if message.deleted {
             known.deleted = true;
+            known.version = went.max(known.version);
             return;
         }
         let (version, before) = (message.version, known.highest);

@@ -135,6 +135,10 @@ fn a_resync_tells_of_all_that_is_gone() {
     let never = never.post(Done).read(prefill(4, "u2", 1)).read(gone(live(5, "u1", 2, 3)));
     let never = never.resync(false).read(prefill(7, "u2", 1)).drained();
     assert_eq!(check(&never.records, rules, true), []);
+    // One whose prefill nobody has read went before the resync was read; then its event comes.
+    let unread = Story::default().event("u1", 1).event("u2", 1).event("u1", 2).register(true).resync(false);
+    let unread = unread.change("u1", 3, false, false).post(Done).read(prefill(4, "u2", 1));
+    unread.read(removed(5, "u1")).read(gone(live(6, "u1", 3, 4))).drained().is(&[]);
     // Where UDM may lag, nothing of the last minutes is told.
     asked.clone().drained().is(&[]);
     let there = asked.read(removed(9, "u2"));
