@@ -264,6 +264,23 @@ async fn what_is_not_held_is_left_to_the_dispatcher_and_what_is_purged_is_not_wa
 }
 
 #[tokio::test]
+async fn what_the_log_has_lost_is_not_passed_over() {
+    let server = NatsServer::start().await;
+    let case = active(&server).await;
+    let lost = post(&case, "users/user", "lost").await;
+    let after = post(&case, "users/user", "after").await;
+    // Nobody has moved the position over it: it may have been wanted.
+    case.broker.event_log().purge_through(lost).await.unwrap();
+    let (other, _guard) = case.other_replica(&server).await;
+    assert_eq!(next_of(&case, &other, Duration::from_millis(500)).await, None);
+    let early = other.acknowledge(&case.s.name, case.s.incarnation, live_number(after));
+    assert!(tokio::time::timeout(Duration::from_millis(500), early).await.is_err(), "it waits");
+    // Somebody says that it was not: the dispatcher.
+    case.broker.position().set(lost, 0).await.unwrap();
+    assert_eq!(next_of(&case, &other, LONG).await, Some((live_number(after), "after".to_owned())));
+}
+
+#[tokio::test]
 async fn a_letter_reaches_one_queue_alone_and_is_not_lost_by_what_is_before_it() {
     let server = NatsServer::start().await;
     let case = active(&server).await;
