@@ -318,7 +318,12 @@ async fn prefills_are_operated_by_kubectl_as_documented_and_by_the_api() -> Resu
 
     wiki.ask_for_prefill("/pause").await?;
     reason_is(&wiki, "running", json!("Paused")).await?;
-    assert_eq!(hs.job("wiki", 1)?["spec"]["suspend"], true);
+    // The wish is shown at once; the controller carries it out.
+    eventually("the Job to be suspended", SOON, async || {
+        ensure!(hs.job("wiki", 1)?["spec"]["suspend"] == true);
+        Ok(())
+    })
+    .await?;
     hs.slow_down(0).await?;
     chat.await_prefill("done").await?;
     mail.await_prefill("done").await?;
