@@ -157,8 +157,14 @@ pub async fn acknowledge(consumer: &mut Connection, name: &str, message: &[u8]) 
 
 /// Acknowledges all up to a message.
 pub async fn acknowledge_through(consumer: &mut Connection, name: &str, through: u64) -> Result<()> {
+    let status = try_acknowledge_through(consumer, name, through).await?;
+    ensure!(status < 300, "an acknowledgement of {name} was answered with {status}");
+    Ok(())
+}
+
+/// The same; answers the status.
+pub async fn try_acknowledge_through(consumer: &mut Connection, name: &str, through: u64) -> Result<u16> {
     let path = format!("/v1/subscriptions/{name}/messages/acknowledgements");
     let answer = consumer.send("POST", &path, json!({ "through": through }).to_string().as_bytes()).await?;
-    ensure!(answer.status < 300, "{path} was answered with {}", answer.status);
-    Ok(())
+    Ok(answer.status)
 }

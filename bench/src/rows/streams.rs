@@ -64,8 +64,13 @@ pub async fn while_reading<T>(
     };
     for (name, seen) in names.iter().zip(&seen) {
         if let Some(through) = seen.through.get() {
-            // An acknowledgement may have been under way over the reader's own connection.
-            load::acknowledge_through(&mut installation.consumer(name).await?, name, through).await?;
+            let mut own = installation.consumer(name).await?;
+            let status = load::try_acknowledge_through(&mut own, name, through).await?;
+            // The reader may have acknowledged all of it.
+            ensure!(
+                matches!(status, 200 | 404),
+                "the last acknowledgement of {name} was answered with {status}"
+            );
         }
     }
     Ok(done)
