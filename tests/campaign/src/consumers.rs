@@ -348,6 +348,30 @@ impl Consumer {
         self.api.call(self.replica, role, method, path, body).await
     }
 
+    /// Sends a request of the administrator until its outcome is known, and notes each try. `meaning` is the outcome that
+    /// an answer stands for; `None`: none that can be explained.
+    async fn settle(
+        &mut self,
+        what: &str,
+        (method, path, body): (Method, &str, Option<Value>),
+        meaning: impl Fn(u16, &Value) -> Option<Outcome>,
+        event: impl Fn(Life, Outcome) -> Event,
+    ) -> Outcome {
+        loop {
+            let start = self.recorder.now();
+            let answer = self.call(Role::Admin, method.clone(), path, body.clone()).await;
+            let outcome = match answer.as_ref().and_then(|(status, body)| meaning(*status, body)) {
+                Some(outcome) => outcome,
+                None => self.unknown(what, answer),
+            };
+            self.note(start, event(self.life.clone(), outcome));
+            if outcome != Outcome::Unknown {
+                return outcome;
+            }
+            self.pause().await;
+        }
+    }
+
     /// No answer, or 503: unknown. Anything else is not to be explained, and tried again as well.
     fn unknown(&mut self, what: &str, answer: Answer) -> Outcome {
         match answer {

@@ -59,21 +59,19 @@ impl Consumer {
         if track {
             body["track"] = json!(true);
         }
-        loop {
-            let start = self.recorder.now();
-            let answer = self.call(Role::Admin, Method::POST, "/v1/subscriptions", Some(body.clone())).await;
-            let outcome = match answer {
-                Some((201, _)) => Outcome::Done,
-                Some((200, _)) => Outcome::Already,
-                other => self.unknown("registering", other),
-            };
-            let (life, topics, selection) = (self.life.clone(), topics.clone(), selection.clone());
-            self.note(start, Event::Registered { life, topics, prefill, selection, outcome });
-            if outcome != Outcome::Unknown {
-                break;
-            }
-            self.pause().await;
-        }
+        let meaning = |status, _: &Value| match status {
+            201 => Some(Outcome::Done),
+            200 => Some(Outcome::Already),
+            _ => None,
+        };
+        let event = |life, outcome| Event::Registered {
+            life,
+            topics: topics.clone(),
+            prefill,
+            selection: selection.clone(),
+            outcome,
+        };
+        self.settle("registering", (Method::POST, "/v1/subscriptions", Some(body)), meaning, event).await;
         self.registered = true;
         self.tracked = track;
         self.braked = false;
@@ -89,19 +87,13 @@ impl Consumer {
             self.note(start, Event::Used { life: self.life.clone(), highest });
         }
         let path = format!("/v1/subscriptions/{}", self.plan.name);
-        loop {
-            let start = self.recorder.now();
-            let outcome = match self.call(Role::Admin, Method::DELETE, &path, None).await {
-                Some((200, _)) => Outcome::Done,
-                Some((404, _)) => Outcome::Missing,
-                other => self.unknown("removing", other),
-            };
-            self.note(start, Event::Removed { life: self.life.clone(), outcome });
-            if outcome != Outcome::Unknown {
-                break;
-            }
-            self.pause().await;
-        }
+        let meaning = |status, _: &Value| match status {
+            200 => Some(Outcome::Done),
+            404 => Some(Outcome::Missing),
+            _ => None,
+        };
+        let event = |life, outcome| Event::Removed { life, outcome };
+        self.settle("removing", (Method::DELETE, &path, None), meaning, event).await;
         self.registered = false;
     }
 
@@ -141,24 +133,16 @@ impl Consumer {
         let limit = if brake { 0 } else { 1_000_000 };
         let body = resync.then(|| json!({"mode": "resync", "max_removals": limit, "dry_run": dry_run}));
         let path = format!("/v1/subscriptions/{}/prefill", self.plan.name);
-        loop {
-            let start = self.recorder.now();
-            let outcome = match self.call(Role::Admin, Method::POST, &path, body.clone()).await {
-                Some((202, _)) => Outcome::Done,
-                Some((200, _)) => Outcome::Already,
-                // Another one is under way, or the consumer has not read the last one yet.
-                Some((409, body)) if conflicts(&body, &["prefill_under_way", "dry_run_too_early"]) => {
-                    Outcome::Missing
-                }
-                other => self.unknown("asking for a prefill", other),
-            };
-            self.note(start, Event::Asked { life: self.life.clone(), resync, dry_run, brake, outcome });
-            if outcome != Outcome::Unknown {
-                self.braked = self.braked || brake;
-                return;
-            }
-            self.pause().await;
-        }
+        let meaning = |status, answer: &Value| match status {
+            202 => Some(Outcome::Done),
+            200 => Some(Outcome::Already),
+            // Another one is under way, or the consumer has not read the last one yet.
+            409 if conflicts(answer, &["prefill_under_way", "dry_run_too_early"]) => Some(Outcome::Missing),
+            _ => None,
+        };
+        let event = |life, outcome| Event::Asked { life, resync, dry_run, brake, outcome };
+        self.settle("asking for a prefill", (Method::POST, &path, body), meaning, event).await;
+        self.braked = self.braked || brake;
     }
 
     /// Lets a resync be read that is held, if it is.
@@ -188,19 +172,14 @@ impl Consumer {
         self.ask(false, false, false).await;
         tokio::time::sleep(Duration::from_millis(after_ms)).await;
         let path = format!("/v1/subscriptions/{}/prefill", self.plan.name);
-        let outcome = loop {
-            let start = self.recorder.now();
-            let outcome = match self.call(Role::Admin, Method::DELETE, &path, None).await {
-                Some((200, _)) => Outcome::Done,
-                Some((409, body)) if conflicts(&body, &["prefill_ended"]) => Outcome::Missing,
-                other => self.unknown("cancelling a prefill", other),
-            };
-            self.note(start, Event::Cancelled { life: self.life.clone(), outcome });
-            if outcome != Outcome::Unknown {
-                break outcome;
-            }
-            self.pause().await;
+        let meaning = |status, answer: &Value| match status {
+            200 => Some(Outcome::Done),
+            409 if conflicts(answer, &["prefill_ended"]) => Some(Outcome::Missing),
+            _ => None,
         };
+        let event = |life, outcome| Event::Cancelled { life, outcome };
+        let outcome =
+            self.settle("cancelling a prefill", (Method::DELETE, &path, None), meaning, event).await;
         if outcome == Outcome::Done {
             for _ in 0..3 {
                 self.read().await;
@@ -215,27 +194,18 @@ impl Consumer {
         }
         let path = format!("/v1/subscriptions/{}", self.plan.name);
         let body = json!({"realms_topics": listed(&topics)});
-        loop {
-            let start = self.recorder.now();
-            let outcome = match self.call(Role::Admin, Method::PATCH, &path, Some(body.clone())).await {
-                Some((200, _)) => Outcome::Done,
-                Some((409, body)) if conflicts(&body, &["prefill_under_way", "changed_by_others"]) => {
-                    Outcome::Missing
-                }
-                other => self.unknown("changing topics", other),
-            };
-            self.note(start, Event::Topics { life: self.life.clone(), topics: topics.clone(), outcome });
-            match outcome {
-                Outcome::Done => self.topics = topics,
-                Outcome::Unknown => {
-                    self.pause().await;
-                    continue;
-                }
+        let meaning = |status, answer: &Value| match status {
+            200 => Some(Outcome::Done),
+            409 if conflicts(answer, &["prefill_under_way", "changed_by_others"]) => Some(Outcome::Missing),
+            _ => None,
+        };
+        let event = |life, outcome| Event::Topics { life, topics: topics.clone(), outcome };
+        self.topics =
+            match self.settle("changing topics", (Method::PATCH, &path, Some(body)), meaning, event).await {
+                Outcome::Done => topics,
                 // A try before may have been carried out.
-                _ => self.topics = self.shown_topics().await,
-            }
-            return;
-        }
+                _ => self.shown_topics().await,
+            };
     }
 
     async fn shown_topics(&mut self) -> Vec<String> {

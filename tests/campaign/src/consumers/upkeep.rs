@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Consumer, actions::conflicts};
 use crate::{
@@ -47,27 +47,17 @@ impl Consumer {
     async fn set_paused(&mut self, paused: bool) -> Outcome {
         let word = if paused { "pause" } else { "resume" };
         let path = format!("/v1/subscriptions/{}/prefill/{word}", self.plan.name);
-        loop {
-            let start = self.recorder.now();
-            let outcome = match self.call(Role::Admin, Method::POST, &path, None).await {
-                Some((202, _)) => Outcome::Done,
-                Some((200, _)) => Outcome::Already,
-                Some((409, body)) if conflicts(&body, &["prefill_ended"]) => Outcome::Missing,
-                other => self.unknown("pausing or resuming a prefill", other),
-            };
-            let life = self.life.clone();
-            self.note(
-                start,
-                match paused {
-                    true => Event::Paused { life, outcome },
-                    false => Event::Resumed { life, outcome },
-                },
-            );
-            if outcome != Outcome::Unknown {
-                return outcome;
-            }
-            self.pause().await;
-        }
+        let meaning = |status, answer: &Value| match status {
+            202 => Some(Outcome::Done),
+            200 => Some(Outcome::Already),
+            409 if conflicts(answer, &["prefill_ended"]) => Some(Outcome::Missing),
+            _ => None,
+        };
+        let event = |life, outcome| match paused {
+            true => Event::Paused { life, outcome },
+            false => Event::Resumed { life, outcome },
+        };
+        self.settle("pausing or resuming a prefill", (Method::POST, &path, None), meaning, event).await
     }
 
     /// Gets another password, and tries both at both replicas.
@@ -78,19 +68,10 @@ impl Consumer {
         let path = format!("/v1/subscriptions/{}", self.plan.name);
         let former = self.password.clone();
         self.password = format!("consumer-secret-{}", self.recorder.now());
-        loop {
-            let start = self.recorder.now();
-            let body = json!({"password": self.password});
-            let outcome = match self.call(Role::Admin, Method::PATCH, &path, Some(body)).await {
-                Some((200, _)) => Outcome::Done,
-                other => self.unknown("changing the password", other),
-            };
-            self.note(start, Event::Password { life: self.life.clone(), outcome });
-            if outcome != Outcome::Unknown {
-                break;
-            }
-            self.pause().await;
-        }
+        let body = json!({"password": self.password});
+        let meaning = |status, _: &Value| (status == 200).then_some(Outcome::Done);
+        let event = |life, outcome| Event::Password { life, outcome };
+        self.settle("changing the password", (Method::PATCH, &path, Some(body)), meaning, event).await;
         let current = self.password.clone();
         for replica in 0..2 {
             self.log_in(replica, &current, false).await;
