@@ -263,6 +263,10 @@ impl Waiting {
 }
 
 async fn follow(broker: Broker, shared: Arc<Shared>) {
+    if !broker.reads_from_log() {
+        // Everything is copied, and who copies says so.
+        return;
+    }
     loop {
         match broker.position().get().await {
             Ok(position) => {
