@@ -194,7 +194,7 @@ pub(crate) async fn resume(
     set_paused(&app, &name, &caller, false).await
 }
 
-/// The entry changes, and whoever runs the prefill looks at it.
+/// Changes the entry, which the worker or the controller looks at.
 async fn set_paused(app: &App, name: &str, caller: &Caller, paused: bool) -> Result<Response, ApiError> {
     let entry = existing(app, name, caller).await?;
     let Subscription { name: known, incarnation, .. } = &entry.value;

@@ -18,7 +18,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WentBack;
 
-/// Who wants to know how the reading goes.
+/// Observes the reading of the log.
 pub trait Watcher: Send + 'static {
     /// It begins, or goes on; the last entry of the log is this one.
     fn opened(&self, last: u64);
@@ -39,8 +39,8 @@ struct Reader<W> {
 }
 
 impl Broker {
-    /// All entries of the event log from one on. It does not end, except with [`WentBack`]. Whoever drops the future of
-    /// an entry loses none.
+    /// All entries of the event log from one on. It ends only with [`WentBack`]. Dropping the future of an entry loses
+    /// nothing.
     pub fn log_from<W: Watcher>(
         &self,
         from: u64,

@@ -21,7 +21,6 @@
 //! Needs nats-server 2.12.3 or newer (atomic batches, ADR-50).
 
 mod bucket;
-mod choice;
 mod connection;
 mod contained;
 mod copies;
@@ -35,6 +34,7 @@ mod known;
 mod layout;
 mod limits;
 mod many;
+mod matching;
 mod names;
 mod orphans;
 mod progress;
@@ -56,7 +56,6 @@ mod tries;
 mod view;
 mod wire;
 
-pub use choice::{Choice, ChoiceError};
 pub use connection::{Broker, NatsConfig};
 pub use contained::LiveMessage;
 pub use copies::{Copier, Copy, CopyError};
@@ -70,6 +69,7 @@ pub use fence::{Claimed, FenceHolder, FillError};
 pub use follow::{Watcher, WentBack};
 pub use known::KnownChunk;
 pub use limits::StreamLimits;
+pub use matching::{Matcher, MatcherError};
 pub use orphans::Orphan;
 pub use progress::ProgressBoard;
 pub use queue::{Queue, QueueCounts};

@@ -442,7 +442,6 @@ async fn whatever_happens_the_order_holds_and_nothing_acknowledged_returns() {
                 }
             }
         }
-        tokio::time::sleep(Duration::from_secs(1)).await;
         // All that is left comes, at either replica.
         while acknowledged.len() < wanted.len() {
             let (number, _) = next_of(&case, &other, LONG).await.expect("what is left");

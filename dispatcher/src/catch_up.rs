@@ -94,7 +94,7 @@ impl Lane {
                         marked.err()
                     }
                     Some(Last::Large(event)) => {
-                        self.writer.set_aside_large(through, event, self.choice.selects()).await.err()
+                        self.writer.set_aside_large(through, event, self.matcher.selects()).await.err()
                     }
                     None => None,
                 };
@@ -245,7 +245,7 @@ impl Lane {
                     portion.last = Some(Last::Marker(marker));
                     return Ok(portion);
                 }
-                LogItem::TooLarge(event) if self.choice.route.is_match(&event.realm, &event.topic) => {
+                LogItem::TooLarge(event) if self.matcher.route.is_match(&event.realm, &event.topic) => {
                     portion.last = Some(Last::Large(event));
                     return Ok(portion);
                 }
@@ -277,7 +277,8 @@ impl Lane {
     fn wants(&self, sequence: u64, payload: &[u8]) -> bool {
         // One that can't be read was told by the main reader.
         sequence > self.writer.checkpoint()
-            && Head::of(payload).is_ok_and(|Head { realm, topic }| self.choice.route.is_match(&realm, &topic))
+            && Head::of(payload)
+                .is_ok_and(|Head { realm, topic }| self.matcher.route.is_match(&realm, &topic))
     }
 }
 
@@ -290,7 +291,7 @@ mod tests {
         mailbox::{Bound, Mailbox, Taken},
         metrics::Metrics,
     };
-    use broker::Choice;
+    use broker::Matcher;
     use broker::testing::{NatsServer, ready_subscription};
     use model::{QueueLimits, RealmTopic, Room};
     use tokio::sync::mpsc;
@@ -316,9 +317,9 @@ mod tests {
             batches: pace.batches.clone(),
             before_copy: None,
         };
-        let choice = Choice::new(&s.realms_topics, None).unwrap();
+        let matcher = Matcher::new(&s.realms_topics, None).unwrap();
         let hold = Hold::new(Duration::ZERO, false);
-        let mut lane = Lane { writer, hold, choice, inlet, pace: pace.into(), reports: reports.0 };
+        let mut lane = Lane { writer, hold, matcher, inlet, pace: pace.into(), reports: reports.0 };
         let topics = [RealmTopic { realm: "udm".into(), topic: "groups/group".into() }];
         other.mark(5, &s.with_topics(&topics).unwrap().marker()).await.unwrap();
         broker.position().set(8, 0).await.unwrap();

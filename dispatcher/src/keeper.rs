@@ -8,7 +8,7 @@
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use broker::{Broker, Choice, Copier, CopyError, Revised};
+use broker::{Broker, Copier, CopyError, Matcher, Revised};
 use futures::FutureExt;
 use model::{
     Checkpoint, Entry, GivenUp, Incarnation, Lifecycle, Lost, Room, Selection, SubscriptionName, Timestamp,
@@ -111,8 +111,8 @@ impl Keeper {
     }
 
     async fn live(&self) {
-        while let Some((copier, choice)) = self.open().await {
-            if !self.is_needed(copier.checkpoint(), &choice).await {
+        while let Some((copier, matcher)) = self.open().await {
+            if !self.is_needed(copier.checkpoint(), &matcher).await {
                 return;
             }
             let writer = Writer {
@@ -129,15 +129,15 @@ impl Keeper {
             let reads_from_log = self.broker.reads_from_log() && !self.track;
             let hold = Hold::new(self.config.copy_after, reads_from_log);
             let (inlet, pace, reports) = (self.inlet.clone(), self.pace.clone(), self.reports.clone());
-            let Gone = Lane { writer, hold, choice, inlet, pace, reports }.work().await;
+            let Gone = Lane { writer, hold, matcher, inlet, pace, reports }.work().await;
             self.inlet.with(Mailbox::restart);
             tokio::time::sleep(REOPENED_AFTER).await;
         }
     }
 
     /// Tells the session what is in effect in the queue, before anything is read for it.
-    async fn is_needed(&self, checkpoint: &Checkpoint, choice: &Choice) -> bool {
-        let active = checkpoint.active.then(|| (checkpoint.epoch, choice.route.clone()));
+    async fn is_needed(&self, checkpoint: &Checkpoint, matcher: &Matcher) -> bool {
+        let active = checkpoint.active.then(|| (checkpoint.epoch, matcher.route.clone()));
         let (needed, answer) = oneshot::channel();
         self.reports.send(Report::Opened { lane: self.incarnation, active, needed }).ok();
         answer.await.unwrap_or(false)
@@ -150,14 +150,14 @@ impl Keeper {
     }
 
     /// Opens the queue. `None`: it is over.
-    async fn open(&self) -> Option<(Copier, Choice)> {
+    async fn open(&self) -> Option<(Copier, Matcher)> {
         let mut patience = Patience::new(&self.name, &self.metrics);
         let mut missing_since = None;
         loop {
             let trouble = match self.look_in_time().await {
                 Ok(Found::Over) => return None,
-                Ok(Found::Queue(copier)) => match self.choice(copier.checkpoint()) {
-                    Some(choice) => return Some((copier, choice)),
+                Ok(Found::Queue(copier)) => match self.matcher(copier.checkpoint()) {
+                    Some(matcher) => return Some((copier, matcher)),
                     None => Trouble::Later {
                         why: Wait::Unreadable,
                         text: "its topics or its selection can't be used: change the topics, or remove it"
@@ -190,11 +190,11 @@ impl Keeper {
         }
     }
 
-    fn choice(&self, checkpoint: &Checkpoint) -> Option<Choice> {
+    fn matcher(&self, checkpoint: &Checkpoint) -> Option<Matcher> {
         let told = |error| {
             tracing::error!(subscription = %self.name, error = chain(&error), "no events for this queue");
         };
-        Choice::new(&checkpoint.realms_topics, self.selection.as_ref()).map_err(told).ok()
+        Matcher::new(&checkpoint.realms_topics, self.selection.as_ref()).map_err(told).ok()
     }
 
     /// Looks at queue and entry. One that does not answer soon keeps the others neither from opening nor from working.

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use broker::{Choice, Copier, Copy, LargeEvent};
+use broker::{Copier, Copy, LargeEvent, Matcher};
 use bytes::Bytes;
 use model::{Epoch, Incarnation, Marker, Route};
 use tokio::{
@@ -143,7 +143,7 @@ pub(crate) struct Lane {
     pub writer: Writer,
     pub hold: Hold,
     /// Its topics are those of the last marker that the lane has seen; they are for reading the log itself.
-    pub choice: Choice,
+    pub matcher: Matcher,
     pub inlet: Arc<Inlet>,
     pub pace: Arc<Pace>,
     pub reports: mpsc::UnboundedSender<Report>,
@@ -234,7 +234,7 @@ impl Lane {
     }
 
     fn choose(&self, sequence: u64, payload: Bytes) -> Option<Bytes> {
-        let chosen = self.choice.see(payload).unwrap_or_else(|error| {
+        let chosen = self.matcher.see(payload).unwrap_or_else(|error| {
             tracing::error!(
                 subscription = %self.writer.name, incoming_seq = sequence, %error,
                 "an event can't be read and is not selected"
@@ -276,7 +276,7 @@ impl Lane {
     /// not say which one it is.
     pub(crate) async fn set_aside(&mut self, sequence: u64, event: &LargeEvent) -> Result<(), Gone> {
         let mut patience = self.writer.patience();
-        while let Err(trouble) = self.writer.set_aside_large(sequence, event, self.choice.selects()).await {
+        while let Err(trouble) = self.writer.set_aside_large(sequence, event, self.matcher.selects()).await {
             self.hold();
             patience.after(trouble).await?;
         }
@@ -318,7 +318,7 @@ impl Lane {
     pub(crate) fn follow_checkpoint(&mut self) {
         // Topics that can't be used were told by the main reader.
         if let Ok(route) = Route::new(&self.writer.copier.checkpoint().realms_topics) {
-            self.choice.route = route;
+            self.matcher.route = route;
         }
     }
 

@@ -77,7 +77,7 @@ impl Writer {
 
     /// The same, where what is in effect in the queue decides what is copied.
     pub(crate) async fn reload_confirmed(&mut self) -> Result<(), Trouble> {
-        self.copier.reload().await?;
+        self.reload().await?;
         Ok(self.copier.confirm().await?)
     }
 
@@ -121,12 +121,17 @@ impl Writer {
     /// Moves the checkpoint over what was set aside: consumers that read from the log wait for that.
     async fn pass(&mut self, sequence: u64) -> Result<(), Trouble> {
         while let Err(error) = self.copier.pass(sequence).await {
-            match error {
-                CopyError::Stale | CopyError::Unknown => self.copier.reload().await?,
-                error => return Err(error.into()),
-            }
+            self.look_again(error).await?;
         }
         Ok(())
+    }
+
+    /// The checkpoint was not written. If it has moved, or may have, it is read again, and the same is to be tried.
+    async fn look_again(&mut self, error: CopyError) -> Result<(), Trouble> {
+        match error {
+            CopyError::Stale | CopyError::Unknown => self.reload().await,
+            error => Err(error.into()),
+        }
     }
 
     fn fitting(&self, batch: &[Copy]) -> usize {
@@ -193,10 +198,7 @@ impl Writer {
     /// it again goes on where it failed.
     pub(crate) async fn mark(&mut self, sequence: u64, marker: &Marker) -> Result<(), Trouble> {
         while let Err(error) = self.copier.mark(sequence, marker).await {
-            match error {
-                CopyError::Stale | CopyError::Unknown => self.copier.reload().await?,
-                error => return Err(error.into()),
-            }
+            self.look_again(error).await?;
         }
         // Topics that were changed meanwhile have a marker of their own.
         let round = marker.epoch.round;

@@ -170,8 +170,7 @@ impl Subscription {
     }
 
     /// The same subscription with its prefill paused or resumed, or `None` if it is so already, or if none is pending
-    /// or running. Why it waits is said by whoever was to work on it, once he has stopped; resumed, it is not said any
-    /// more.
+    /// or running. The worker or controller writes the reason `Paused` once the attempt has stopped; resuming clears it.
     #[must_use]
     pub fn with_paused(&self, paused: bool) -> Option<Self> {
         (self.awaits_prefill() && self.prefill.paused != paused).then(|| {

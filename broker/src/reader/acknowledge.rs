@@ -10,7 +10,7 @@ use model::{
 };
 use tokio::time::Instant;
 
-use super::{COPIED_LOOK_EVERY, Memory, ReadError, Readers, direct::Stored, heads, notices::Removed};
+use super::{COPIED_LOOK_EVERY, Memory, ReadError, Readers, heads, notices::Removed};
 use crate::{
     Copier, Copy, CopyError, Error, Queue, Revised,
     many::Limits,
@@ -31,7 +31,7 @@ enum Judged {
     Unwanted,
     /// These come before it.
     After(Vec<Copy>),
-    /// It can't be told yet.
+    /// Not known yet.
     Later,
 }
 
@@ -79,13 +79,11 @@ impl Readers {
         match self.move_over(queue, &memory, place, false).await? {
             Moved::Over { .. } => Ok(true),
             Moved::No => Ok(false),
-            Moved::NotNeeded { written } => {
-                match self.last_copy(queue, place).await?.filter(|copy| copy.place == place) {
-                    Some(Stored { stored, .. }) => self.remove(queue, id, stored).await,
-                    // It was there when this request came.
-                    None => Ok(written),
-                }
-            }
+            Moved::NotNeeded { written } => match self.copy_of(queue, place).await? {
+                Some(stored) => self.remove(queue, id, stored).await,
+                // It was there when this request came.
+                None => Ok(written),
+            },
         }
     }
 
@@ -127,29 +125,23 @@ impl Readers {
                 Judged::Unwanted | Judged::Later if !fresh => {}
                 Judged::Unwanted => return Ok(Moved::No),
                 Judged::After(between) => {
-                    let tag = LiveTag {
-                        incarnation: queue.incarnation,
-                        round: checkpoint.value.epoch.round,
-                        incoming_seq: place,
+                    let round = checkpoint.value.epoch.round;
+                    let tag = LiveTag { incarnation: queue.incarnation, round, incoming_seq: place };
+                    let is_turn = !through
+                        || self.was_delivered(queue, memory, &view.value, Tag::Live(tag)).await?
+                            == Some(true);
+                    let write = match is_turn {
+                        true => self.write_over(queue, memory, &checkpoint, place, &between, through).await?,
+                        false if fresh => return Ok(Moved::No),
+                        false => Write::Refused,
                     };
-                    let turn = match through {
-                        true => self.was_delivered(queue, memory, &view.value, Tag::Live(tag)).await?,
-                        false => Some(true),
-                    };
-                    match turn {
-                        Some(true) => {
-                            let over = self.write_over(queue, memory, &checkpoint, place, &between, through);
-                            match over.await? {
-                                Write::Done(moved) => return Ok(moved),
-                                Write::Refused => {}
-                                Write::Unknown => {
-                                    written = true;
-                                    deadline = Instant::now() + JUDGED_WITHIN;
-                                }
-                            }
+                    match write {
+                        Write::Done(moved) => return Ok(moved),
+                        Write::Refused => {}
+                        Write::Unknown => {
+                            written = true;
+                            deadline = Instant::now() + JUDGED_WITHIN;
                         }
-                        Some(false) | None if fresh => return Ok(Moved::No),
-                        Some(false) | None => {}
                     }
                 }
                 Judged::Later => {
@@ -214,9 +206,9 @@ impl Readers {
         if !checkpoint.active {
             return Judged::Later;
         }
-        let Some(choice) = self.in_effect(memory, view, checkpoint) else { return Judged::Later };
+        let Some(matcher) = self.in_effect(memory, view, checkpoint) else { return Judged::Later };
         let between = checkpoint.incoming_seq..place;
-        let Some(mut ahead) = self.ahead(queue, memory, checkpoint, &choice, mark, between, most) else {
+        let Some(mut ahead) = self.ahead(queue, memory, checkpoint, &matcher, mark, between, most) else {
             return Judged::Later;
         };
         match ahead.events.last() {
@@ -266,9 +258,8 @@ impl Readers {
                 Ok(count + self.purge_through(&queue, Part::Main, written).await?)
             }
             Moved::NotNeeded { written } => {
-                let found = self.last_copy(&queue, place).await?.filter(|found| found.place == place);
-                // It was there when this request came: how many went with it is not known.
-                let Some(Stored { stored, .. }) = found else { return Ok(u64::from(written)) };
+                // Else it was there when this request came: how many went with it is not known.
+                let Some(stored) = self.copy_of(&queue, place).await? else { return Ok(u64::from(written)) };
                 let Some(tag) = self.tag_of(&queue, stored).await? else { return Ok(0) };
                 self.remove_through(&queue, &memory, tag, id, stored).await
             }

@@ -1,7 +1,8 @@
 //! Ringing the bell of a queue when a live message arrives: for all who wait at this replica.
 //!
 //! The log's end rings for events that the queue wants, and dispatchers say on a plain subject of NATS when they have
-//! written to it. Both are best effort: whoever waits also looks now and then.
+//! written to it. Both are best effort, so a waiting reader also looks every few
+//! seconds.
 
 use std::{
     sync::{Arc, Weak},
@@ -27,7 +28,7 @@ impl Readers {
         if memory.begin_listening() {
             tokio::spawn(keep_ringing(queue.clone(), memory.clone(), self.tail.clone()));
         }
-        let in_effect = memory.in_effect().map(|(epoch, choice)| (epoch, choice.route.clone()));
+        let in_effect = memory.in_effect().map(|(epoch, matcher)| (epoch, matcher.route.clone()));
         let by_entry = || {
             let entry = self.view.get(queue.name.as_str())?;
             Some((entry.value.epoch(), Route::new(&entry.value.realms_topics).ok()?))

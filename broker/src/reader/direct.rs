@@ -26,7 +26,7 @@ use super::{
     memory::Unwanted,
 };
 use crate::{
-    Choice, Queue, Revised,
+    Matcher, Queue, Revised,
     many::{Limits, Page},
     names::Part,
     tail::{Ahead, Bound, Event, Mark, Wanted},
@@ -38,7 +38,8 @@ pub(super) enum Found {
     Dispatchers,
     /// Nothing.
     Nothing,
-    Events(Vec<Event>),
+    /// Never empty.
+    Messages(Vec<Ready>),
 }
 
 impl Readers {
@@ -61,14 +62,17 @@ impl Readers {
     ) -> Result<Option<Look>, ReadError> {
         let mark = self.tail.mark();
         let checkpoint = self.fresh_checkpoint(queue, memory).await?;
-        let main = match memory.main_is_empty_at(checkpoint.revision) {
-            true => Page::default(),
-            false => self.page(queue, Part::Main, 1, limits).await?,
+        let main = if memory.main_is_empty_at(checkpoint.revision) {
+            Page::default()
+        } else {
+            let main = self.page(queue, Part::Main, 1, limits).await?;
+            // Only what was looked at: it is not to be taken for granted for ever.
+            if main.messages.is_empty() {
+                memory.note_main_is_empty(checkpoint.revision);
+            }
+            main
         };
         memory.note_reads_from_log(main.messages.is_empty());
-        if main.messages.is_empty() {
-            memory.note_main_is_empty(checkpoint.revision);
-        }
         if let Some(head) = main.messages.first() {
             let fits = live_tag(head)
                 .is_some_and(|live| live.incarnation == view.incarnation && live.round <= view.prefill.round);
@@ -84,10 +88,7 @@ impl Readers {
             None => None,
             Some(Found::Dispatchers) => Some(Look::Empty(Nothing::Copied)),
             Some(Found::Nothing) => Some(Look::Empty(Nothing::Arrived)),
-            Some(Found::Events(events)) => {
-                let round = checkpoint.value.epoch.round;
-                Some(Look::Messages(events.into_iter().map(|event| ready(queue, round, event)).collect()))
-            }
+            Some(Found::Messages(messages)) => Some(Look::Messages(messages)),
         })
     }
 
@@ -127,11 +128,11 @@ impl Readers {
         if epoch.round > view.prefill.round {
             return Ok(None);
         }
-        let Some(choice) = self.in_effect(memory, view, &checkpoint.value) else {
+        let Some(matcher) = self.in_effect(memory, view, &checkpoint.value) else {
             return Ok(Some(Found::Dispatchers));
         };
         let most = Bound { entries: limits.messages, bytes: limits.bytes };
-        let ahead = self.ahead(queue, memory, &checkpoint.value, &choice, mark, after..u64::MAX, most);
+        let ahead = self.ahead(queue, memory, &checkpoint.value, &matcher, mark, after..u64::MAX, most);
         let Some(Ahead { events, barred, .. }) = ahead else { return Ok(Some(Found::Dispatchers)) };
         if events.is_empty() {
             return Ok(Some(if barred { Found::Dispatchers } else { Found::Nothing }));
@@ -140,7 +141,8 @@ impl Readers {
             // The position says that nothing is wanted before what is held. Of a queue that was lost it does not.
             self.entry(queue, true).await?;
         }
-        Ok(Some(Found::Events(events)))
+        let messages = events.into_iter().map(|event| ready(queue, epoch.round, event)).collect();
+        Ok(Some(Found::Messages(messages)))
     }
 
     /// What a queue gets by a checkpoint. `None`: it can't be used, which the dispatcher says.
@@ -149,26 +151,28 @@ impl Readers {
         memory: &Memory,
         view: &Subscription,
         checkpoint: &Checkpoint,
-    ) -> Option<Arc<Choice>> {
-        memory
-            .choice(checkpoint.epoch, || Choice::new(&checkpoint.realms_topics, view.selection.as_ref()).ok())
+    ) -> Option<Arc<Matcher>> {
+        memory.matcher(checkpoint.epoch, || {
+            Matcher::new(&checkpoint.realms_topics, view.selection.as_ref()).ok()
+        })
     }
 
-    /// What the log holds behind the first place, which is the checkpoint's or a later one, up to the second. `None`: some of it is not held.
+    /// What the log holds behind the first place, which is the checkpoint's or a later one, up to the second. `None`: some
+    /// of it is not held.
     #[allow(clippy::too_many_arguments)] // each is a part of the rule
     pub(super) fn ahead(
         &self,
         queue: &Queue,
         memory: &Memory,
         checkpoint: &Checkpoint,
-        choice: &Choice,
+        matcher: &Matcher,
         mark: Mark,
         between: Range<u64>,
         most: Bound,
     ) -> Option<Ahead> {
         let epoch = checkpoint.epoch;
         let wanted =
-            Wanted { incarnation: queue.incarnation, epoch, choice, largest: self.broker.largest_message() };
+            Wanted { incarnation: queue.incarnation, epoch, matcher, largest: self.broker.largest_message() };
         let first = mark.begin(between.start)?;
         let begin = memory.begin(epoch, mark.generation(), first);
         let ahead = self.tail.ahead(mark, &wanted, begin, between.end, most)?;
@@ -185,8 +189,9 @@ impl Readers {
         Ok(checkpoint.max(self.broker.event_log().last_sequence().await?))
     }
 
-    /// The last copy at or before a place of the log. Copies are in the order of the log, so it is looked for by halves.
-    pub(super) async fn last_copy(&self, queue: &Queue, place: u64) -> Result<Option<Stored>, ReadError> {
+    /// The number in the queue of the copy of an event. `None`: it is not there. Copies are in the order of the log, so it
+    /// is looked for by halves.
+    pub(super) async fn copy_of(&self, queue: &Queue, place: u64) -> Result<Option<u64>, ReadError> {
         let from = async |from: u64| {
             let found = self.page(queue, Part::Main, from, Limits::ONE).await?.messages.into_iter().next();
             Ok::<_, ReadError>(found.map(|message| Stored {
@@ -194,10 +199,9 @@ impl Readers {
                 place: live_tag(&message).map_or(0, |live| live.incoming_seq),
             }))
         };
-        let Some(first) = from(1).await?.filter(|first| first.place <= place) else { return Ok(None) };
+        let Some(mut known) = from(1).await?.filter(|first| first.place <= place) else { return Ok(None) };
         let last = queue.wire().last(&queue.stream, &queue.subject(Part::Main)).await?.message();
-        let mut known = first;
-        let mut above = last.map_or(first.stored, |last| last.sequence) + 1;
+        let mut above = last.map_or(known.stored, |last| last.sequence) + 1;
         while above - known.stored > 1 {
             let middle = known.stored + (above - known.stored) / 2;
             match from(middle).await?.filter(|found| found.place <= place && found.stored < above) {
@@ -205,20 +209,20 @@ impl Readers {
                 None => above = middle,
             }
         }
-        Ok(Some(known))
+        Ok((known.place == place).then_some(known.stored))
     }
 }
 
 /// A copy in a queue.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Stored {
+#[derive(Clone, Copy)]
+struct Stored {
     /// Its number in the queue.
-    pub stored: u64,
+    stored: u64,
     /// The place of its event in the log.
-    pub place: u64,
+    place: u64,
 }
 
-pub(super) fn ready(queue: &Queue, round: u32, Event { place, accepted, payload }: Event) -> Ready {
+fn ready(queue: &Queue, round: u32, Event { place, accepted, payload }: Event) -> Ready {
     let tag = LiveTag { incarnation: queue.incarnation, round, incoming_seq: place };
     Ready { tag: Tag::Live(tag), number: live_number(place), stored: None, accepted: Some(accepted), payload }
 }

@@ -13,7 +13,7 @@ use model::{Checkpoint, Epoch, Kind, Subscription, Tag};
 use tokio::{sync::watch, time::Instant};
 
 use super::{Ready, notices::Removed};
-use crate::{Choice, Revised, tail::Bell};
+use crate::{Matcher, Revised, tail::Bell};
 
 /// Deliveries that are remembered: two of the largest batches.
 const REMEMBERED: usize = 2000;
@@ -40,7 +40,7 @@ pub(super) struct Memory {
     /// At this number of the checkpoint nothing was in `main`, and what adds to it writes the checkpoint, too.
     main_empty: Mutex<Option<(u64, Instant)>>,
     /// What is in effect by a checkpoint.
-    choice: Mutex<Option<(Epoch, Arc<Choice>)>>,
+    matcher: Mutex<Option<(Epoch, Arc<Matcher>)>>,
     /// By what is in effect at this epoch the log's end rings the bell.
     rings_by: Mutex<Option<Epoch>>,
     /// Nothing is wanted between these places of the log, by what is in effect at this epoch.
@@ -110,7 +110,7 @@ impl Memory {
             *lock(&self.drained) = None;
             *lock(&self.checkpoint) = None;
             *lock(&self.main_empty) = None;
-            *lock(&self.choice) = None;
+            *lock(&self.matcher) = None;
             *lock(&self.unwanted) = None;
         }
     }
@@ -165,17 +165,21 @@ impl Memory {
     }
 
     /// What is in effect by a checkpoint, made once.
-    pub(super) fn choice(&self, epoch: Epoch, make: impl FnOnce() -> Option<Choice>) -> Option<Arc<Choice>> {
-        let mut choice = lock(&self.choice);
-        if choice.as_ref().is_none_or(|(known, _)| *known != epoch) {
-            *choice = Some((epoch, Arc::new(make()?)));
+    pub(super) fn matcher(
+        &self,
+        epoch: Epoch,
+        make: impl FnOnce() -> Option<Matcher>,
+    ) -> Option<Arc<Matcher>> {
+        let mut matcher = lock(&self.matcher);
+        if matcher.as_ref().is_none_or(|(known, _)| *known != epoch) {
+            *matcher = Some((epoch, Arc::new(make()?)));
         }
-        choice.as_ref().map(|(_, choice)| choice.clone())
+        matcher.as_ref().map(|(_, matcher)| matcher.clone())
     }
 
     /// What is in effect, as far as we know.
-    pub(super) fn in_effect(&self) -> Option<(Epoch, Arc<Choice>)> {
-        lock(&self.choice).clone()
+    pub(super) fn in_effect(&self) -> Option<(Epoch, Arc<Matcher>)> {
+        lock(&self.matcher).clone()
     }
 
     /// True: the tail does not ring yet by what is in effect at this epoch, and it is now the caller's task.

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     COPIED_LOOK_EVERY, Delivered, IDLE_LOOK_EVERY, Memory, PAUSE, Patience, ReadError, Readers, Ready,
-    direct::{Found, ready},
+    direct::Found,
     heads::{self, Look, Nothing},
     notices::Removed,
     number, rung,
@@ -119,6 +119,13 @@ enum Step {
     /// Something has changed: decide again.
     Again,
     Wait(Wait),
+}
+
+impl Step {
+    /// After these have gone out.
+    fn of(sent: Vec<Delivered>) -> Self {
+        if sent.is_empty() { Self::Again } else { Self::Messages(sent) }
+    }
 }
 
 /// What a stream waits for beside removals, a changed entry and the stop.
@@ -301,8 +308,7 @@ impl QueueStream {
         if !run.read && self.window.room() > 0 {
             self.look_at = None;
             self.read_at = Instant::now();
-            let sent = self.read_on(run).await?;
-            return Ok(if sent.is_empty() { Step::Again } else { Step::Messages(sent) });
+            return Ok(Step::of(self.read_on(run).await?));
         }
         let something_follows = match run.tag {
             Tag::Prefill(_) => true,
@@ -367,8 +373,7 @@ impl QueueStream {
         // What nobody has copied is behind all of the queue.
         self.run = Some(Run { tag: *tag, decided_by, read: stored.is_none() });
         self.main_read = 0;
-        let sent = self.send(messages);
-        Ok(if sent.is_empty() { Step::Again } else { Step::Messages(sent) })
+        Ok(Step::of(self.send(messages)))
     }
 
     /// Reads the next page of the run.
@@ -405,8 +410,7 @@ impl QueueStream {
                 self.queue_through = place;
             }
             if count > 0 {
-                let sent = self.send(messages);
-                return Ok(if sent.is_empty() { Step::Again } else { Step::Messages(sent) });
+                return Ok(Step::of(self.send(messages)));
             }
         }
         let Some(mark) = mark else { return Ok(again(COPIED_LOOK_EVERY)) };
@@ -419,12 +423,7 @@ impl QueueStream {
         let found =
             self.readers.behind(&self.queue, &self.memory, view, &checkpoint, mark, after, limits).await?;
         match found {
-            Some(Found::Events(events)) => {
-                let round = live.round;
-                let events = events.into_iter().map(|event| ready(&self.queue, round, event)).collect();
-                let sent = self.send(events);
-                Ok(if sent.is_empty() { Step::Again } else { Step::Messages(sent) })
-            }
+            Some(Found::Messages(messages)) => Ok(Step::of(self.send(messages))),
             Some(Found::Nothing) => Ok(again(IDLE_LOOK_EVERY)),
             Some(Found::Dispatchers) | None => Ok(again(COPIED_LOOK_EVERY)),
         }

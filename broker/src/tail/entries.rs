@@ -10,7 +10,7 @@ use bytes::Bytes;
 use model::{Epoch, Incarnation};
 use tokio::time::Instant;
 
-use crate::{Choice, Head, LogEntry, LogItem};
+use crate::{Head, LogEntry, LogItem, Matcher};
 
 /// Topics that are told apart by their address. Beyond this somebody invents topics.
 const TOPICS_MAX: usize = 10_000;
@@ -37,7 +37,7 @@ pub(crate) struct Wanted<'a> {
     pub incarnation: Incarnation,
     /// What is in effect where the search begins.
     pub epoch: Epoch,
-    pub choice: &'a Choice,
+    pub matcher: &'a Matcher,
     /// Largest event that a queue takes, in bytes.
     pub largest: usize,
 }
@@ -201,14 +201,14 @@ impl Entries {
         // Topics by their address: an expression is asked once.
         let mut asked: HashMap<*const Head, bool> = HashMap::new();
         let mut is_match = |topic: &Arc<Head>| {
-            let matches = || wanted.choice.route.is_match(&topic.realm, &topic.topic);
+            let matches = || wanted.matcher.route.is_match(&topic.realm, &topic.topic);
             *asked.entry(Arc::as_ptr(topic)).or_insert_with(matches)
         };
         for (place, (_, item)) in (after + 1..=until).zip(self.held.iter().skip(skipped)) {
             let event = match item {
                 Item::Event { topic, accepted, payload } if is_match(topic) => {
                     // One that can't be read is not selected; the dispatcher says so.
-                    let seen = wanted.choice.see(payload.clone()).unwrap_or_default();
+                    let seen = wanted.matcher.see(payload.clone()).unwrap_or_default();
                     seen.map(|payload| Event { place, accepted: *accepted, payload })
                 }
                 Item::Letter { incarnation, accepted, payload } if *incarnation == wanted.incarnation => {

@@ -48,9 +48,9 @@ fn entries(base: u64, items: &[LogItem]) -> Entries {
 }
 
 fn ahead(entries: &Entries, after: u64, until: u64, most: Bound) -> Option<(Vec<u64>, u64, bool)> {
-    let choice = Choice::new(&topics("u"), None).unwrap();
+    let matcher = Matcher::new(&topics("u"), None).unwrap();
     let epoch = Epoch { round: 2, topics_version: 0 };
-    let wanted = Wanted { incarnation: MINE, epoch, choice: &choice, largest: 40 };
+    let wanted = Wanted { incarnation: MINE, epoch, matcher: &matcher, largest: 40 };
     let Ahead { events, through, barred } = entries.ahead(&wanted, after, until, most)?;
     Some((events.iter().map(|event| event.place).collect(), through, barred))
 }

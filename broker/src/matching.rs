@@ -8,15 +8,15 @@ use model::{RealmTopic, Route, Seen, Selection, SelectionError, Selector, TopicE
 
 /// What a subscription gets.
 #[derive(Clone, Debug)]
-pub struct Choice {
+pub struct Matcher {
     /// Its topics.
     pub route: Route,
     selector: Option<Selector>,
 }
 
-/// Why a choice can't be used. The API lets nothing of that kind in.
+/// Why a matcher can't be used. The API lets nothing of that kind in.
 #[derive(Debug, thiserror::Error)]
-pub enum ChoiceError {
+pub enum MatcherError {
     /// A topic.
     #[error("topic {0}: {1}")]
     Topic(usize, #[source] TopicError),
@@ -25,13 +25,13 @@ pub enum ChoiceError {
     Selection(#[from] SelectionError),
 }
 
-impl Choice {
+impl Matcher {
     /// Compiles topics and selection.
     ///
     /// # Errors
     /// They can't be used.
-    pub fn new(topics: &[RealmTopic], selection: Option<&Selection>) -> Result<Self, ChoiceError> {
-        let route = Route::new(topics).map_err(|(index, error)| ChoiceError::Topic(index, error))?;
+    pub fn new(topics: &[RealmTopic], selection: Option<&Selection>) -> Result<Self, MatcherError> {
+        let route = Route::new(topics).map_err(|(index, error)| MatcherError::Topic(index, error))?;
         let selector = selection.map(Selection::compile).transpose()?;
         Ok(Self { route, selector })
     }
