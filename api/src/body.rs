@@ -6,7 +6,7 @@ use axum::{
     body::{Body, BodyDataStream, HttpBody},
     http::{
         HeaderMap,
-        header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT},
+        header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT, TRANSFER_ENCODING},
     },
 };
 use bytes::{Buf, Bytes, BytesMut};
@@ -189,11 +189,14 @@ fn moved_on(arrived: Instant, now: Instant) -> Instant {
     if now.saturating_duration_since(arrived) < LONGEST_PAUSE { now } else { arrived }
 }
 
-/// Refuses what is compressed: nothing is unpacked here.
+/// Refuses what is compressed, for the whole way or a part of it: nothing is unpacked here.
 fn plain(headers: &HeaderMap) -> Result<(), ApiError> {
-    let codings = headers.get_all(CONTENT_ENCODING).iter().map(|value| value.to_str().unwrap_or("?"));
-    let mut codings = codings.flat_map(|value| value.split(',')).map(str::trim);
-    let is_plain = codings.all(|coding| coding.is_empty() || coding.eq_ignore_ascii_case("identity"));
+    let only = |header, plain: &str| {
+        let values = headers.get_all(header).iter().map(|value| value.to_str().unwrap_or("?"));
+        let mut codings = values.flat_map(|value| value.split(',')).map(str::trim);
+        codings.all(|coding| coding.is_empty() || coding.eq_ignore_ascii_case(plain))
+    };
+    let is_plain = only(CONTENT_ENCODING, "identity") && only(TRANSFER_ENCODING, "chunked");
     if is_plain { Ok(()) } else { Err(ApiError::UnknownCoding) }
 }
 
@@ -311,5 +314,21 @@ mod tests {
             assert_eq!(is_json(&headers), expected, "{value}");
         }
         assert!(!is_json(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn what_is_compressed_is_told_by_either_header() {
+        for (name, value, is_plain) in [
+            (CONTENT_ENCODING, "identity", true),
+            (CONTENT_ENCODING, "Identity, ", true),
+            (CONTENT_ENCODING, "chunked", false),
+            (CONTENT_ENCODING, "zstd", false),
+            (TRANSFER_ENCODING, "Chunked", true),
+            (TRANSFER_ENCODING, "gzip, chunked", false),
+            (TRANSFER_ENCODING, "identity", false),
+        ] {
+            let headers = HeaderMap::from_iter([(name.clone(), HeaderValue::from_static(value))]);
+            assert_eq!(plain(&headers).is_ok(), is_plain, "{name}: {value}");
+        }
     }
 }

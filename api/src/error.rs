@@ -223,7 +223,7 @@ impl IntoResponse for ApiError {
                 answer(StatusCode::PAYLOAD_TOO_LARGE, Code::BodyTooLarge, &text)
             }
             Self::UnknownCoding => {
-                let text = "The body is compressed: send it as it is, without Content-Encoding";
+                let text = "The body is compressed: send it as it is, without Content-Encoding (or gzip as Transfer-Encoding)";
                 let identity = HeaderValue::from_static("identity");
                 let answer = answer(StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::UnknownCoding, text);
                 with(answer, ACCEPT_ENCODING, identity)

@@ -508,14 +508,14 @@ fn schema(name: &str) -> Value {
 }
 
 fn max_removals() -> Value {
-    let percent = json!({"type": "integer", "minimum": 0, "maximum": 100, "default": 20});
-    let objects = json!({"type": "integer", "minimum": 0, "maximum": LARGEST_NUMBER, "default": 20});
+    let percent = json!({"type": ["integer", "null"], "minimum": 0, "maximum": 100, "default": 20});
+    let objects = json!({"type": ["integer", "null"], "minimum": 0, "maximum": LARGEST_NUMBER, "default": 20});
     json!({
         "description": "How many removals a resync may tell without being approved: a number; or more than percent of \
             what was known and more than objects, and never all of a type that had several. Absent: as the installation \
             has it",
-        "type": ["integer", "object", "null"], "minimum": 0, "maximum": LARGEST_NUMBER, "additionalProperties": false,
-        "properties": {"percent": percent, "objects": objects},
+        "type": ["integer", "object", "null"], "minimum": 0, "maximum": LARGEST_NUMBER,
+        "additionalProperties": {"type": "null"}, "properties": {"percent": percent, "objects": objects},
     })
 }
 

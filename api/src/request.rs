@@ -251,7 +251,7 @@ fn max_removals(fields: &Fields<'_>, problems: &mut Problems) -> Option<MaxRemov
 fn limit_of_removals(value: Value) -> Option<MaxRemovals> {
     let Value::Object(members) = value else { return whole_or_zero(&value).map(MaxRemovals::Objects) };
     let mut share = MaxRemovalsShare::default();
-    for (name, value) in &members {
+    for (name, value) in members.iter().filter(|(_, value)| !value.is_null()) {
         let number = whole_or_zero(value)?;
         match name.as_str() {
             "percent" => share.percent = u8::try_from(number).ok().filter(|percent| *percent <= 100)?,
@@ -468,6 +468,10 @@ mod tests {
             ),
             (json!({"max_removals": null}), plain),
             (json!({"max_removals": {"percent": 5}}), PrefillOrder { max_removals: share(5, 20), ..plain }),
+            (
+                json!({"max_removals": {"percent": null, "objects": 7.0, "x": null}}),
+                PrefillOrder { max_removals: share(20, 7), ..plain },
+            ),
             (json!({"mode": null, "force": null}), plain),
             (json!(null), plain),
             (json!({"dry_run": true}), PrefillOrder { dry_run: true, ..plain }),

@@ -160,6 +160,77 @@ async fn an_export_that_fails_leaves_what_was_there() {
     }
 }
 
+/// The objects of the directory as a file holds them.
+async fn in_a_file(udm: &StandIn, folder: &Path) -> String {
+    let path = folder.join("file.jsonl");
+    let done = output(export(udm, &path, &[])).await;
+    assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
+    std::fs::read_to_string(path).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn standard_output_gets_the_dump_and_nothing_else() {
+    let udm = StandIn::start(directory(), Faults::default()).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let expected = in_a_file(&udm, folder.path()).await;
+    let mut command = export(&udm, Path::new("-"), &[]);
+    command.current_dir(folder.path());
+    let done = output(command).await;
+    assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
+    assert_eq!(objects(&text(&done.stdout)), objects(&expected));
+    assert_eq!(text(&done.stdout).lines().count(), expected.lines().count());
+    assert!(text(&done.stderr).contains("standard output: "), "{}", text(&done.stderr));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no file of this name");
+
+    // Who reads it has gone: it is not all, and that is said.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = export(&udm, Path::new("-"), &[]);
+    command.stdout(writer).stderr(std::process::Stdio::piped());
+    let done = tokio::task::spawn_blocking(move || command.spawn().unwrap().wait_with_output().unwrap()).await;
+    let done = done.unwrap();
+    let told = text(&done.stderr);
+    assert_eq!(done.status.code(), Some(1), "{told}");
+    assert!(told.contains("can't write standard output") && told.contains("--output"), "{told}");
+}
+
+/// `--output /dev/stdout` gave the name of the device to a file, so that nobody had the device any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_file_is_written_to_and_stays_what_it_is() {
+    use std::os::unix::fs::FileTypeExt;
+    let udm = StandIn::start(directory(), Faults::default()).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let expected = in_a_file(&udm, folder.path()).await;
+    let pipe = folder.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let read = tokio::task::spawn_blocking({
+        let pipe = pipe.clone();
+        move || std::fs::read_to_string(pipe).unwrap()
+    });
+    let done = output(export(&udm, &pipe, &[])).await;
+    assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
+    assert!(std::fs::metadata(&pipe).unwrap().file_type().is_fifo());
+    assert_eq!(objects(&read.await.unwrap()), objects(&expected));
+
+    // As a source it can't be read twice, and nobody waits for what does not come.
+    let refused = tokio::task::spawn_blocking({
+        let pipe = pipe.clone();
+        move || validate(&pipe, &[])
+    });
+    let refused = tokio::time::timeout(std::time::Duration::from_secs(20), refused).await.unwrap().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("it is no file"), "{}", text(&refused.stderr));
+
+    // A link stays one, and leads to the new dump.
+    let (link, file) = (folder.path().join("link.jsonl"), folder.path().join("behind.jsonl"));
+    std::fs::write(&file, "before").unwrap();
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    let done = output(export(&udm, &link, &[])).await;
+    assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
+    assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(objects(&std::fs::read_to_string(&file).unwrap()), objects(&expected));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn udm_is_asked_directly_whatever_proxy_is_set() {
     let udm = StandIn::start(directory(), Faults::default()).await.unwrap();

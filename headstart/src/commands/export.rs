@@ -1,6 +1,6 @@
-//! `headstart export`: a dump of the directory.
+//! `headstart export`: a dump of the directory, in a file or on standard output.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -22,6 +22,7 @@ pub async fn export(settings: settings::Export, shutdown: CancellationToken) -> 
     let topics: Vec<RealmTopic> =
         topics.into_iter().map(|topic| RealmTopic { realm: UDM_REALM.to_owned(), topic }).collect();
     let writer = DumpWriter::create(&settings.output).map_err(named)?;
+    let (path, becomes_file) = (writer.path().display().to_string(), writer.becomes_file());
     let (sender, events) = mpsc::channel(CHANNEL);
     // Compressing and writing keep a thread busy.
     let writing = tokio::task::spawn_blocking(move || write(writer, events));
@@ -39,11 +40,19 @@ pub async fn export(settings: settings::Export, shutdown: CancellationToken) -> 
     };
     let Counts { objects, vanished, broken } = tokio::select! {
         counts = both => counts,
-        () = shutdown.cancelled() => Err(anyhow::anyhow!("stopped; nothing was written")),
+        () = shutdown.cancelled() => Err(match becomes_file {
+            true => anyhow::anyhow!("stopped; nothing was written"),
+            false => anyhow::anyhow!("stopped; what was written to {path} is not all"),
+        }),
     }?;
-    let path = settings.output.display();
     let left_out = if broken > 0 { format!(", {broken} could not be read") } else { String::new() };
-    say(&format!("{path}: {objects} objects; {vanished} vanished while they were read{left_out}\n"));
+    let line = format!("{path}: {objects} objects; {vanished} vanished while they were read{left_out}\n");
+    if becomes_file {
+        say(&line);
+    } else {
+        // Standard output may be where the dump goes. Nothing is left to do when this can't be written.
+        std::io::stderr().write_all(line.as_bytes()).ok();
+    }
     Ok(())
 }
 

@@ -30,7 +30,9 @@ pub struct Export {
     pub source: SourceAddress,
     #[command(flatten)]
     pub udm: Udm,
-    /// File to write; compressed if its name ends in .gz or .zst. What was there is replaced when all is written.
+    /// File to write; compressed if its name ends in .gz or .zst. What was there is replaced when all is written. A
+    /// pipe or a device is written to as the objects come, and so is standard output (-): only an exit code of 0 says
+    /// that it was all.
     #[arg(long, value_name = "FILE")]
     pub output: PathBuf,
     /// Topics to write, such as users/user or users/.*, in this order; may be given several times. Default: all.

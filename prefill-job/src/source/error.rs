@@ -109,7 +109,7 @@ pub enum SourceError {
         problem: String,
     },
     /// A dump that can't be read.
-    #[error("can't read the dump {} (at line {line})", path.display())]
+    #[error("can't read the dump {}{}", path.display(), at_line(*line))]
     DumpFile {
         /// The dump.
         path: PathBuf,
@@ -139,6 +139,11 @@ pub enum SourceError {
     ReceiverGone,
 }
 
+/// The place where a dump can't be read any further.
+fn at_line(line: u64) -> String {
+    if line == 0 { String::new() } else { format!(" (at line {line})") }
+}
+
 /// The likely reason of a dump without objects.
 fn without_type(untyped: u64) -> String {
     match untyped {
@@ -156,9 +161,10 @@ impl SourceError {
             Self::CredentialsRefused { .. } => ExitCode::CredentialsRefused,
             Self::Unreadable { .. } | Self::DumpLine { .. } | Self::DumpEmpty { .. } => ExitCode::BadData,
             Self::DumpFile { source, .. } => match source.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied | io::ErrorKind::IsADirectory => {
-                    ExitCode::BadRequest
-                }
+                io::ErrorKind::NotFound
+                | io::ErrorKind::PermissionDenied
+                | io::ErrorKind::IsADirectory
+                | io::ErrorKind::NotSeekable => ExitCode::BadRequest,
                 // What the decompressor says of a file that is cut or damaged.
                 io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
                     ExitCode::BadData

@@ -56,14 +56,16 @@ fn file_name(path: &Path) -> String {
 /// The errors of `serde_json` name a place, and never show what stands there: it may be a password.
 fn consumer(path: &Path) -> Result<Consumer, String> {
     let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
-    let value: Value = serde_json::from_str(&text)
+    // Editors of other systems put a mark before UTF-8.
+    let value: Value = serde_json::from_str(text.strip_prefix('\u{feff}').unwrap_or(&text))
         .map_err(|e| format!("no JSON: line {}, column {}", e.line(), e.column()))?;
     let Value::Object(mut fields) = value else { return Err("no JSON object".to_owned()) };
     let Some(Value::String(name)) = fields.get("name") else {
         return Err("there is no text \"name\", the name of the subscription".to_owned());
     };
     let name = name.clone();
-    if !fields.contains_key("password") {
+    // What is not set may be written as `null`, as in requests.
+    if fields.get("password").is_none_or(Value::is_null) {
         let beside = path.with_extension("password");
         if !beside.exists() {
             return Err(format!("there is neither a \"password\" in it nor a file {}", file_name(&beside)));
@@ -84,7 +86,7 @@ mod tests {
         for (file, content) in [
             ("a.json", r#"{"name": "a", "realms_topics": [], "request_prefill": true, "password": "in"}"#),
             ("a.password", "beside"),
-            ("b.json", r#"{"name": "b", "realms_topics": [], "request_prefill": false}"#),
+            ("b.json", "\u{feff}{\"name\": \"b\", \"realms_topics\": [], \"request_prefill\": false, \"password\": null}"),
             ("b.password", "beside\n"),
             ("c.json", r#"{"name": "c"}"#),
             ("d.json", r#"{"name": "d", "password": "sec"#),

@@ -238,7 +238,16 @@ impl Dump {
     }
 
     fn open(&self) -> Result<File, SourceError> {
-        File::open(&self.path).map_err(|e| self.unreadable(0, e))
+        let open = || {
+            // Before it is opened: a pipe to which nobody writes would keep us waiting.
+            let found = std::fs::metadata(&self.path)?;
+            if !found.is_file() && !found.is_dir() {
+                let problem = "it is no file: a dump is read more than once, so write it to one first";
+                return Err(io::Error::new(io::ErrorKind::NotSeekable, problem));
+            }
+            File::open(&self.path)
+        };
+        open().map_err(|e| self.unreadable(0, e))
     }
 
     /// By its name, which also says of a file that begins badly what it should be, or by its content.

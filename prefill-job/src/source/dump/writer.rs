@@ -1,7 +1,9 @@
-//! Writes a dump in JSON lines: whole, or not at all.
+//! Writes a dump in JSON lines: whole, or not at all. What is no file, such as a pipe or standard output, is written to
+//! as the objects come.
 
-use std::fs::File;
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use flate2::write::GzEncoder;
@@ -10,10 +12,14 @@ use tempfile::NamedTempFile;
 
 const BUFFER: usize = 256 * 1024;
 
+/// The path that stands for standard output.
+const STANDARD_OUTPUT: &str = "-";
+
 /// A dump that is being written. Its file appears with [`finish`](Self::finish); until then, and if the writer is
 /// dropped, what was there before stays. Only its owner may read it: it holds personal data.
 #[derive(Debug)]
 pub struct DumpWriter {
+    /// As people know it.
     path: PathBuf,
     text: Text,
 }
@@ -39,7 +45,63 @@ pub enum WriteError {
     },
 }
 
-type Target = BufWriter<NamedTempFile>;
+type Target = BufWriter<Sink>;
+
+/// Where the bytes go.
+#[derive(Debug)]
+enum Sink {
+    /// A file beside the one that it becomes.
+    File { beside: NamedTempFile, becomes: PathBuf },
+    /// A pipe, a terminal or another device.
+    Open(File),
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::File { beside, .. } => beside.write(bytes),
+            Self::Open(file) => file.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::File { beside, .. } => beside.flush(),
+            Self::Open(file) => file.flush(),
+        }
+    }
+}
+
+impl Sink {
+    fn open(path: &Path) -> io::Result<Self> {
+        if path == Path::new(STANDARD_OUTPUT) {
+            return Ok(Self::Open(io::stdout().as_fd().try_clone_to_owned()?.into()));
+        }
+        // To give a pipe's or a device's name to a file would take it away from all others.
+        if fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+            return OpenOptions::new().write(true).open(path).map(Self::Open);
+        }
+        // Of a link it is what it leads to that is replaced.
+        let becomes = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        // What a power cut leaves behind says what it was to become.
+        let prefix = format!(".{}.", becomes.file_name().unwrap_or_default().to_string_lossy());
+        let beside = tempfile::Builder::new().prefix(&prefix).tempfile_in(folder(&becomes))?;
+        Ok(Self::File { beside, becomes })
+    }
+
+    /// Gives a file its name, and brings both to the disk.
+    fn finish(self) -> io::Result<()> {
+        let Self::File { beside, becomes } = self else { return Ok(()) };
+        beside.as_file().sync_all()?;
+        beside.persist(&becomes).map_err(|error| error.error)?;
+        // The new name, too.
+        File::open(folder(&becomes))?.sync_all()
+    }
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
 
 #[derive(Debug)]
 enum Text {
@@ -81,7 +143,7 @@ fn ending(path: &Path) -> Result<Ending, &'static str> {
 }
 
 impl DumpWriter {
-    /// Begins a dump at a path, compressed as the name ends: `.gz`, `.zst`, or not.
+    /// Begins a dump at a path, compressed as the name ends: `.gz`, `.zst`, or not. `-` is standard output.
     ///
     /// # Errors
     /// [`WriteError`]: another compression or format is asked for, or the folder can't be written to.
@@ -92,12 +154,7 @@ impl DumpWriter {
             Err(problem) => return Err(WriteError::Name { path, problem }),
         };
         let begun = || {
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-            // What a power cut leaves behind says what it was to become.
-            let prefix = format!(".{}.", path.file_name().unwrap_or_default().to_string_lossy());
-            let file =
-                tempfile::Builder::new().prefix(&prefix).tempfile_in(folder.unwrap_or(Path::new(".")))?;
-            let target = BufWriter::with_capacity(BUFFER, file);
+            let target = BufWriter::with_capacity(BUFFER, Sink::open(&path)?);
             Ok(match ending {
                 Ending::Plain => Text::Plain(target),
                 Ending::Gzip => Text::Gzip(GzEncoder::new(target, flate2::Compression::default())),
@@ -108,10 +165,29 @@ impl DumpWriter {
                 }
             })
         };
-        match begun() {
+        let begun = begun();
+        let path = if path == Path::new(STANDARD_OUTPUT) { "standard output".into() } else { path };
+        match begun {
             Ok(text) => Ok(Self { path, text }),
             Err(source) => Err(WriteError::Io { path, source }),
         }
+    }
+
+    /// Where it is written to, for people.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Does it become a file, which is there whole or not at all?
+    #[must_use]
+    pub fn becomes_file(&self) -> bool {
+        let target = match &self.text {
+            Text::Plain(target) => target,
+            Text::Gzip(encoder) => encoder.get_ref(),
+            Text::Zstd(Zstd(encoder)) => encoder.get_ref(),
+        };
+        matches!(target.get_ref(), Sink::File { .. })
     }
 
     /// Adds an object.
@@ -134,7 +210,7 @@ impl DumpWriter {
         written.map_err(|source| WriteError::Io { path: self.path.clone(), source })
     }
 
-    /// Brings it to the disk and gives it its name. What had the name before is replaced.
+    /// Brings it to the disk and gives it its name. A file that had the name before is replaced.
     ///
     /// # Errors
     /// [`WriteError::Io`].
@@ -146,12 +222,7 @@ impl DumpWriter {
                 Text::Gzip(encoder) => encoder.finish()?,
                 Text::Zstd(Zstd(encoder)) => encoder.finish()?,
             };
-            let file = target.into_inner().map_err(io::IntoInnerError::into_error)?;
-            file.as_file().sync_all()?;
-            file.persist(&path).map_err(|error| error.error)?;
-            // The new name, too.
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-            File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+            target.into_inner().map_err(io::IntoInnerError::into_error)?.finish()
         };
         finish().map_err(|source| WriteError::Io { path: path.clone(), source })
     }
