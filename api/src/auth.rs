@@ -428,6 +428,31 @@ mod tests {
         stop.cancel();
     }
 
+    /// Hashes of the former software take longer than ours, so the time would tell names that were taken over.
+    #[tokio::test]
+    async fn every_refusal_takes_the_same_time_at_least() {
+        let server = NatsServer::start().await;
+        let broker = server.broker().await;
+        let (s, _) = ready_subscription(&broker, &["users/user"]).await;
+        broker.credentials().put(&s.name, s.incarnation, &password::hash("pw").unwrap()).await.unwrap();
+        let stop = CancellationToken::new();
+        let view = broker.registry().view(stop.clone());
+        view.synced().await;
+        let least = Duration::from_millis(700);
+        let auth =
+            Auth::new(KnownRoles::read(&Roles::for_tests()).unwrap(), broker.credentials(), view, least);
+        for user in ["mail", "nobody"] {
+            let mut headers = HeaderMap::new();
+            let value = format!("Basic {}", STANDARD.encode(format!("{user}:wrong")));
+            headers.insert(AUTHORIZATION, value.parse().unwrap());
+            let began = Instant::now();
+            let origin = IpAddr::from([127, 0, 0, 1]);
+            assert!(auth.caller(&headers, origin, Access::Subscriber, user).await.is_err());
+            assert!(began.elapsed() >= least, "{user}: {:?}", began.elapsed());
+        }
+        stop.cancel();
+    }
+
     /// As `docs/security.md` promises of a password that was changed.
     #[test]
     fn a_verified_password_is_looked_at_again_within_a_second() {

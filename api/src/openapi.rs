@@ -224,14 +224,14 @@ fn described(root_path: &str) -> Value {
             "/v1/subscriptions/{name}/messages/stream": {"get": stream()},
             "/v1/subscriptions/{name}/messages/acknowledgements": {
                 "post": operation("Acknowledge a message and all before it",
-                    "Role: the subscription itself. Removes the message with this sequence_number and all that were \
-                     delivered before it. `removed` is how many went.",
+                    "Role: the subscription itself. Removes the message with this sequence_number and all that come \
+                     before it in the order of delivery. `removed` is how many went.",
                     &[NAME],
                     Some(json!({"type": "object", "required": ["through"], "properties": {
                         "through": {"type": "integer", "minimum": 1, "maximum": LARGEST_NUMBER, "description": "A message's sequence_number"}}})),
                     &[(200, "Removed", Some(object(&["removed"], json!({"removed": {"type": "integer", "minimum": 1}})))),
                       UNAUTHORIZED,
-                      (404, "There is no such message: never was, acknowledged before, or not delivered yet", DETAIL),
+                      (404, "There is no such message: never was, acknowledged before, or behind a prefill that is not read", DETAIL),
                       TOO_SLOW, TOO_LARGE, INVALID, BROKEN, UNAVAILABLE]),
             },
             "/v1/subscriptions/{name}/messages/next": {
@@ -509,7 +509,8 @@ fn schema(name: &str) -> Value {
 
 fn max_removals() -> Value {
     let percent = json!({"type": ["integer", "null"], "minimum": 0, "maximum": 100, "default": 20});
-    let objects = json!({"type": ["integer", "null"], "minimum": 0, "maximum": LARGEST_NUMBER, "default": 20});
+    let objects =
+        json!({"type": ["integer", "null"], "minimum": 0, "maximum": LARGEST_NUMBER, "default": 20});
     json!({
         "description": "How many removals a resync may tell without being approved: a number; or more than percent of \
             what was known and more than objects, and never all of a type that had several. Absent: as the installation \

@@ -36,3 +36,31 @@ impl Readiness {
         answer
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use broker::testing::{NatsServer, messages_sent};
+
+    /// Anybody may ask, without a password.
+    #[tokio::test]
+    async fn however_often_it_is_asked_nats_is_asked_once_a_second() {
+        let server = NatsServer::start().await;
+        let broker = server.broker().await;
+        let readiness = Readiness::default();
+        let began = Instant::now();
+        assert_eq!(readiness.look(&broker).await, Ok(()));
+        let (asked_after, first) = (Instant::now(), messages_sent(&broker));
+        while asked_after.elapsed() < COUNTS_FOR / 2 {
+            assert_eq!(readiness.look(&broker).await, Ok(()));
+            tokio::task::yield_now().await;
+        }
+        // Unless this took so long that another look was due.
+        assert!(messages_sent(&broker) == first || began.elapsed() >= COUNTS_FOR);
+        while messages_sent(&broker) == first {
+            assert_eq!(readiness.look(&broker).await, Ok(()));
+            tokio::task::yield_now().await;
+        }
+        assert!(began.elapsed() >= COUNTS_FOR);
+    }
+}

@@ -42,6 +42,9 @@ fn wrong_values_are_refused_with_their_setting() {
         (&["--log-level", "verbose", "validate", "--source", "x"][..], "LOG_LEVEL"),
         (&["--log-format", "xml", "validate", "--source", "x"], "--log-format"),
         (&["watch", "mail", "--timeout", "0"], "--timeout"),
+        (&["watch", "mail", "--admin-username", "a:b"], "--admin-username"),
+        (&["standalone", "--source", "x", "--events-username-udm", ""], "--events-username-udm"),
+        (&["standalone", "--source", "x", "--prefill-username", ":"], "--prefill-username"),
         (&["dispatcher", "--nats-url", "x", "--queue-max-age", "0"], "--queue-max-age"),
         (&["dispatcher", "--nats-url", "x", "--queue-max-messages", "0"], "--queue-max-messages"),
     ] {

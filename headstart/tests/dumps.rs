@@ -87,6 +87,30 @@ fn a_dump_is_checked_without_writing_anything() {
     assert!(text(&output.stderr).contains("no object of the topic groups/group"));
 }
 
+/// What becomes of a command whose standard output nobody reads any more, as behind `| head`.
+fn read_by_nobody(mut command: std::process::Command) -> Output {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    command.stdout(writer).stderr(std::process::Stdio::piped()).spawn().unwrap().wait_with_output().unwrap()
+}
+
+/// `headstart validate … | head` panicked.
+#[test]
+fn what_nobody_reads_ends_nothing_by_a_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("good.jsonl");
+    std::fs::write(&path, "{\"objectType\": \"users/user\"}\n").unwrap();
+    let source = ["--source", path.to_str().unwrap()];
+    for arguments in [&["validate"][..], &["validate", "--json"], &["--help"], &["validate", "--help"]] {
+        let mut command = headstart(arguments);
+        if arguments.last() != Some(&"--help") {
+            command.args(source);
+        }
+        let done = read_by_nobody(command);
+        assert_eq!((done.status.code(), text(&done.stderr).as_str()), (Some(0), ""), "{arguments:?}");
+    }
+}
+
 fn directory() -> Directory {
     Directory::generated(Population { users: 60, groups: 8, ..Population::default() })
 }
@@ -183,12 +207,8 @@ async fn standard_output_gets_the_dump_and_nothing_else() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no file of this name");
 
     // Who reads it has gone: it is not all, and that is said.
-    let (reader, writer) = std::io::pipe().unwrap();
-    drop(reader);
-    let mut command = export(&udm, Path::new("-"), &[]);
-    command.stdout(writer).stderr(std::process::Stdio::piped());
-    let done = tokio::task::spawn_blocking(move || command.spawn().unwrap().wait_with_output().unwrap()).await;
-    let done = done.unwrap();
+    let command = export(&udm, Path::new("-"), &[]);
+    let done = tokio::task::spawn_blocking(move || read_by_nobody(command)).await.unwrap();
     let told = text(&done.stderr);
     assert_eq!(done.status.code(), Some(1), "{told}");
     assert!(told.contains("can't write standard output") && told.contains("--output"), "{told}");

@@ -8,11 +8,19 @@ use clap::Args;
 
 use super::secret;
 
+/// A name with which somebody can log in: in the header, it ends at the first colon.
+fn user(text: &str) -> Result<String, &'static str> {
+    if text.is_empty() || text.contains(':') {
+        return Err("nobody can log in with this name: it is empty or holds a colon");
+    }
+    Ok(text.to_owned())
+}
+
 /// The administrator, to the API itself and to those who call it.
 #[derive(Debug, Args)]
 pub struct Admin {
     /// Who registers and removes subscriptions.
-    #[arg(long, env, value_name = "USER", default_value = "admin")]
+    #[arg(long, env, value_name = "USER", default_value = "admin", value_parser = user)]
     pub admin_username: String,
     /// Its password.
     #[arg(long, env, value_name = "PASSWORD", hide_env_values = true)]
@@ -35,7 +43,7 @@ pub struct Roles {
     #[command(flatten)]
     pub admin: Admin,
     /// Who sends events.
-    #[arg(long, env, value_name = "USER", default_value = "udm")]
+    #[arg(long, env, value_name = "USER", default_value = "udm", value_parser = user)]
     pub events_username_udm: String,
     /// Its password; as above.
     #[arg(long, env, value_name = "PASSWORD", hide_env_values = true)]
@@ -44,7 +52,7 @@ pub struct Roles {
     #[arg(long, env, value_name = "FILE")]
     pub events_password_udm_file: Option<PathBuf>,
     /// Who may set the state of a prefill.
-    #[arg(long, env, value_name = "USER", default_value = "prefill")]
+    #[arg(long, env, value_name = "USER", default_value = "prefill", value_parser = user)]
     pub prefill_username: String,
     /// Its password; as above.
     #[arg(long, env, value_name = "PASSWORD", hide_env_values = true)]

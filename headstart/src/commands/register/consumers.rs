@@ -86,7 +86,10 @@ mod tests {
         for (file, content) in [
             ("a.json", r#"{"name": "a", "realms_topics": [], "request_prefill": true, "password": "in"}"#),
             ("a.password", "beside"),
-            ("b.json", "\u{feff}{\"name\": \"b\", \"realms_topics\": [], \"request_prefill\": false, \"password\": null}"),
+            (
+                "b.json",
+                "\u{feff}{\"name\": \"b\", \"realms_topics\": [], \"request_prefill\": false, \"password\": null}",
+            ),
             ("b.password", "beside\n"),
             ("c.json", r#"{"name": "c"}"#),
             ("d.json", r#"{"name": "d", "password": "sec"#),
