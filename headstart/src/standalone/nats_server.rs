@@ -9,14 +9,12 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
-use broker::{NatsConfig, Secret};
+use broker::{NatsConfig, OLDEST_SERVER, Secret};
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
 use crate::settings::GuardedNatsServer;
 
-/// First server with atomic batches (ADR-50).
-const OLDEST: (u32, u32) = (2, 12);
 const USER: &str = "standalone";
 /// Pauses before a nats-server that has ended is started again.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
@@ -192,30 +190,30 @@ async fn find(given: Option<&Path>) -> anyhow::Result<PathBuf> {
     let mut old = None;
     for program in candidates {
         match version(&program).await {
-            Some(found) if found >= OLDEST => return Ok(program),
+            Some(found) if found >= OLDEST_SERVER => return Ok(program),
             Some(found) => old = Some((program, found)),
             None => {}
         }
     }
-    let (major, minor) = OLDEST;
-    if let Some((program, (x, y))) = old {
-        bail!("{} has version {x}.{y}; {major}.{minor} or newer is needed", program.display());
+    let (major, minor, patch) = OLDEST_SERVER;
+    if let Some((program, (x, y, z))) = old {
+        bail!("{} has version {x}.{y}.{z}; {major}.{minor}.{patch} or newer is needed", program.display());
     }
     bail!(
-        "no nats-server {major}.{minor} or newer was found: run `cargo xtask tools`, put one on PATH, name one with \
-         --nats-server (HEADSTART_NATS_SERVER), or use a running one with --nats URL (NATS_URL)"
+        "no nats-server {major}.{minor}.{patch} or newer was found: run `cargo xtask tools`, put one on PATH, name one \
+         with --nats-server (HEADSTART_NATS_SERVER), or use a running one with --nats URL (NATS_URL)"
     )
 }
 
-async fn version(program: &Path) -> Option<(u32, u32)> {
+async fn version(program: &Path) -> Option<(i64, i64, i64)> {
     let output = Command::new(program).arg("--version").stdin(Stdio::null()).output().await.ok()?;
     parse_version(&String::from_utf8_lossy(&output.stdout))
 }
 
-/// "nats-server: v2.14.3" → (2, 14)
-fn parse_version(text: &str) -> Option<(u32, u32)> {
-    let mut numbers = text.trim().rsplit_once('v')?.1.split('.');
-    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+/// "nats-server: v2.15.2" → (2, 15, 2). What follows a hyphen, as in "v2.15.0-RC.1", does not count.
+fn parse_version(text: &str) -> Option<(i64, i64, i64)> {
+    let mut numbers = text.trim().split_once(": v")?.1.split(['.', '-']).map(|number| number.parse().ok());
+    Some((numbers.next()??, numbers.next()??, numbers.next()??))
 }
 
 /// Bytes of all files in a folder, those in folders in it included. What can't be read is left out.
@@ -313,8 +311,8 @@ mod tests {
 
     #[test]
     fn versions_are_read() {
-        assert_eq!(parse_version("nats-server: v2.14.3\n"), Some((2, 14)));
-        assert_eq!(parse_version("nats-server: v2.9.10-beta"), Some((2, 9)));
+        assert_eq!(parse_version("nats-server: v2.15.2\n"), Some((2, 15, 2)));
+        assert_eq!(parse_version("nats-server: v2.9.10-preview.3"), Some((2, 9, 10)));
         assert_eq!(parse_version("something else"), None);
     }
 }
