@@ -280,8 +280,8 @@ async fn figures_say_what_waits_and_how_far_dispatching_is() {
     ] {
         figures.reach(name, value).await;
     }
-    // Those that were read from the log meanwhile need none.
+    // Those that were read from the log meanwhile need none: where the consumer is fast, all but the first.
     let copies = figures.of("headstart_dispatcher_copies_total");
-    assert!((40..=100).contains(&copies), "{copies}");
+    assert!((10..=100).contains(&copies), "{copies}");
     drop(running);
 }
