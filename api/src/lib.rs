@@ -70,6 +70,7 @@ pub use error::Error;
 pub use launcher::Launcher;
 pub use openapi::document as openapi_document;
 pub use origin::{Network, NetworkError};
-pub use run::{NotReady, Start, run, run_from_start};
+pub use run::{Start, run, run_from_start};
 pub use server::serve;
 pub use starting::Waiting;
+pub use state::NotReady;

@@ -15,15 +15,12 @@ use crate::{
     roles::KnownRoles,
     router, server,
     starting::{Waiting, front},
-    state::{App, Life},
+    state::{App, Life, NotReady},
 };
 
 /// How long requests that are under way may take after nothing more is accepted: together with the delay before that
 /// below the 30 s that Kubernetes gives a pod, and above what a registration waits for Kubernetes.
 const GRACE: Duration = Duration::from_secs(20);
-
-/// Why the process is not ready beside what the server knows itself; `None`: it is.
-pub type NotReady = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 
 /// How a server that answers from the first moment gets what it works with.
 pub struct Start<F> {

@@ -20,8 +20,10 @@ use crate::{
     readiness::Readiness,
     reads::Reads,
     roles::KnownRoles,
-    run::NotReady,
 };
+
+/// Why the process is not ready beside what the server knows itself; `None`: it is.
+pub type NotReady = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 
 /// What all handlers share.
 pub(crate) struct App {

@@ -171,6 +171,11 @@ async fn an_export_that_fails_leaves_what_was_there() {
     assert_eq!(done.status.code(), Some(1));
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "before");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left");
+    let arguments = ["--topic", "no/such", "--udm-missing-seconds", "0"];
+    let done = output(export(&udm, &path, &arguments)).await;
+    let told = text(&done.stderr);
+    assert!(done.status.code() == Some(1) && told.contains("no object to write"), "{told}");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "before", "a dump of nothing is none");
     for (name, named) in
         [("a.ldif", "JSON lines"), ("a.xz", "gzip"), ("no/such/folder/a.jsonl", "no/such/folder")]
     {

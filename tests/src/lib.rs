@@ -11,7 +11,7 @@ mod namespace;
 
 pub use consumer::{Consumer, Producer};
 pub use installation::{Installation, chart};
-pub use namespace::Namespace;
+pub use namespace::{Namespace, OF_TESTS};
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},

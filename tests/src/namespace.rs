@@ -13,6 +13,10 @@ use serde_json::{Value, json};
 
 use crate::eventually;
 
+/// The label of all that tests make beside their namespaces' content: by it, what a killed run leaves in a cluster that
+/// is not our own is found (`tests/cluster/README.md`).
+pub const OF_TESTS: &str = "headstart.test/made-by=tests";
+
 /// A namespace that goes away with the test.
 pub struct Namespace {
     /// Its name.
@@ -29,8 +33,8 @@ impl Namespace {
         let name = format!("{test}-{}", &uuid::Uuid::new_v4().simple().to_string()[..6]);
         let namespace = Self { name, volumes: Vec::new() };
         cluster_kubectl(&["create", "namespace", &namespace.name])?;
-        let label = "pod-security.kubernetes.io/enforce=restricted";
-        cluster_kubectl(&["label", "namespace", &namespace.name, label])?;
+        let restricted = "pod-security.kubernetes.io/enforce=restricted";
+        cluster_kubectl(&["label", "namespace", &namespace.name, restricted, OF_TESTS])?;
         Ok(namespace)
     }
 
@@ -113,7 +117,7 @@ impl Namespace {
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
         std::fs::set_permissions(folder.path(), mode)?;
         let name = format!("{}-{claim}", self.name);
-        self.apply(&serde_json::json!({
+        self.apply(&json!({
             "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name},
             "spec": {
                 "capacity": {"storage": "10Gi"}, "accessModes": ["ReadWriteOnce"],

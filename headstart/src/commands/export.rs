@@ -32,6 +32,12 @@ pub async fn export(settings: settings::Export, shutdown: CancellationToken) -> 
         // What the disk says comes first: the source only sees that nobody takes its objects any more.
         let (writer, counts) = written.map_err(named)?;
         read?;
+        // Rather an account that sees nothing, or a wrong --topic, than a directory: no source either.
+        anyhow::ensure!(
+            counts.objects > 0,
+            "there is no object to write ({} could not be read), so {path} stays as it was",
+            counts.broken
+        );
         tokio::task::spawn_blocking(|| writer.finish())
             .await
             .context("the writer ended by itself")?

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use bytes::Bytes;
 use controller::Rules;
-use e2e::{Namespace, eventually};
+use e2e::{Namespace, OF_TESTS, eventually};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, api::EvictParams};
 use model::{
@@ -78,7 +78,9 @@ impl<'a> PriorityClass<'a> {
     fn create(namespace: &'a Namespace) -> Result<Self> {
         let name = format!("{}-high", namespace.name);
         namespace.kubectl(&["create", "priorityclass", &name, "--value=1000"])?;
-        Ok(Self { name, namespace })
+        let class = Self { name, namespace };
+        namespace.kubectl(&["label", "priorityclass", &class.name, OF_TESTS])?;
+        Ok(class)
     }
 }
 
@@ -90,24 +92,43 @@ impl Drop for PriorityClass<'_> {
     }
 }
 
+/// Something that the node has once.
+struct Slot<'a>(&'a Namespace);
+
+impl<'a> Slot<'a> {
+    const NAME: &'static str = "headstart.test/slot";
+
+    fn create(namespace: &'a Namespace) -> Result<Self> {
+        let slot = Self(namespace);
+        slot.patch(&json!("1"))?;
+        Ok(slot)
+    }
+
+    fn patch(&self, number: &Value) -> Result<()> {
+        let status =
+            json!({"status": {"capacity": {Self::NAME: number}, "allocatable": {Self::NAME: number}}});
+        let patch = ["patch", "node", "node1", "--subresource=status", "--type=merge", "-p"];
+        self.0.kubectl(&[&patch[..], &[status.to_string().as_str()]].concat()).map(drop)
+    }
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.patch(&Value::Null) {
+            eprintln!("cleaning up {}: {error:#}", Self::NAME);
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_preemption_does_not_count() -> Result<()> {
     // There is one of these, so another pod that wants it pushes ours out, and nobody else's.
-    let slot = "headstart.test/slot";
+    let slot = Slot::NAME;
     let mut template = slow_to_end();
     container(&mut template)["resources"]["requests"][slot] = json!("1");
     container(&mut template)["resources"]["limits"][slot] = json!("1");
     let world = Controlled::start("ctl-preempted", template, patient(), 2).await?;
-    let node = json!({"status": {"capacity": {slot: "1"}, "allocatable": {slot: "1"}}}).to_string();
-    world.namespace.kubectl(&[
-        "patch",
-        "node",
-        "node1",
-        "--subresource=status",
-        "--type=merge",
-        "-p",
-        &node,
-    ])?;
+    let _slot = Slot::create(&world.namespace)?;
     let mail = world.subscribe_and_activate("mail").await?;
     let first = mail.await_pod(1, None).await?;
     mail.expect(Running, None).await?;

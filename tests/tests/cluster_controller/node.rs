@@ -5,7 +5,7 @@ use std::{process::Command, time::Duration};
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use controller::Rules;
-use e2e::eventually;
+use e2e::{Namespace, eventually};
 use model::{
     Counts,
     PrefillState::{Done, Failed, Running},
@@ -17,6 +17,17 @@ use crate::{
     disrupted::{ends_well, patient, slow_to_end},
 };
 
+/// The node, on which nothing new is placed once it is drained: until this is dropped.
+struct Drained<'a>(&'a Namespace);
+
+impl Drop for Drained<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.kubectl(&["uncordon", "node1"]) {
+            eprintln!("cleaning up: {error:#}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drained_node_does_not_count() -> Result<()> {
     let world = Controlled::start_alone("ctl-drained", slow_to_end(), patient(), 2).await?;
@@ -24,7 +35,8 @@ async fn a_drained_node_does_not_count() -> Result<()> {
     let first = mail.await_pod(1, None).await?;
     mail.expect(Running, None).await?;
     let selector = format!("--pod-selector=job-name={}", mail.job_name(1));
-    let drained = tokio::task::block_in_place(|| {
+    let node = Drained(&world.namespace);
+    tokio::task::block_in_place(|| {
         std::thread::scope(|scope| {
             let drain =
                 scope.spawn(|| world.namespace.kubectl(&["drain", "node1", &selector, "--timeout=60s"]));
@@ -36,13 +48,9 @@ async fn a_drained_node_does_not_count() -> Result<()> {
             let drained = drain.join().expect("no panic");
             shown.and(drained)
         })
-    });
-    let unschedulable = match drained {
-        Ok(_) => mail.expect_shown(1, Running, Some(Reason::Unschedulable)).await.map(drop),
-        Err(error) => Err(error),
-    };
-    world.namespace.kubectl(&["uncordon", "node1"])?;
-    unschedulable?;
+    })?;
+    mail.expect_shown(1, Running, Some(Reason::Unschedulable)).await?;
+    drop(node);
     ends_well(&mail, &first, 0).await
 }
 
