@@ -189,6 +189,28 @@ async fn an_export_that_fails_leaves_what_was_there() {
     }
 }
 
+/// An account that may not see anybody gets a list that is well and empty.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_udm_that_shows_nobody_is_no_source() {
+    let nobody = Directory::generated(Population { users: 0, groups: 3, ..Population::default() });
+    let udm = StandIn::start(nobody, Faults::default()).await.unwrap();
+    for (topics, code) in [
+        (&[][..], 1),
+        (&["--topic", "users/user"], 1),
+        (&["--topic", "groups/group"], 0),
+        (&["--topic", "(users/user|groups/group)"], 0),
+        (&["--topic", "groups/group", "--topic", "users/.*"], 1),
+    ] {
+        let mut command = headstart(&["validate", "--source", &udm.base_url(), "--json"]);
+        command.args(topics).env("UDM_PASSWORD", "univention");
+        let done = output(command).await;
+        let found: Value = serde_json::from_slice(&done.stdout).unwrap();
+        assert_eq!((done.status.code(), &found["ok"]), (Some(code), &json!(code == 0)), "{topics:?}");
+        let told = text(&done.stderr);
+        assert_eq!(told.contains("no object of the topic users/"), code != 0, "{topics:?}: {told}");
+    }
+}
+
 /// The objects of the directory as a file holds them.
 async fn in_a_file(udm: &StandIn, folder: &Path) -> String {
     let path = folder.join("file.jsonl");

@@ -349,7 +349,8 @@ async fn no_proxy_of_the_environment_sees_a_password() {
     let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
     proxy.set_nonblocking(true).unwrap();
     let address = format!("http://{}", proxy.local_addr().unwrap());
-    let udm = StandIn::start(Directory::generated(Population::default()), Faults::default()).await.unwrap();
+    let population = Population { users: 1, ..Population::default() };
+    let udm = StandIn::start(Directory::generated(population), Faults::default()).await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let dump = folder.path().join("dump.jsonl");
     let consumer = json!({"name": "mail", "password": "pw", "realms_topics": [], "request_prefill": false});

@@ -31,7 +31,7 @@ pub async fn validate(settings: settings::Validate, shutdown: CancellationToken)
     let look = async {
         match &source {
             Source::Dump(dump) => dump_found(dump, settings.problems, &patterns).await,
-            Source::Udm(_) => Ok(udm_found(&source, &settings.topic).await),
+            Source::Udm(_) => udm_found(&source, &patterns).await,
         }
     };
     let found = tokio::select! {
@@ -122,10 +122,12 @@ fn described(summary: &Summary) -> String {
 }
 
 /// Reads topics as a prefill would.
-async fn udm_found(source: &Source, topics: &[String]) -> Found {
-    let topics: &[String] = if topics.is_empty() { &["users/user".to_owned()] } else { topics };
-    let asked = |topic: &String| RealmTopic { realm: UDM_REALM.to_owned(), topic: topic.clone() };
-    let topics: Vec<RealmTopic> = topics.iter().map(asked).collect();
+async fn udm_found(source: &Source, patterns: &[TopicPattern]) -> anyhow::Result<Found> {
+    let users = TopicPattern::new("users/user")?;
+    let patterns = if patterns.is_empty() { std::slice::from_ref(&users) } else { patterns };
+    let asked =
+        |topic: &TopicPattern| RealmTopic { realm: UDM_REALM.to_owned(), topic: topic.as_str().to_owned() };
+    let topics: Vec<RealmTopic> = patterns.iter().map(asked).collect();
     let (sender, mut events) = tokio::sync::mpsc::channel(1000);
     let count = async {
         let mut counts = BTreeMap::<String, (u64, u64)>::new();
@@ -147,6 +149,16 @@ async fn udm_found(source: &Source, topics: &[String]) -> Found {
         (counts, problems)
     };
     let (read, (counts, mut problems)) = tokio::join!(source.read(&topics, sender), count);
+    if read.is_ok() {
+        for topic in patterns {
+            let mut found = counts.iter().filter(|(name, _)| topic.is_match(name)).peekable();
+            // That there is no such type at all is said already.
+            if found.peek().is_some() && found.all(|(_, objects)| *objects == (0, 0)) {
+                let topic = topic.as_str();
+                problems.push(format!("it shows no object of the topic {topic}: may its user see them?"));
+            }
+        }
+    }
     let mut text = String::new();
     let mut types = json!({});
     for (topic, (objects, vanished)) in counts {
@@ -164,5 +176,5 @@ async fn udm_found(source: &Source, topics: &[String]) -> Found {
         types[topic] = json!({"objects": objects, "vanished": vanished, "without_identifier": lacking});
     }
     problems.extend(read.err().map(|error| chain(&error)));
-    Found { text, json: json!({"format": "udm", "types": types}), problems }
+    Ok(Found { text, json: json!({"format": "udm", "types": types}), problems })
 }

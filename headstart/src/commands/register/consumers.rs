@@ -1,6 +1,6 @@
 //! The files of `headstart register`.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::Context;
 use broker::Secret;
@@ -46,7 +46,16 @@ pub fn read(folder: &Path) -> anyhow::Result<Vec<Result<Consumer, Unreadable>>> 
     }
     anyhow::ensure!(!paths.is_empty(), "there is no .json in {}", named());
     paths.sort();
-    Ok(paths.iter().map(|path| consumer(path).map_err(|error| (file_name(path), error))).collect())
+    let mut named = BTreeMap::new();
+    let mut once = |path: &Path| {
+        let consumer = consumer(path)?;
+        // Each would undo what the other one asks for.
+        if let Some(other) = named.insert(consumer.name.clone(), file_name(path)) {
+            return Err(format!("its name {} is that of {other}, too", consumer.name));
+        }
+        Ok(consumer)
+    };
+    Ok(paths.iter().map(|path| once(path).map_err(|error| (file_name(path), error))).collect())
 }
 
 fn file_name(path: &Path) -> String {
@@ -95,6 +104,7 @@ mod tests {
             ("d.json", r#"{"name": "d", "password": "sec"#),
             ("e.json", "[]"),
             ("f.json", r#"{"nam": "f"}"#),
+            ("g.json", r#"{"name": "a", "realms_topics": [], "request_prefill": true, "password": "g"}"#),
             ("notes.txt", "nothing"),
         ] {
             fs::write(folder.path().join(file), content).unwrap();
@@ -116,6 +126,7 @@ mod tests {
                 "d.json: no JSON: line 1, column 30",
                 "e.json: no JSON object",
                 r#"f.json: there is no text "name", the name of the subscription"#,
+                "g.json: its name a is that of a.json, too",
             ]
         );
     }
