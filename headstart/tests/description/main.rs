@@ -31,15 +31,7 @@ fn run(server: &Standalone, user: &str, operations: &[&str]) {
     command
         .arg("--config-file")
         .arg(folder.join("schemathesis.toml"))
-        .args([
-            "run",
-            &server.url("/openapi.json"),
-            "--checks",
-            "all",
-            "--no-color",
-            "--max-examples",
-            EXAMPLES,
-        ])
+        .args(["run", &server.url("/openapi.json"), "--no-color", "--max-examples", EXAMPLES])
         .args(["--auth", user])
         .args(operations)
         .current_dir(server.folder.path())

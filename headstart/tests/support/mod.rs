@@ -70,7 +70,9 @@ impl Standalone {
         // reqwest wants one, although only plain HTTP is spoken here.
         rustls::crypto::ring::default_provider().install_default().ok();
         let port = broker::testing::free_port();
-        let client = Client::builder().timeout(Duration::from_secs(40)).no_proxy().build().unwrap();
+        // The server closes a connection after 75 s without a request, perhaps just when the next one is sent.
+        let client = Client::builder().pool_idle_timeout(Duration::from_secs(30)).no_proxy();
+        let client = client.timeout(Duration::from_secs(40)).build().unwrap();
         let mut standalone = Self { child: None, folder, port, client, udm, settings: Vec::new() };
         standalone.restart().await;
         standalone
