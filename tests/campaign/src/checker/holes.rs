@@ -298,4 +298,15 @@ fn what_a_dropped_prefill_surely_held_may_be_left_out_until_the_next_one() {
     assert!(left_out.breaks().contains(&EventMissing));
     let rules = super::Rules { leaves_out: true };
     assert_eq!(super::check(&left_out.records, rules, true), []);
+    // It held u1 after it had gone and come back, too; but where it stays away, no prefill holds that.
+    for back in [true, false] {
+        let story = directory().register(true).change("u1", 2, false, false).post(Done);
+        let story = if back { story.event("u1", 3) } else { story.change("u2", 3, true, true).post(Done) };
+        let story = story.event("u2", 4).ask(Done).read(live(6, "u2", 4, 6));
+        let story = story.read(prefill(8, "g1", 1));
+        let story = if back { story.read(prefill(9, "u1", 3)) } else { story };
+        let left_out = story.read(prefill(10, "u2", 4)).event("u2", 5).read(live(11, "u2", 5, 7)).drained();
+        let found = super::check(&left_out.records, rules, true);
+        assert_eq!(found.is_empty(), back, "{found:#?}");
+    }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Promise, Rules, Violation,
-    directory::{Posted, World},
+    directory::{Change, Posted, World},
     health::Health,
     queue::{New, Window},
     seam::{Round, Seam},
@@ -380,7 +380,10 @@ impl Check<'_> {
     /// What a prefill holds may be left out afterwards, also if nobody has read that prefill: the next one holds it, too.
     fn is_held(&self, number: u64, posted: &Posted) -> bool {
         let Some(change) = self.world.change(number).filter(|_| self.rules.leaves_out) else { return false };
-        let dropped = posted.first <= self.seam.skipped && change.present && !change.moved;
+        // What goes is not in a prefill, unless it has come back.
+        let back = |later: &Change| later.present && later.version > change.version;
+        let there = change.present || self.world.changes(&posted.object).any(back);
+        let dropped = posted.first <= self.seam.skipped && there && !change.moved;
         dropped || self.picture.get(&posted.object).is_some_and(|k| k.filled >= change.version)
     }
 
