@@ -8,11 +8,13 @@ use std::time::Duration;
 use broker::{Copier, Copy, Head, LargeEvent, Letter, LogEntry, LogItem};
 use futures::{FutureExt, Stream, StreamExt};
 use model::{Marker, Route};
+use tokio::sync::SemaphorePermit;
 
 use crate::{
     keeper::Standing,
-    lane::{BATCH_BYTES, Lane, Report},
+    lane::{BATCH_BYTES, GivenBack, Lane, Pace, Report},
     metrics::Wait,
+    turns::Urgency,
     writer::{Gone, Trouble, Writer},
 };
 
@@ -62,30 +64,43 @@ impl Lane {
         let _counted = self.writer.metrics.count_catching_up();
         tracing::info!(
             subscription = %self.writer.name, incoming_seq = from,
-            "what waits for this queue is too much: it reads the event log itself from here on"
+            "this queue does not keep up with the event log: its copies are read from it again from here on"
         );
         let mut next = from;
-        let mut patience = self.writer.patience();
+        let (mut patience, mut full) = (self.writer.patience(), false);
         loop {
-            match self.stretch(&mut next).await {
+            match self.stretch(&mut next, full).await {
                 Ok(true) => break,
-                Ok(false) => patience = self.writer.patience(),
-                Err(trouble) => patience.after(trouble).await?,
+                Ok(false) => (patience, full) = (self.writer.patience(), false),
+                Err(trouble) => {
+                    full = trouble.is_full();
+                    patience.after(trouble).await?;
+                }
             }
         }
         tracing::info!(subscription = %self.writer.name, incoming_seq = next - 1, "this queue has caught up");
         Ok(())
     }
 
-    /// Reads until it has caught up (true), or until others should have their turn.
-    async fn stretch(&mut self, next: &mut u64) -> Result<bool, Trouble> {
+    /// Reads until it has caught up (true), or until others should have their turn. One that was `full` looks for room
+    /// first.
+    async fn stretch(&mut self, next: &mut u64, full: bool) -> Result<bool, Trouble> {
+        if full {
+            self.writer.look().await?;
+        }
         let pace = self.pace.clone();
-        let Ok(turn) = pace.readers.acquire().await else { return Err(Trouble::Gone) };
+        let reading = self.reading(&pace).await;
         let begin = *next;
         let mut log = self.writer.broker.event_log().follow(begin).await?;
         while *next < begin + STRETCH {
             let Portion { mut batch, last, through, end } = self.read(&mut log, *next).await?;
+            let turn = if batch.is_empty() { None } else { self.turn(&pace).await };
+            let read = pace.read();
             let mut trouble = self.writer.copy(&mut batch).await.err();
+            match turn {
+                Some(turn) if trouble.is_none() => turn.end(pace.read() > read).await,
+                Some(_) | None => {}
+            }
             if trouble.is_none() {
                 trouble = match &last {
                     Some(Last::Marker(marker)) => {
@@ -102,13 +117,16 @@ impl Lane {
             if let Some(trouble) = trouble {
                 // A lane that waits reads nothing, leaves its turn to others, and holds one batch in memory.
                 drop(log);
-                drop(turn);
-                self.go_on(batch, last, through, trouble).await.map_err(|Gone| Trouble::Gone)?;
-                return Ok(self.step(next, through));
+                drop(reading);
+                return match self.go_on(batch, last, through, trouble).await {
+                    Ok(None) => Ok(self.step(next, through)),
+                    Ok(Some(GivenBack(trouble))) => Err(trouble),
+                    Err(Gone) => Err(Trouble::Gone),
+                };
             }
             if end == End::Unreadable {
                 self.step(next, through);
-                return Err(self.held(*next).await);
+                return Err(self.unreadable(*next).await);
             }
             if self.step(next, through) || self.look_back(next, end).await? || self.join(*next) {
                 return Ok(true);
@@ -127,25 +145,38 @@ impl Lane {
         last: Option<Last>,
         through: u64,
         trouble: Trouble,
-    ) -> Result<(), Gone> {
+    ) -> Result<Option<GivenBack>, Gone> {
         match last {
             Some(Last::Marker(marker)) if batch.is_empty() => {
-                self.mark_later(through, &marker, trouble).await
+                self.mark_later(through, &marker, trouble).await?;
+                return Ok(None);
             }
-            Some(Last::Marker(marker)) => {
-                self.copy_later(batch, trouble).await?;
-                self.mark(through, &marker).await
+            Some(_) | None => {}
+        }
+        let given_back = self.copy_later(batch, trouble).await?;
+        if given_back.is_none() {
+            match last {
+                Some(Last::Marker(marker)) => self.mark(through, &marker).await?,
+                Some(Last::Large(event)) => self.set_aside(through, &event).await?,
+                None => {}
             }
-            Some(Last::Large(event)) => {
-                self.copy_later(batch, trouble).await?;
-                self.set_aside(through, &event).await
-            }
-            None => self.copy_later(batch, trouble).await,
+        }
+        Ok(given_back)
+    }
+
+    /// Waits for its turn to read.
+    async fn reading<'a>(&mut self, pace: &'a Pace) -> Option<SemaphorePermit<'a>> {
+        match self.urgency().await {
+            Urgency::AtOnce => pace.turns.reading(Urgency::AtOnce).await,
+            Urgency::Unhurried => tokio::select! {
+                turn = pace.turns.reading(Urgency::Unhurried) => turn,
+                () = self.hurried() => pace.turns.reading(Urgency::AtOnce).await,
+            },
         }
     }
 
     /// What a marker says that can't be read is known to the version that wrote it: the log keeps what follows.
-    async fn held(&self, sequence: u64) -> Trouble {
+    async fn unreadable(&self, sequence: u64) -> Trouble {
         let Writer { broker, name, incarnation, .. } = &self.writer;
         let entry = broker.registry().get(name).await;
         match entry.map(|entry| Standing::of(entry.map(|e| e.value), *incarnation)) {
@@ -291,6 +322,8 @@ mod tests {
         mailbox::{Bound, Mailbox, Taken},
         metrics::Metrics,
     };
+    use std::sync::Arc;
+
     use broker::Matcher;
     use broker::testing::{NatsServer, ready_subscription};
     use model::{QueueLimits, RealmTopic, Room};
@@ -305,7 +338,7 @@ mod tests {
         other.mark(1, &s.marker()).await.unwrap();
         let inlet = Inlet::new(Mailbox::behind(Bound { entries: 1, bytes: 1 }, 2));
         assert_eq!(inlet.with(|mailbox| mailbox.take(1, 1)), Taken::Behind { from: 2 });
-        let (pace, reports) = (Pace::new(1, 1), mpsc::unbounded_channel());
+        let (pace, reports) = (Arc::new(Pace::new(1)), mpsc::unbounded_channel());
         let writer = Writer {
             broker: broker.clone(),
             name: s.name.clone(),
@@ -314,12 +347,12 @@ mod tests {
             limits: QueueLimits::default(),
             metrics: Metrics::default(),
             room: Room::default(),
-            batches: pace.batches.clone(),
+            pace: pace.clone(),
             before_copy: None,
         };
         let matcher = Matcher::new(&s.realms_topics, None).unwrap();
         let hold = Hold::new(Duration::ZERO, false);
-        let mut lane = Lane { writer, hold, matcher, inlet, pace: pace.into(), reports: reports.0 };
+        let mut lane = Lane { writer, hold, matcher, inlet, pace, reports: reports.0 };
         let topics = [RealmTopic { realm: "udm".into(), topic: "groups/group".into() }];
         other.mark(5, &s.with_topics(&topics).unwrap().marker()).await.unwrap();
         broker.position().set(8, 0).await.unwrap();

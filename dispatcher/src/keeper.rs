@@ -123,7 +123,7 @@ impl Keeper {
                 limits: self.config.limits,
                 metrics: self.metrics.clone(),
                 room: Room::default(),
-                batches: self.pace.batches.clone(),
+                pace: self.pace.clone(),
                 before_copy: self.config.before_copy,
             };
             let reads_from_log = self.broker.reads_from_log() && !self.track;

@@ -21,16 +21,21 @@ use tokio::{
 use crate::{
     hold::Hold,
     mailbox::{Held, Item, Mailbox, Taken},
+    turns::{Turns, Unhurried, Urgency},
     writer::{Gone, Trouble, Writer},
 };
 
-/// Batches of all lanes that are under way at once: more than NATS writes at once, and far fewer than it takes (1,000).
-const BATCHES_AT_ONCE: usize = 64;
 /// Queues that are opened at once.
 const OPENED_AT_ONCE: usize = 32;
 
 /// Bytes of one batch: the server holds a batch in memory until it is committed.
 pub(crate) const BATCH_BYTES: usize = 4 << 20;
+
+/// How long a lane keeps what it can't write, before it reads it again from the log.
+const KEPT_FOR: Duration = Duration::from_secs(5);
+
+/// A batch that can't be written for a while, and why.
+pub(crate) struct GivenBack(pub Trouble);
 
 /// What a lane tells the session.
 #[derive(Debug)]
@@ -64,24 +69,20 @@ pub(crate) struct Pace {
     slowest: AtomicU64,
     /// Some lane has done something.
     pub stepped: Notify,
-    /// Lanes that may read the log themselves at once: each holds some of it in memory.
-    pub readers: Semaphore,
     /// Queues that may be opened at once.
     pub opening: Semaphore,
-    /// Batches that may be under way at once.
-    pub batches: Arc<Semaphore>,
+    pub turns: Turns,
 }
 
 impl Pace {
-    pub(crate) fn new(read: u64, readers: usize) -> Self {
+    pub(crate) fn new(read: u64) -> Self {
         Self {
             read: AtomicU64::new(read),
             last: AtomicU64::new(read),
             slowest: AtomicU64::new(0),
             stepped: Notify::new(),
-            readers: Semaphore::new(readers),
             opening: Semaphore::new(OPENED_AT_ONCE),
-            batches: Arc::new(Semaphore::new(BATCHES_AT_ONCE)),
+            turns: Turns::new(),
         }
     }
 
@@ -152,6 +153,7 @@ pub(crate) struct Lane {
 impl Lane {
     /// Works until its subscription or its queue seems to be gone.
     pub(crate) async fn work(&mut self) -> Gone {
+        let pace = self.pace.clone();
         loop {
             if let Some(until) = self.held_until().await {
                 tokio::select! {
@@ -160,14 +162,23 @@ impl Lane {
                 }
                 continue;
             }
+            let turn = self.turn(&pace).await;
+            // What was acknowledged while it waited for its turn need not be copied.
+            if turn.is_some() && self.held_still().await.is_some() {
+                continue;
+            }
             let taken = self.inlet.with(|mailbox| mailbox.take(Copier::LARGEST_BATCH, BATCH_BYTES));
             let worked = match taken {
                 Taken::Nothing => {
+                    drop(turn);
                     self.inlet.filled.notified().await;
                     Ok(())
                 }
-                Taken::Behind { from } => self.catch_up(from).await,
-                Taken::Items(items) => self.perform(items).await,
+                Taken::Behind { from } => {
+                    drop(turn);
+                    self.catch_up(from).await
+                }
+                Taken::Items(items) => self.perform(items, turn).await,
             };
             if let Err(gone) = worked {
                 return gone;
@@ -178,31 +189,63 @@ impl Lane {
     /// Until when what waits may wait for a consumer that reads it from the log: then it need not be copied. `None`: what
     /// still waits is to be copied now.
     async fn held_until(&mut self) -> Option<Instant> {
-        let hold = self.hold.time;
-        let held = |lane: &Self| lane.inlet.with(|mailbox| mailbox.held(hold));
-        let first = held(self);
+        let first = self.held();
         if first == Held::No || !self.hold.applies(&self.writer).await {
             return None;
         }
-        if let Held::Until(until) = first
-            && until > Instant::now()
-        {
-            return Some(until);
+        match first {
+            Held::Until(until) if until > Instant::now() => Some(until),
+            Held::Until(_) | Held::TooMuch | Held::No => self.held_still().await,
         }
-        // It has waited for long enough, unless it was acknowledged meanwhile. Trouble is seen when it is copied.
+    }
+
+    fn held(&self) -> Held {
+        self.inlet.with(|mailbox| mailbox.held(self.hold.time))
+    }
+
+    /// What waits has waited for long enough, unless it was acknowledged meanwhile. Trouble is seen when it is copied.
+    async fn held_still(&mut self) -> Option<Instant> {
         self.writer.reload().await.ok();
         self.follow_checkpoint();
         let checkpoint = self.writer.checkpoint();
         self.inlet.with(|mailbox| mailbox.pass(checkpoint));
         self.pace.stepped.notify_one();
-        match held(self) {
+        match self.held() {
             Held::Until(until) if until > Instant::now() => Some(until),
             Held::Until(_) | Held::TooMuch | Held::No => None,
         }
     }
 
-    async fn perform(&mut self, items: Vec<Item>) -> Result<(), Gone> {
-        let began = Instant::now();
+    /// Does somebody wait for what waits here?
+    pub(crate) async fn urgency(&mut self) -> Urgency {
+        match self.inlet.with(|mailbox| mailbox.is_hurried()) || !self.hold.applies(&self.writer).await {
+            true => Urgency::AtOnce,
+            false => Urgency::Unhurried,
+        }
+    }
+
+    /// Waits for its turn, if nobody waits for what it has to copy.
+    pub(crate) async fn turn<'a>(&mut self, pace: &'a Pace) -> Option<Unhurried<'a>> {
+        if self.inlet.with(|mailbox| mailbox.is_idle()) || self.urgency().await == Urgency::AtOnce {
+            return None;
+        }
+        self.inlet.with(Mailbox::unhurried);
+        pace.stepped.notify_one();
+        tokio::select! {
+            turn = pace.turns.unhurried() => Some(turn),
+            () = self.hurried() => None,
+        }
+    }
+
+    /// Until somebody waits for what waits here.
+    pub(crate) async fn hurried(&self) {
+        while !self.inlet.with(|mailbox| mailbox.is_hurried()) {
+            self.inlet.filled.notified().await;
+        }
+    }
+
+    async fn perform(&mut self, items: Vec<Item>, mut turn: Option<Unhurried<'_>>) -> Result<(), Gone> {
+        let (began, read) = (Instant::now(), self.pace.read());
         let mut batch = Vec::with_capacity(items.len());
         for item in items {
             match item {
@@ -212,14 +255,29 @@ impl Lane {
                 Item::Letter { sequence, accepted, payload } => {
                     batch.push(Copy { incoming_seq: sequence, accepted: Some(accepted), payload });
                 }
-                Item::Marker { sequence, marker } => self.mark(sequence, &marker).await?,
-                Item::TooLarge { sequence, event } => self.set_aside(sequence, &event).await?,
+                Item::Marker { sequence, marker } => {
+                    turn = None;
+                    self.mark(sequence, &marker).await?;
+                }
+                Item::TooLarge { sequence, event } => {
+                    turn = None;
+                    self.set_aside(sequence, &event).await?;
+                }
             }
         }
-        self.copy(batch).await?;
+        if let Err(trouble) = self.writer.copy(&mut batch).await {
+            drop(turn.take());
+            if let Some(GivenBack(_)) = self.copy_later(batch, trouble).await? {
+                self.inlet.with(Mailbox::restart);
+                return Ok(());
+            }
+        }
         self.inlet.with(Mailbox::done);
         self.pace.took(began.elapsed());
         self.pace.stepped.notify_one();
+        if let Some(turn) = turn {
+            turn.end(self.pace.read() > read).await;
+        }
         Ok(())
     }
 
@@ -247,26 +305,22 @@ impl Lane {
         chosen
     }
 
-    /// Writes copies, however long it takes.
-    pub(crate) async fn copy(&mut self, mut batch: Vec<Copy>) -> Result<(), Gone> {
-        match self.writer.copy(&mut batch).await {
-            Ok(()) => Ok(()),
-            Err(trouble) => self.copy_later(batch, trouble).await,
-        }
-    }
-
-    /// Writes what is left of a batch after trouble.
+    /// Writes what is left of a batch after trouble, unless that lasts: then it is given back, and is to be read again
+    /// from the log. Queues that are full would hold much in memory.
     pub(crate) async fn copy_later(
         &mut self,
         mut batch: Vec<Copy>,
         mut trouble: Trouble,
-    ) -> Result<(), Gone> {
-        let mut patience = self.writer.patience();
+    ) -> Result<Option<GivenBack>, Gone> {
+        let (mut patience, since) = (self.writer.patience(), Instant::now());
         loop {
-            self.hold();
+            self.step_aside();
+            if trouble.is_full() || since.elapsed() > KEPT_FOR {
+                return Ok(Some(GivenBack(trouble)));
+            }
             patience.after(trouble).await?;
             match self.writer.copy(&mut batch).await {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(None),
                 Err(again) => trouble = again,
             }
         }
@@ -277,7 +331,7 @@ impl Lane {
     pub(crate) async fn set_aside(&mut self, sequence: u64, event: &LargeEvent) -> Result<(), Gone> {
         let mut patience = self.writer.patience();
         while let Err(trouble) = self.writer.set_aside_large(sequence, event, self.matcher.selects()).await {
-            self.hold();
+            self.step_aside();
             patience.after(trouble).await?;
         }
         Ok(())
@@ -303,7 +357,7 @@ impl Lane {
     ) -> Result<(), Gone> {
         let mut patience = self.writer.patience();
         loop {
-            self.hold();
+            self.step_aside();
             patience.after(trouble).await?;
             match self.writer.mark(sequence, marker).await {
                 Ok(()) => break,
@@ -323,7 +377,7 @@ impl Lane {
     }
 
     /// The main reader is not to wait for us.
-    fn hold(&self) {
+    fn step_aside(&self) {
         self.inlet.with(Mailbox::stuck);
         self.pace.stepped.notify_one();
     }

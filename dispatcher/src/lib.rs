@@ -26,10 +26,12 @@ mod hold;
 mod keeper;
 mod lane;
 mod mailbox;
+mod memory;
 mod metrics;
 mod position;
 mod session;
 mod sweep;
+mod turns;
 mod unreadable;
 mod writer;
 

@@ -68,7 +68,7 @@ impl Item {
 const KEPT_CAPACITY: usize = 64;
 
 /// How much a mailbox should hold.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Bound {
     pub entries: usize,
     pub bytes: usize,
@@ -89,6 +89,10 @@ pub(crate) struct Mailbox {
     own: Option<OwnReading>,
     /// The lane's queue refuses copies, or did when the lane had last something to do.
     stuck: bool,
+    /// Nobody waits for its copies: the main reader does not wait for them either.
+    unhurried: bool,
+    /// The newest marker that was handed over: what comes before it is needed soon.
+    marker: u64,
     /// Grows whenever the lane has done something.
     steps: u64,
 }
@@ -145,6 +149,8 @@ impl Mailbox {
             hands: None,
             own: None,
             stuck: false,
+            unhurried: false,
+            marker: 0,
             steps: 0,
         }
     }
@@ -200,12 +206,15 @@ impl Mailbox {
     /// The main reader hands something over. A lane that is stuck loses what is too much; for one that works the
     /// main reader may wait: see [`is_crowded`](Self::is_crowded).
     pub(crate) fn put(&mut self, item: Item, now: Instant) {
+        if let Item::Marker { sequence, .. } = &item {
+            self.marker = *sequence;
+        }
         match self.door {
             Door::Open { above } if item.sequence() > above => {
                 self.bytes += item.size();
                 self.controls += usize::from(!item.is_copied());
                 self.items.push_back((now, item));
-                if self.stuck && self.is_over(self.bound) {
+                if (self.stuck || self.unhurried) && self.is_over(self.bound) {
                     self.shut();
                 }
             }
@@ -249,6 +258,36 @@ impl Mailbox {
         }
     }
 
+    /// Nobody waits for what the lane has to do.
+    pub(crate) fn unhurried(&mut self) {
+        self.unhurried = true;
+        if self.is_over(self.bound) {
+            self.shut();
+        }
+    }
+
+    /// Is what the lane has to do needed soon? What is not copied is, and so is what comes before it.
+    pub(crate) fn is_hurried(&self) -> bool {
+        self.controls > 0 || self.oldest().is_some_and(|oldest| oldest <= self.marker)
+    }
+
+    /// Has the lane nothing to do?
+    pub(crate) fn is_idle(&self) -> bool {
+        self.items.is_empty() && !matches!(self.door, Door::Shut { .. })
+    }
+
+    /// Memory is short: what need not be held is thrown away.
+    pub(crate) fn make_room(&mut self) {
+        if self.stuck || self.unhurried {
+            self.shut();
+        }
+    }
+
+    /// How much it should hold from now on.
+    pub(crate) fn set_bound(&mut self, bound: Bound) {
+        self.bound = bound;
+    }
+
     /// How long what waits may wait for consumers that read it from the log, if each may for so long.
     pub(crate) fn held(&self, hold: Duration) -> Held {
         let Some((since, _)) = self.items.front() else { return Held::No };
@@ -273,7 +312,7 @@ impl Mailbox {
     pub(crate) fn take(&mut self, entries: usize, bytes: usize) -> Taken {
         let Some((_, first)) = self.items.pop_front() else {
             // It has kept up, or begins anew: it is not stuck any more.
-            self.stuck = false;
+            (self.stuck, self.unhurried) = (false, false);
             if self.items.capacity() > KEPT_CAPACITY {
                 self.items = VecDeque::new();
             }

@@ -24,13 +24,12 @@ use crate::{
     keeper::Keeper,
     lane::{Inlet, Pace, Report},
     mailbox::{Bound, Item, Mailbox},
+    memory::{self, Memory},
     metrics::Metrics,
     position::Mover,
     unreadable::Holder,
 };
 
-/// Lanes that read the log themselves at once.
-const READERS: usize = 4;
 /// How often a crowd is looked at.
 const CROWD_EVERY: Duration = Duration::from_millis(50);
 
@@ -129,6 +128,9 @@ struct Session<'a> {
     routes: Routes,
     lanes: HashMap<Incarnation, Arc<Inlet>>,
     crowd: Crowd,
+    memory: Memory,
+    /// Memory is short: the reading waits.
+    full: bool,
     pace: Arc<Pace>,
     reports: mpsc::UnboundedReceiver<Report>,
     reporter: mpsc::UnboundedSender<Report>,
@@ -178,7 +180,7 @@ impl<'a> Session<'a> {
         }
         let read = position.value;
         let (reporter, reports) = mpsc::unbounded_channel();
-        let pace = Arc::new(Pace::new(read, READERS));
+        let pace = Arc::new(Pace::new(read));
         let (done, may_move) = watch::channel(read);
         let (moved, position) = watch::channel(position);
         let mover = Mover {
@@ -200,6 +202,8 @@ impl<'a> Session<'a> {
             routes: Routes::default(),
             lanes: HashMap::new(),
             crowd: Crowd::default(),
+            memory: Memory::default(),
+            full: false,
             reports,
             reporter,
             tasks: JoinSet::new(),
@@ -271,8 +275,7 @@ impl<'a> Session<'a> {
 
     /// Begins a lane.
     fn add(&mut self, owner: &Owner<'_>, mailbox: impl FnOnce(Bound) -> Mailbox) {
-        let bound = Bound { entries: self.config.lane_entries_max, bytes: self.config.lane_bytes_max };
-        let inlet = Inlet::new(mailbox(bound));
+        let inlet = Inlet::new(mailbox(self.bound()));
         let keeper = Keeper {
             config: self.config,
             broker: self.broker.clone(),
@@ -287,8 +290,25 @@ impl<'a> Session<'a> {
         };
         self.tasks.spawn(keeper.run());
         self.crowd.remove(owner.incarnation);
+        let bound = self.bound();
         self.lanes.insert(owner.incarnation, inlet);
         self.metrics.lanes.set(self.lanes.len() as u64);
+        if self.bound() != bound {
+            self.share();
+        }
+    }
+
+    /// How much may wait for each lane.
+    fn bound(&self) -> Bound {
+        let entries = memory::share(self.lanes.len(), self.config.lane_entries_max);
+        Bound { entries, bytes: self.config.lane_bytes_max }
+    }
+
+    fn share(&self) {
+        let bound = self.bound();
+        for inlet in self.lanes.values() {
+            inlet.with(|mailbox| mailbox.set_bound(bound));
+        }
     }
 
     /// The log keeps what an entry that can't be read may need.
@@ -330,7 +350,7 @@ impl<'a> Session<'a> {
             .log_from(self.read + 1, Watched { metrics: self.metrics.clone(), pace: self.pace.clone() });
         let pace = self.pace.clone();
         loop {
-            let crowded = !self.crowd.is_empty();
+            let crowded = self.is_crowded();
             tokio::select! {
                 report = self.reports.recv() => {
                     if let Some(report) = report {
@@ -339,9 +359,9 @@ impl<'a> Session<'a> {
                 }
                 () = pace.stepped.notified(), if !self.stepped || crowded => {
                     self.stepped = true;
-                    self.crowd.look(&self.lanes, pace.slowest());
+                    self.look_at_crowd();
                 }
-                () = tokio::time::sleep(CROWD_EVERY), if crowded => self.crowd.look(&self.lanes, pace.slowest()),
+                () = tokio::time::sleep(CROWD_EVERY), if crowded => self.look_at_crowd(),
                 () = tokio::time::sleep_until(self.next_look), if self.stepped => {
                     self.next_look = Instant::now() + self.config.position_interval;
                     self.stepped = false;
@@ -350,13 +370,29 @@ impl<'a> Session<'a> {
                 entry = log.next(), if !crowded => {
                     self.handle(entry, hole)?;
                     // What has arrived by now goes with it: lanes fill their batches.
-                    while self.crowd.is_empty() && let Some(entry) = log.next().now_or_never() {
+                    while !self.is_crowded() && let Some(entry) = log.next().now_or_never() {
                         self.handle(entry, hole)?;
                     }
                     self.stepped = true;
                     self.metrics.read.set(self.read);
                 }
             }
+        }
+    }
+
+    /// Does the reading wait?
+    fn is_crowded(&mut self) -> bool {
+        self.full = self.full || self.memory.is_full(false);
+        self.full || !self.crowd.is_empty()
+    }
+
+    fn look_at_crowd(&mut self) {
+        self.crowd.look(&self.lanes, self.pace.slowest());
+        if self.full {
+            for inlet in self.lanes.values() {
+                inlet.with(Mailbox::make_room);
+            }
+            self.full = self.memory.is_full(true);
         }
     }
 
@@ -400,12 +436,11 @@ impl<'a> Session<'a> {
                 return;
             }
         };
-        // A copy of its own: what came is a part of a large buffer, which a lane that waits would keep as a whole.
         let mut own = None;
         for incarnation in self.routes.of(&realm, &topic) {
             // A lane that has ended has reported so, or is about to.
             if let Some(inlet) = self.lanes.get(incarnation) {
-                let payload = own.get_or_insert_with(|| Bytes::copy_from_slice(payload)).clone();
+                let payload = own.get_or_insert_with(|| self.memory.keep(payload)).clone();
                 inlet.put(Item::Event { sequence, accepted, payload });
                 self.crowd.put(*incarnation, inlet);
             }
@@ -416,7 +451,7 @@ impl<'a> Session<'a> {
     fn route_letter(&mut self, sequence: u64, accepted: SystemTime, letter: &Letter) {
         let incarnation = letter.whose.incarnation;
         if let Some(inlet) = self.lanes.get(&incarnation) {
-            let payload = Bytes::copy_from_slice(&letter.message);
+            let payload = self.memory.keep(&letter.message);
             inlet.put(Item::Letter { sequence, accepted, payload });
             self.crowd.put(incarnation, inlet);
         }

@@ -8,9 +8,11 @@ use model::{
     QueueUse, Room, Subscription, SubscriptionName, Timestamp, WhenFull, chain,
 };
 use serde::Deserialize;
-use tokio::sync::Semaphore;
 
-use crate::metrics::{Counted, Metrics, Wait};
+use crate::{
+    lane::Pace,
+    metrics::{Counted, Metrics, Wait},
+};
 
 /// Writes the queue of one subscription.
 pub(crate) struct Writer {
@@ -22,8 +24,7 @@ pub(crate) struct Writer {
     pub metrics: Metrics,
     /// As of the last look; nothing before the first.
     pub room: Room,
-    /// Batches of all lanes that are under way: each is built whole in memory, and NATS takes so many at once.
-    pub batches: Arc<Semaphore>,
+    pub pace: Arc<Pace>,
     /// For tests: called before copies are written.
     pub before_copy: Option<fn(&SubscriptionName)>,
 }
@@ -41,6 +42,13 @@ pub(crate) enum Trouble {
         why: Wait,
         text: String,
     },
+}
+
+impl Trouble {
+    /// The queue takes nothing until it is read, or its limits are raised.
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self, Self::Later { why: Wait::Messages | Wait::Bytes | Wait::Refused, .. })
+    }
 }
 
 impl From<CopyError> for Trouble {
@@ -83,7 +91,9 @@ impl Writer {
 
     /// Writes copies, and takes out of the batch what is in the queue. Returns at the first obstacle that needs time.
     pub(crate) async fn copy(&mut self, batch: &mut Vec<Copy>) -> Result<(), Trouble> {
-        if let Some(hook) = self.before_copy {
+        if let Some(hook) = self.before_copy
+            && !batch.is_empty()
+        {
             hook(&self.name);
         }
         let set_aside = self.set_aside_too_large(batch).await?;
@@ -100,7 +110,7 @@ impl Writer {
                 count = self.fitting(batch);
             }
             let copied = {
-                let _turn = self.batches.acquire().await;
+                let _turn = self.pace.turns.batch().await;
                 self.copier.copy(&batch[..count]).await
             };
             match copied {
@@ -146,7 +156,7 @@ impl Writer {
     }
 
     /// Asks NATS how much room there is. At a limit it is an error, or the end of the queue.
-    async fn look(&mut self) -> Result<(), Trouble> {
+    pub(crate) async fn look(&mut self) -> Result<(), Trouble> {
         let queue = self.broker.queue(&self.name, self.incarnation);
         let held: QueueUse = queue.pending().await?.ok_or(Trouble::Gone)?.into();
         match self.limits.room(&held) {

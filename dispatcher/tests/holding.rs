@@ -3,11 +3,14 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
+    time::Duration,
+};
 
 use broker::testing::NatsServer;
 use dispatcher::Config;
-use model::{PrefillState, RealmTopic, Subscription};
+use model::{PrefillState, RealmTopic, Subscription, SubscriptionName};
 use support::{all_is_done, drain, entry, holds, post, post_all, register, start_watched, start_with};
 
 /// Nothing is copied because of the time.
@@ -85,4 +88,70 @@ async fn nothing_waits_while_a_prefill_is_on_its_way_before_a_marker_or_where_it
     let tracked = tracked.await;
     post(&broker, "users/user", 3).await;
     holds(&broker, &tracked, 1).await;
+}
+
+/// Copies of queues that nobody reads that have begun, and whether the first of them may go on.
+static BEGUN: AtomicU32 = AtomicU32::new(0);
+static MAY_GO_ON: AtomicBool = AtomicBool::new(false);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn queues_that_nobody_reads_are_copied_one_after_the_other_and_hold_up_nobody() {
+    fn first_waits(name: &SubscriptionName) {
+        let first = name.as_str().starts_with("away") && BEGUN.fetch_add(1, Ordering::SeqCst) == 0;
+        for _ in 0..6_000 {
+            if !first || MAY_GO_ON.load(Ordering::SeqCst) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    let server = NatsServer::start().await;
+    let broker = server.broker().await;
+    let config = Config {
+        copy_after: Duration::from_millis(200),
+        lane_entries_max: 10,
+        before_copy: Some(first_waits),
+        ..Config::default()
+    };
+    let (_running, figures) = start_watched(&broker, config);
+    let mut away = vec![];
+    for n in 0..4 {
+        away.push(register(&broker, &format!("away{n}"), "users/user").await);
+    }
+    let tracked =
+        support::register_with(&broker, "tracked", "users/user", |registration| registration.track = true);
+    let tracked = tracked.await;
+    post_all(&broker, "users/user", 1..=100).await;
+    // Who reads copies only has them, and who joins gets going.
+    assert_eq!(drain(&broker, &tracked, 100).await, (1..=100).collect::<Vec<_>>());
+    let later = register(&broker, "later", "users/user").await;
+    let boundaries = async |of: &[Subscription]| {
+        let mut count = 0;
+        for s in of {
+            count += usize::from(entry(&broker, s).await.prefill.boundary.is_some());
+        }
+        count
+    };
+    let with_boundary = async |of: &[Subscription], wanted: usize| {
+        let look = async || boundaries(of).await;
+        broker::testing::eventually("boundaries", support::SOON, look, |seen| *seen == wanted).await;
+    };
+    with_boundary(&[later], 1).await;
+    let begun = async || BEGUN.load(Ordering::SeqCst);
+    broker::testing::eventually("a copy", support::SOON, begun, |begun| *begun == 1).await;
+    // Where a prefill is asked for, what comes before it is needed: whoever has its turn.
+    let change = |s: &Subscription| s.with_prefill_again("2026-01-01T00:00:00".parse().unwrap());
+    for s in &away {
+        broker.registry().modify(&s.name, s.incarnation, change).await.unwrap();
+        broker.events().marker(&entry(&broker, s).await).await.unwrap();
+    }
+    // One of them has its turn, and is stopped there.
+    with_boundary(&away, 3).await;
+    MAY_GO_ON.store(true, Ordering::SeqCst);
+    with_boundary(&away, 4).await;
+    for s in &away {
+        holds(&broker, s, 100).await;
+    }
+    figures.reach("headstart_dispatcher_lanes_catching_up", 0).await;
+    all_is_done(&broker).await;
 }

@@ -122,6 +122,49 @@ fn a_working_lane_makes_a_crowd_and_a_stuck_one_loses_its_backlog() {
     assert_eq!(sequences(mailbox.take(9, 1000)), [10]);
 }
 
+#[test]
+fn nobody_waits_for_a_lane_that_nobody_needs_until_a_marker_comes() {
+    let mut mailbox = Mailbox::new(SMALL);
+    assert!(mailbox.is_idle());
+    mailbox.put(event(1), Instant::now());
+    mailbox.make_room();
+    assert_eq!((mailbox.oldest(), mailbox.is_idle(), mailbox.bytes), (Some(1), false, 5), "it may be needed");
+    mailbox.unhurried();
+    for sequence in 2..=4 {
+        assert!(!mailbox.is_crowded(false));
+        mailbox.put(event(sequence), Instant::now());
+    }
+    assert_eq!((mailbox.items.capacity(), mailbox.bytes), (0, 0));
+    assert!(!mailbox.is_idle() && !mailbox.is_hurried());
+    assert_eq!(mailbox.take(9, 1000), Taken::Behind { from: 1 });
+    // What it reads itself is needed up to the marker that the main reader has seen.
+    mailbox.put(marker(6), Instant::now());
+    assert!(mailbox.is_hurried());
+    assert!(!mailbox.done_through(5) && mailbox.is_hurried());
+    assert!(!mailbox.done_through(6) && !mailbox.is_hurried());
+    assert!(mailbox.join(6) && mailbox.is_idle());
+    // Where it is open, a marker is needed, too, and so is what an administrator looks for.
+    let large = LargeEvent { realm: "udm".into(), topic: "users/user".into(), dn: None, size: 9, limit: 8 };
+    for control in [marker(7), Item::TooLarge { sequence: 8, event: large.into() }] {
+        mailbox.put(control, Instant::now());
+        assert!(mailbox.is_hurried());
+        assert!(matches!(mailbox.take(9, 1000), Taken::Items(_)));
+        mailbox.done();
+        assert!(!mailbox.is_hurried());
+    }
+    mailbox.unhurried();
+    mailbox.put(event(9), Instant::now());
+    mailbox.make_room();
+    assert_eq!(mailbox.take(9, 1000), Taken::Behind { from: 9 });
+    assert!(mailbox.join(9) || mailbox.done_through(9));
+    // It has kept up: it is waited for again.
+    assert_eq!(mailbox.take(9, 1000), Taken::Nothing);
+    for sequence in 10..=13 {
+        mailbox.put(event(sequence), Instant::now());
+    }
+    assert!(mailbox.is_crowded(false));
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Step {
     /// The main reader announces the next entry, if it has put in the one before.
@@ -132,6 +175,12 @@ enum Step {
     Lane,
     /// It is stuck at this moment.
     Stuck,
+    /// Nobody waits for its copies.
+    Unhurried,
+    /// It gives back what it has in its hands.
+    GiveBack,
+    /// Memory is short.
+    MakeRoom,
     /// The main reader's patience is over.
     Shut,
     /// The lane, reading itself, is close enough to join.
@@ -144,6 +193,9 @@ fn step() -> impl Strategy<Value = Step> {
         4 => Just(Step::Put),
         4 => Just(Step::Lane),
         1 => Just(Step::Stuck),
+        1 => Just(Step::Unhurried),
+        1 => Just(Step::GiveBack),
+        1 => Just(Step::MakeRoom),
         1 => Just(Step::Shut),
         2 => Just(Step::Join),
     ]
@@ -179,6 +231,12 @@ impl World {
                 }
             }
             Step::Stuck => self.mailbox.stuck(),
+            Step::Unhurried => self.mailbox.unhurried(),
+            Step::GiveBack if !self.hands.is_empty() => {
+                self.hands.clear();
+                self.mailbox.restart();
+            }
+            Step::MakeRoom => self.mailbox.make_room(),
             Step::Shut => self.mailbox.shut(),
             Step::Join if self.own.is_some() && !self.mailbox.has_joined() => {
                 if self.mailbox.join(self.announced) {
@@ -186,7 +244,7 @@ impl World {
                 }
             }
             Step::Lane => self.lane(),
-            Step::Announce | Step::Put | Step::Join => {}
+            Step::Announce | Step::Put | Step::Join | Step::GiveBack => {}
         }
     }
 

@@ -1,0 +1,82 @@
+//! Whose turn it is: copies that somebody waits for come first, and those of queues that nobody reads take what is
+//! left, so that producers keep their share of NATS.
+
+use std::time::Duration;
+
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::Instant,
+};
+
+/// Batches that are under way at once. NATS writes fewer at once; lanes that wait meanwhile gather larger ones.
+const BATCHES: usize = 8;
+/// Lanes that read the log themselves at once: each holds some of it in memory.
+const READERS: usize = 4;
+/// Of those that nobody waits for.
+const UNHURRIED_READERS: usize = 2;
+/// Longest pause after a batch that nobody waits for.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// The turns of all lanes. Each kind is served in the order of asking.
+#[derive(Debug)]
+pub(crate) struct Turns {
+    batches: Semaphore,
+    /// Copies that nobody waits for: one lane at a time.
+    unhurried: Semaphore,
+    readers: Semaphore,
+    unhurried_readers: Semaphore,
+}
+
+/// Whether somebody waits for the copies of a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Urgency {
+    /// A consumer reads copies only, or a prefill waits for them.
+    AtOnce,
+    /// Its consumer could read from the log, and does not: there is time.
+    Unhurried,
+}
+
+/// The turn of a lane whose copies nobody waits for.
+#[derive(Debug)]
+pub(crate) struct Unhurried<'a> {
+    _permit: Option<SemaphorePermit<'a>>,
+    began: Instant,
+}
+
+impl Turns {
+    pub(crate) fn new() -> Self {
+        Self {
+            batches: Semaphore::new(BATCHES),
+            unhurried: Semaphore::new(1),
+            readers: Semaphore::new(READERS),
+            unhurried_readers: Semaphore::new(UNHURRIED_READERS),
+        }
+    }
+
+    /// For one batch: each is built whole in memory.
+    pub(crate) async fn batch(&self) -> Option<SemaphorePermit<'_>> {
+        self.batches.acquire().await.ok()
+    }
+
+    /// For reading the log.
+    pub(crate) async fn reading(&self, urgency: Urgency) -> Option<SemaphorePermit<'_>> {
+        match urgency {
+            Urgency::AtOnce => self.readers.acquire().await.ok(),
+            Urgency::Unhurried => self.unhurried_readers.acquire().await.ok(),
+        }
+    }
+
+    /// For copies that nobody waits for.
+    pub(crate) async fn unhurried(&self) -> Unhurried<'_> {
+        Unhurried { _permit: self.unhurried.acquire().await.ok(), began: Instant::now() }
+    }
+}
+
+impl Unhurried<'_> {
+    /// Ends the turn. While events come, NATS is left to the producers for as long as the turn took.
+    pub(crate) async fn end(self, events_come: bool) {
+        if events_come {
+            tokio::time::sleep(self.began.elapsed().min(PAUSE_MAX)).await;
+        }
+    }
+}
