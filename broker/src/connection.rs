@@ -79,6 +79,12 @@ impl Broker {
         self.replicas == 1
     }
 
+    /// Servers of NATS that hold each stream, at least 1.
+    #[must_use]
+    pub fn replicas(&self) -> usize {
+        self.replicas.max(1)
+    }
+
     /// Connects. Password and certificates in files are read again at each later connection.
     ///
     /// # Errors

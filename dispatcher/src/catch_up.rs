@@ -338,7 +338,7 @@ mod tests {
         other.mark(1, &s.marker()).await.unwrap();
         let inlet = Inlet::new(Mailbox::behind(Bound { entries: 1, bytes: 1 }, 2));
         assert_eq!(inlet.with(|mailbox| mailbox.take(1, 1)), Taken::Behind { from: 2 });
-        let (pace, reports) = (Arc::new(Pace::new(1)), mpsc::unbounded_channel());
+        let (pace, reports) = (Arc::new(Pace::new(1, 1)), mpsc::unbounded_channel());
         let writer = Writer {
             broker: broker.clone(),
             name: s.name.clone(),

@@ -75,14 +75,14 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    pub(crate) fn new(read: u64) -> Self {
+    pub(crate) fn new(read: u64, replicas: usize) -> Self {
         Self {
             read: AtomicU64::new(read),
             last: AtomicU64::new(read),
             slowest: AtomicU64::new(0),
             stepped: Notify::new(),
             opening: Semaphore::new(OPENED_AT_ONCE),
-            turns: Turns::new(),
+            turns: Turns::new(replicas),
         }
     }
 

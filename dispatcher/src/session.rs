@@ -180,7 +180,7 @@ impl<'a> Session<'a> {
         }
         let read = position.value;
         let (reporter, reports) = mpsc::unbounded_channel();
-        let pace = Arc::new(Pace::new(read));
+        let pace = Arc::new(Pace::new(read, broker.replicas()));
         let (done, may_move) = watch::channel(read);
         let (moved, position) = watch::channel(position);
         let mover = Mover {

@@ -8,8 +8,9 @@ use tokio::{
     time::Instant,
 };
 
-/// Batches that are under way at once. NATS writes fewer at once; lanes that wait meanwhile gather larger ones.
-const BATCHES: usize = 8;
+/// Batches that are under way at once, for each server of NATS: lanes that wait gather larger ones meanwhile, which cost
+/// far less than many small ones, and the producers keep their share.
+const BATCHES: usize = 3;
 /// Lanes that read the log themselves at once: each holds some of it in memory.
 const READERS: usize = 4;
 /// Of those that nobody waits for.
@@ -44,9 +45,10 @@ pub(crate) struct Unhurried<'a> {
 }
 
 impl Turns {
-    pub(crate) fn new() -> Self {
+    /// `replicas`: servers of NATS that share the work.
+    pub(crate) fn new(replicas: usize) -> Self {
         Self {
-            batches: Semaphore::new(BATCHES),
+            batches: Semaphore::new(BATCHES * replicas),
             unhurried: Semaphore::new(1),
             readers: Semaphore::new(READERS),
             unhurried_readers: Semaphore::new(UNHURRIED_READERS),
