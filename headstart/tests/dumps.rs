@@ -209,6 +209,15 @@ async fn a_udm_that_shows_nobody_is_no_source() {
         let told = text(&done.stderr);
         assert_eq!(told.contains("no object of the topic users/"), code != 0, "{topics:?}: {told}");
     }
+    // One that it lists and can't show is not nobody.
+    let broken = Rule::new(Effect::Status { code: 500 }).on(On::Object).module("groups/group");
+    udm.faults().add(broken);
+    let mut command = headstart(&["validate", "--source", &udm.base_url(), "--topic", "groups/group"]);
+    command.env("UDM_PASSWORD", "univention");
+    let done = output(command).await;
+    let told = text(&done.stderr);
+    assert!(done.status.code() == Some(1) && told.contains("can't be read"), "{told}");
+    assert!(!told.contains("no object of the topic"), "{told}");
 }
 
 /// The objects of the directory as a file holds them.

@@ -1,6 +1,9 @@
 //! `headstart validate`: is this a source that a prefill can be read from? Nothing is written.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
 
 use model::{RealmTopic, TopicPattern, UDM_REALM, chain};
 use prefill_job::source::{
@@ -132,6 +135,7 @@ async fn udm_found(source: &Source, patterns: &[TopicPattern]) -> anyhow::Result
     let count = async {
         let mut counts = BTreeMap::<String, (u64, u64)>::new();
         let mut problems = Vec::new();
+        let mut broken = BTreeSet::new();
         while let Some(event) = events.recv().await {
             match event {
                 SourceEvent::Object(object) => counts.entry(object.topic).or_default().0 += 1,
@@ -140,20 +144,22 @@ async fn udm_found(source: &Source, patterns: &[TopicPattern]) -> anyhow::Result
                 SourceEvent::Retrying { error } => tracing::warn!(error, "trying again"),
                 // What a prefill sets aside or leaves out on request is a problem to whoever asks for problems.
                 SourceEvent::Broken { topic, dn, problem, .. } => {
-                    problems.push(format!("{topic} {dn}: {problem}"))
+                    problems.push(format!("{topic} {dn}: {problem}"));
+                    broken.insert(topic);
                 }
                 SourceEvent::NoModule { topic } => problems.push(format!("UDM knows no type {topic}")),
                 SourceEvent::TopicFinished { .. } => {}
             }
         }
-        (counts, problems)
+        (counts, problems, broken)
     };
-    let (read, (counts, mut problems)) = tokio::join!(source.read(&topics, sender), count);
+    let (read, (counts, mut problems, broken)) = tokio::join!(source.read(&topics, sender), count);
     if read.is_ok() {
         for topic in patterns {
             let mut found = counts.iter().filter(|(name, _)| topic.is_match(name)).peekable();
-            // That there is no such type at all is said already.
-            if found.peek().is_some() && found.all(|(_, objects)| *objects == (0, 0)) {
+            // That there is no such type at all is said already, and so is what it can't show.
+            let nothing = |(name, objects): (&String, &_)| *objects == (0, 0) && !broken.contains(name);
+            if found.peek().is_some() && found.all(nothing) {
                 let topic = topic.as_str();
                 problems.push(format!("it shows no object of the topic {topic}: may its user see them?"));
             }
