@@ -17,8 +17,7 @@ use clap::Parser;
 
 /// The crash campaign: real processes and whatever may happen to them, and a checker that reads the whole history.
 ///
-/// It does not cover several NATS servers, power cuts, full disks and queues, Kubernetes, objects that NATS does not
-/// carry, and clocks that jump.
+/// It does not cover several NATS servers, power cuts, full disks and queues, Kubernetes, and clocks that jump.
 ///
 /// It ends with 0, with 1 if a promise was broken, with 2 if it could not run, and with 3 if it found nothing but reached
 /// too little of what it is there to try.

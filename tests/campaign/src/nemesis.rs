@@ -13,7 +13,7 @@ use crate::{
     client::Api,
     history::Recorder,
     plan::{ConsumerPlan, Damage, Fault, Hit, Part, Plan, Target},
-    processes::{ALL, Processes},
+    processes::Processes,
 };
 
 /// How long the next task is waited for.
@@ -72,8 +72,11 @@ impl Nemesis {
             }
             Fault::Relay { stopped, for_ms, away_ms } => {
                 self.stop(Target::Dispatcher(stopped), for_ms).await;
-                let other = Target::Dispatcher(1 - stopped);
-                tokio::join!(self.goes_on(Target::Dispatcher(stopped)), self.kill(other, away_ms));
+                let stopped = Target::Dispatcher(stopped);
+                let all = self.processes.lock().await.all();
+                let others = all.into_iter().filter(|t| matches!(t, Target::Dispatcher(_)) && *t != stopped);
+                let kills = others.map(|other| self.kill(other, away_ms));
+                tokio::join!(self.goes_on(stopped), futures::future::join_all(kills));
             }
             Fault::AtTask { for_ms } => {
                 let url = self.processes.lock().await.nats_url();
@@ -97,7 +100,8 @@ impl Nemesis {
             }
             Fault::Term { target, away_ms } => self.term(target, away_ms).await,
             Fault::All { nats, away_ms } => {
-                let all = ALL.into_iter().filter(|target| nats || *target != Target::Nats);
+                let all = self.processes.lock().await.all();
+                let all = all.into_iter().filter(|target| nats || *target != Target::Nats);
                 let kills = all.map(|target| self.kill(target, away_ms));
                 futures::future::join_all(kills).await;
             }

@@ -196,7 +196,7 @@ pub enum Fault {
         /// How long.
         for_ms: u64,
     },
-    /// One of two dispatchers stops; when it goes on, the other one is killed.
+    /// One of the dispatchers stops; when it goes on, the others are killed.
     Relay {
         /// The one that stops.
         stopped: u8,
@@ -321,6 +321,9 @@ pub struct Plan {
     pub get_delay_ms: u64,
     /// Events that may wait in a dispatcher's memory for one queue; few of them make lanes read the log themselves.
     pub lane_entries: usize,
+    /// Dispatchers at once: 2 or 3.
+    #[serde(default = "two")]
+    pub dispatchers: u8,
     /// Does UDM read the primary? Then events that a prefill surely holds are left out.
     pub reads_primary: bool,
     /// In order.
@@ -334,6 +337,10 @@ pub struct Plan {
     pub faults: Vec<(u64, Fault)>,
 }
 
+fn two() -> u8 {
+    2
+}
+
 impl Plan {
     /// The plan of a seed.
     #[must_use]
@@ -344,7 +351,7 @@ impl Plan {
         let changes = draw::changes(&mut dice, &objects, length_ms, rates.change);
         let mut consumers: Vec<ConsumerPlan> =
             (0..rates.consumers).map(|index| draw::consumer(&mut dice, index, &rates, length_ms)).collect();
-        let faults = draw::faults(&mut dice, profile, &rates, length_ms);
+        let mut faults = draw::faults(&mut dice, profile, &rates, length_ms);
         let get_delay_ms = dice.random_range(5..25);
         // By turns, so that two seeds in a row show both.
         let reads_primary = !seed.is_multiple_of(2);
@@ -353,6 +360,10 @@ impl Plan {
         let mut dice = ChaCha12Rng::seed_from_u64(!seed);
         consumers.iter_mut().for_each(|consumer| draw::more(&mut dice, consumer, &rates, length_ms));
         let larges = draw::larges(&mut dice, length_ms);
+        // Aimed at dispatchers, or with everything else now and then.
+        let three = profile == Profile::Dispatchers && seed.is_multiple_of(2) || seed.is_multiple_of(5);
+        let dispatchers = if three { 3 } else { 2 };
+        faults.iter_mut().for_each(|(_, fault)| draw::among(&mut dice, dispatchers, fault));
         Self {
             seed,
             profile,
@@ -360,6 +371,7 @@ impl Plan {
             objects,
             get_delay_ms,
             lane_entries,
+            dispatchers,
             reads_primary,
             changes,
             larges,

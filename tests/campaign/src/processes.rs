@@ -40,19 +40,21 @@ pub struct Processes {
     twins: Vec<Child>,
     reads_primary: bool,
     lane_entries: usize,
+    dispatchers: u8,
     /// Seconds that events wait for consumers that read the log.
     copy_after: &'static str,
     /// Between each process and the server.
     proxies: HashMap<Target, Arc<LossyProxy>>,
 }
 
-/// Every process that a run consists of, the server first.
-pub const ALL: [Target; 8] = [
+/// Every process that a run may consist of, the server first.
+const ALL: [Target; 9] = [
     Target::Nats,
     Target::Api(0),
     Target::Api(1),
     Target::Dispatcher(0),
     Target::Dispatcher(1),
+    Target::Dispatcher(2),
     Target::Worker(0),
     Target::Worker(1),
     Target::Controller,
@@ -89,6 +91,7 @@ impl Processes {
             twins: Vec::new(),
             reads_primary: false,
             lane_entries: 5_000,
+            dispatchers: 2,
             copy_after: "2",
             proxies: HashMap::new(),
         })
@@ -98,13 +101,21 @@ impl Processes {
     pub async fn set_up(&mut self, plan: &Plan) {
         self.reads_primary = plan.reads_primary;
         self.lane_entries = plan.lane_entries;
+        self.dispatchers = plan.dispatchers;
         // Copied at once, about when consumers acknowledge, and as in production.
         self.copy_after = ["2", "0.001", "0.02", "0.2"][(plan.seed % 4) as usize];
-        for target in ALL {
+        for target in self.all() {
             if !matches!(target, Target::Nats | Target::Controller) {
                 self.proxies.insert(target, Arc::new(LossyProxy::to(self.nats_port).await));
             }
         }
+    }
+
+    /// Every process that the run consists of, the server first.
+    #[must_use]
+    pub fn all(&self) -> Vec<Target> {
+        let here = |target: &Target| !matches!(target, Target::Dispatcher(n) if *n >= self.dispatchers);
+        ALL.into_iter().filter(here).collect()
     }
 
     /// The wire of a process.
@@ -264,7 +275,15 @@ impl Processes {
         for child in self.running.values().chain(&self.twins) {
             send(child, Signal::CONT);
         }
-        ALL.into_iter().try_for_each(|target| self.start(target))
+        self.start_all()
+    }
+
+    /// Starts each that does not run, the server first.
+    ///
+    /// # Errors
+    /// One can't be started.
+    pub fn start_all(&mut self) -> Result<()> {
+        self.all().into_iter().try_for_each(|target| self.start(target))
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{
     inside::Inside,
     nemesis::Nemesis,
     plan::{Plan, Profile},
-    processes::{ALL, Processes, Programs},
+    processes::{Processes, Programs},
     workload::Workload,
 };
 
@@ -94,10 +94,7 @@ pub async fn run(settings: &Settings, interrupt: impl Future<Output = ()>) -> Re
     processes.set_up(&plan).await;
     let inside = Inside::new(processes.nats_url());
     let processes = Arc::new(Mutex::new(processes));
-    {
-        let mut processes = processes.lock().await;
-        ALL.into_iter().try_for_each(|target| processes.start(target))?;
-    }
+    processes.lock().await.start_all()?;
     let deadline = Instant::now() + STARTS_WITHIN;
     while !(api.ready(0).await && api.ready(1).await) {
         ensure!(

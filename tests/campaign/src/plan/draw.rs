@@ -229,6 +229,31 @@ pub(super) fn faults(
     }
 }
 
+/// Where there are more than two dispatchers, the others are hit as often.
+pub(super) fn among(dice: &mut ChaCha12Rng, dispatchers: u8, fault: &mut Fault) {
+    let hit = match fault {
+        Fault::Kill { target, .. }
+        | Fault::Stop { target, .. }
+        | Fault::Term { target, .. }
+        | Fault::Wire { target, .. }
+        | Fault::AtBatch { target, .. } => match target {
+            Target::Dispatcher(hit) => hit,
+            _ => return,
+        },
+        Fault::Relay { stopped, .. } => stopped,
+        Fault::All { .. }
+        | Fault::AtTask { .. }
+        | Fault::AtPost { .. }
+        | Fault::Udm { .. }
+        | Fault::Twin { .. } => {
+            return;
+        }
+    };
+    if dispatchers > 2 && dice.random_ratio(u32::from(dispatchers - 2), u32::from(dispatchers)) {
+        *hit = dice.random_range(2..dispatchers);
+    }
+}
+
 /// A stop that is longer than the time-out of a write, so that its outcome is unknown, or a kill.
 fn at_batch(dice: &mut ChaCha12Rng, profile: Profile) -> Fault {
     let main = profile == Profile::Dispatchers || profile == Profile::General && dice.random_ratio(1, 2);
