@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use broker::{
     Copier, Copy, Letter, LogItem, QueueStream, Readers, Whose,
-    testing::{NatsServer, letter_of_former_version},
+    testing::{LossyProxy, NatsServer, letter_of_former_version},
 };
 use bytes::Bytes;
 use futures::StreamExt;
@@ -99,6 +99,34 @@ async fn a_copy_that_is_made_meanwhile_has_the_same_number() {
     assert!(other.acknowledge(&case.s.name, case.s.incarnation, live_number(two)).await.unwrap());
     assert!(case.ack(first).await);
     assert_eq!((stored(&case).await, checkpoint(&case).await), (0, two));
+}
+
+#[tokio::test]
+async fn a_copy_that_is_made_between_two_looks_is_not_passed_over() {
+    let server = NatsServer::start().await;
+    let case = active(&server).await;
+    // However many looks it takes, a copy may be made after each.
+    for looks in 1..=3 {
+        let wire = LossyProxy::before(&server).await;
+        let (readers, _guard) = case.replica_over(&wire.config("api")).await;
+        assert_eq!(next_of(&case, &readers, Duration::from_millis(50)).await, None);
+        let first = post(&case, "users/user", "first").await;
+        let second = post(&case, "users/user", "second").await;
+        wire.hold_after_requests(looks);
+        let next = next_of(&case, &readers, Duration::from_secs(10));
+        let meanwhile = async {
+            // Fewer looks may be enough.
+            tokio::time::timeout(Duration::from_secs(1), wire.holds()).await.ok();
+            copy(&case, &[first]).await;
+            wire.release_requests();
+        };
+        let (got, ()) = tokio::join!(next, meanwhile);
+        assert_eq!(got, Some((live_number(first), "first".to_owned())), "{looks}");
+        for place in [first, second] {
+            assert_eq!(case.next(5000).await.expect("a message").id.sequence, live_number(place));
+            assert!(case.ack(live_number(place)).await);
+        }
+    }
 }
 
 #[tokio::test]

@@ -39,15 +39,22 @@ struct State {
     cut: watch::Sender<u64>,
     /// Bytes of answers after which a connection is cut; 0: never.
     cut_after: AtomicU64,
-    /// Requests after which one connection is cut, and which.
-    last_requests: Mutex<Option<(u64, u32)>>,
+    cut_after_requests: Countdown,
+    held_after_requests: Countdown,
 }
 
-impl State {
+/// Requests that a connection may still send, and which connection.
+#[derive(Debug, Default)]
+struct Countdown(Mutex<Option<(u64, u32)>>);
+
+impl Countdown {
+    fn begin(&self, number: u64, requests: u32) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((number, requests));
+    }
+
     /// A request of a connection is about to be passed on: is it the last?
     fn is_last(&self, number: u64) -> bool {
-        let mut last = self.last_requests.lock().unwrap_or_else(PoisonError::into_inner);
-        match &mut *last {
+        match &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
             Some((of, left)) if *of == number => {
                 *left = left.saturating_sub(1);
                 *left == 0
@@ -133,8 +140,18 @@ impl LossyProxy {
     /// The present connection is cut after so many requests that come one by one: the last one arrives, and its answer
     /// is lost.
     pub fn cut_after_requests(&self, requests: u32) {
-        let mut last = self.state.last_requests.lock().unwrap_or_else(PoisonError::into_inner);
-        *last = Some((self.latest(), requests));
+        self.state.cut_after_requests.begin(self.latest(), requests);
+    }
+
+    /// What the present connection sends after so many requests that come one by one is held back, until
+    /// [`release_requests`](Self::release_requests).
+    pub fn hold_after_requests(&self, requests: u32) {
+        self.state.held_after_requests.begin(self.latest(), requests);
+    }
+
+    /// Returns when requests are held back.
+    pub async fn holds(&self) {
+        self.state.requests_held.subscribe().wait_for(|held| *held > 0).await.ok();
     }
 
     /// Connections that there have been.
@@ -172,7 +189,7 @@ async fn requests(state: Arc<State>, number: u64, mut client: OwnedReadHalf, mut
                 continue;
             }
         };
-        let last = count > 0 && state.is_last(number);
+        let last = count > 0 && state.cut_after_requests.is_last(number);
         if last {
             state.answers_lost.store(number, Ordering::SeqCst);
         }
@@ -183,6 +200,9 @@ async fn requests(state: Arc<State>, number: u64, mut client: OwnedReadHalf, mut
         }
         if last {
             state.cut.send_replace(number);
+        }
+        if count > 0 && state.held_after_requests.is_last(number) {
+            state.requests_held.send_replace(number);
         }
         if count == 0 {
             break;

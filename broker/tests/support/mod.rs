@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use async_nats::client::{Request, RequestErrorKind};
 use broker::{
-    Broker, Claimed, Copier, Copy, Delivered, Queue, QueueStream, ReadError, ReaderConfig, Readers,
-    RegistryView,
+    Broker, Claimed, Copier, Copy, Delivered, NatsConfig, Queue, QueueStream, ReadError, ReaderConfig,
+    Readers, RegistryView,
     testing::{NatsServer, eventually, messages_sent},
 };
 use bytes::Bytes;
@@ -135,7 +135,12 @@ impl Case {
 
     /// Readers of another replica.
     pub async fn other_replica(&self, server: &NatsServer) -> (Readers, DropGuard) {
-        let broker = server.broker().await;
+        self.replica_over(&NatsConfig::new(server.url(), "other")).await
+    }
+
+    /// Another replica, with a connection of its own.
+    pub async fn replica_over(&self, config: &NatsConfig) -> (Readers, DropGuard) {
+        let broker = Broker::connect(config).await.unwrap();
         let shutdown = CancellationToken::new();
         let view = broker.registry().view(shutdown.clone());
         view.synced().await;
