@@ -25,6 +25,7 @@ mod crowd;
 mod hold;
 mod keeper;
 mod lane;
+mod lanes;
 mod mailbox;
 mod memory;
 mod metrics;
