@@ -10,6 +10,7 @@ use crate::{commands, steps::step, tools, workspace};
 mod links;
 mod manifests;
 mod modules;
+mod publiccode;
 mod words;
 
 /// What a gate found; an error is that it failed.
@@ -22,10 +23,11 @@ enum Passed {
 type Gate = fn() -> Result<Passed>;
 
 /// The gates, in the order of their cost.
-const GATES: [(&str, Gate); 10] = [
+const GATES: [(&str, Gate); 11] = [
     ("format", format),
     ("modules", || modules::check().map(|()| Passed::Whole)),
     ("manifests", || manifests::check().map(|()| Passed::Whole)),
+    ("publiccode", || publiccode::check().map(|()| Passed::Whole)),
     ("words", || words::check().map(|()| Passed::Whole)),
     ("links", || links::check().map(|()| Passed::Whole)),
     ("snapshots", snapshots),

@@ -25,7 +25,7 @@ enum Task {
     Bench(bench::Args),
     /// The crash campaign: kill and stop everything, and prove that nothing is lost
     Campaign(campaign::Args),
-    /// Check format, lints, manifests, words, links, chart and dependencies
+    /// Check format, lints, manifests, publiccode.yml, words, links, chart and dependencies
     Check {
         /// Only the gates whose names contain one of these
         gates: Vec<String>,
