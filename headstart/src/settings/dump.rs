@@ -12,11 +12,11 @@ pub struct Validate {
     pub source: SourceAddress,
     #[command(flatten)]
     pub udm: Udm,
-    /// Topics that must be there, such as users/user; may be given several times. Of a UDM only these are read, or
-    /// users/user where none is given.
+    /// Topics that must have objects, such as users/user; may be given several times. From a UDM only these are read,
+    /// or users/user if none is given.
     #[arg(long, value_name = "TOPIC")]
     pub topic: Vec<String>,
-    /// Most problems that are named.
+    /// Maximum number of problems to list.
     #[arg(long, value_name = "N", default_value = "20")]
     pub problems: usize,
     /// Answer in JSON.
@@ -30,9 +30,9 @@ pub struct Export {
     pub source: SourceAddress,
     #[command(flatten)]
     pub udm: Udm,
-    /// File to write; compressed if its name ends in .gz or .zst. What was there is replaced when all is written. A
-    /// pipe or a device is written to as the objects come, and so is standard output (-): only an exit code of 0 says
-    /// that it was all.
+    /// File to write; compressed if its name ends in .gz or .zst. An existing file is replaced when the dump is
+    /// complete. A pipe, a device and standard output (-) receive the objects as they arrive: only an exit code of 0
+    /// means that the dump is complete.
     #[arg(long, value_name = "FILE")]
     pub output: PathBuf,
     /// Topics to write, such as users/user or users/.*, in this order; may be given several times. Default: all.

@@ -9,14 +9,14 @@ use model::QueueLimits;
 /// Limits of queues: the API makes and shows them, the dispatcher keeps them.
 #[derive(Clone, Debug, Args)]
 pub struct Queues {
-    /// Most live messages of a queue, and most messages of its prefill.
+    /// Maximum number of live messages in a queue, and of messages in its prefill.
     #[arg(long, env, value_name = "N", default_value = "10000000",
           value_parser = RangedU64ValueParser::<u64>::new().range(1..=i64::MAX.cast_unsigned()))]
     pub queue_max_messages: u64,
-    /// Most bytes of a queue, about: it is looked at before live messages are added. Default: no limit.
+    /// Approximate size limit of a queue in bytes; checked before live messages are added. Default: no limit.
     #[arg(long, env, value_name = "BYTES", value_parser = RangedU64ValueParser::<u64>::new().range(1..))]
     pub queue_max_bytes: Option<u64>,
-    /// Seconds after which a live message that was not acknowledged is removed. Default: never.
+    /// Seconds after which an unacknowledged live message is removed. Default: never.
     #[arg(long, env, value_name = "SECONDS", value_parser = super::seconds)]
     pub queue_max_age: Option<Duration>,
     /// What happens when a queue is full. wait: its events wait in the event log, which grows; give-up: the queue is
@@ -34,7 +34,8 @@ pub enum WhenFull {
 /// Limit of the event log.
 #[derive(Clone, Debug, Args)]
 pub struct Log {
-    /// Most bytes of the event log. When it is full, events are answered with 503. Default: no limit but that of NATS.
+    /// Size limit of the event log in bytes. When it is full, events are answered with 503. Default: only the limit
+    /// of NATS.
     #[arg(long, env, value_name = "BYTES",
           value_parser = RangedU64ValueParser::<u64>::new().range(1..=i64::MAX.cast_unsigned()))]
     pub log_max_bytes: Option<u64>,

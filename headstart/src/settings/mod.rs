@@ -33,12 +33,12 @@ pub use shape::Shape;
 pub use source::{SourceAddress, Udm};
 pub use watch::Watch;
 
-/// Brings every user and group of the directory to the applications of openDesk and Nubus: first all that exist,
-/// then each change, in order, losing nothing.
+/// Delivers every user and group of the directory to the applications of openDesk and Nubus: first everything that
+/// already exists, then each change, in order and without loss.
 #[derive(Debug, Parser)]
 #[command(name = "headstart", version, max_term_width = 100, propagate_version = true)]
 #[command(
-    after_help = "Most flags are also environment variables, which the help of a command names beside them: --nats-url is \
+    after_help = "Most flags are also environment variables, which the help of each command lists: --nats-url is \
     NATS_URL.\n\
     Try it on a laptop: headstart standalone --source dump.jsonl"
 )]
@@ -51,11 +51,11 @@ pub struct Cli {
 
 #[derive(Debug, Args)]
 pub struct Logging {
-    /// error, warn, info, debug or trace; or directives such as info,broker=debug.
+    /// error, warn, info, debug or trace, or directives such as info,broker=debug.
     #[arg(long, env, value_name = "LEVEL", default_value = "info", global = true,
           value_parser = crate::logging::directives)]
     pub log_level: String,
-    /// JSON lines, or text for people. auto: text on a terminal.
+    /// JSON lines or readable text. auto: text on a terminal.
     #[arg(long, env, value_name = "FORMAT", default_value = "auto", global = true)]
     pub log_format: LogFormat,
 }
@@ -71,25 +71,25 @@ pub enum LogFormat {
 pub enum Command {
     /// Serve the HTTP API: registration, messages, events.
     Api(Api),
-    /// Copy events into the queues of the subscriptions that asked for them.
+    /// Copy events into the queues of the subscriptions that want them.
     Dispatcher(Dispatcher),
-    /// Run prefills as Kubernetes Jobs: start, watch, retry, record, clean up.
+    /// Run prefills as Kubernetes Jobs: start, watch, retry, record and clean up.
     Controller(Controller),
-    /// Run one attempt of a prefill; this is what a Job's pod does.
+    /// Run one attempt of a prefill, as the pod of a Job does.
     Prefill(Prefill),
     /// Run prefills from the NATS task queue, without Kubernetes.
     Worker(Worker),
-    /// Run everything in one process, with a nats-server of its own. Passwords that are not given are made, kept in the
-    /// data directory and printed once.
+    /// Run everything in one process, with its own nats-server. Missing passwords are generated, kept in the data
+    /// directory and printed once.
     Standalone(Standalone),
-    /// Check a directory dump, or the reach of a UDM, without writing anything.
+    /// Check a directory dump, or that UDM is reachable, without writing anything.
     Validate(Validate),
-    /// Register the consumers whose registrations lie in a folder.
+    /// Register the consumers whose registrations are in a folder.
     Register(Register),
-    /// Write a dump of the directory, in JSON lines, that can be a source.
+    /// Write a dump of the directory as JSON lines, for use as a source.
     Export(Export),
-    /// Show how a prefill goes until it is done (ends with 0) or has failed (1). It ends with 2 if it is refused, with 3
-    /// after --timeout.
+    /// Show the progress of a prefill until it is done (exits with 0) or has failed (1). Exits with 2 if the API
+    /// refuses the request, with 3 after --timeout.
     Watch(Watch),
     /// Become nats-server, and end with the parent (used by `standalone` only).
     #[command(hide = true)]
@@ -104,10 +104,10 @@ pub struct Api {
     pub roles: Roles,
     #[command(flatten)]
     pub http: Http,
-    /// Address to listen on; [::] is everywhere, with IPv4 and IPv6.
+    /// Address to listen on; [::] means all addresses, IPv4 and IPv6.
     #[arg(long, env, value_name = "ADDRESS", default_value = "[::]:7777")]
     pub listen: SocketAddr,
-    /// Who runs prefills: Jobs of Kubernetes, or workers on the NATS task queue.
+    /// How prefills run: as Kubernetes Jobs, or in workers on the NATS task queue.
     #[arg(long, env, value_name = "LAUNCHER", default_value = "kubernetes")]
     pub launcher: LauncherKind,
     #[command(flatten)]
@@ -126,14 +126,14 @@ pub enum LauncherKind {
 
 #[derive(Debug, Args)]
 pub struct Http {
-    /// Prefix under which a reverse proxy shows the API; requests are served with and without it.
+    /// Prefix under which a reverse proxy serves the API; requests work with and without it.
     #[arg(long, env, value_name = "PATH", default_value = "/")]
     pub root_path: String,
-    /// Allow requests from the pages of any origin.
+    /// Allow requests from web pages of any origin.
     #[arg(long, env, value_name = "BOOL", default_value = "false", action = clap::ArgAction::Set,
           value_parser = clap::builder::BoolishValueParser::new())]
     pub cors_all: bool,
-    /// Seconds after which an unacknowledged message is given again.
+    /// Seconds after which an unacknowledged message is delivered again.
     #[arg(long, env, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     pub redelivery_delay: Duration,
     #[command(flatten)]
@@ -142,13 +142,13 @@ pub struct Http {
 
 #[derive(Debug, Args)]
 pub struct Jobs {
-    /// The Job that prefills are made from, as the chart renders it (YAML).
+    /// Template of the prefill Jobs, as the chart renders it (YAML).
     #[arg(long, env, value_name = "FILE", default_value = "/etc/headstart/template/job.yaml")]
     pub job_template: PathBuf,
-    /// A ConfigMap with which the Jobs go away: one that belongs to the installation.
+    /// ConfigMap that owns the Jobs, so that they are removed together with the release.
     #[arg(long, env, value_name = "NAME")]
     pub job_owner: Option<String>,
-    /// Namespace of the Jobs; default: that of our own service account.
+    /// Namespace of the Jobs; default: the namespace of the pod's service account.
     #[arg(long, env, value_name = "NAMESPACE")]
     pub namespace: Option<String>,
 }
@@ -184,27 +184,27 @@ pub struct Controller {
     pub probes: Probes,
     #[command(flatten)]
     pub jobs: Jobs,
-    /// queue: no Jobs are watched; only what died half-way is finished.
+    /// How prefills run. queue: the controller watches no Jobs and only completes interrupted operations.
     #[arg(long, env, value_name = "LAUNCHER", default_value = "kubernetes")]
     pub launcher: LauncherKind,
-    /// Most prefills that run at once.
+    /// Maximum number of concurrent prefills.
     #[arg(long, env, value_name = "N", default_value = "4", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_running_prefills: u32,
-    /// Seconds that a started Job may take until its pod runs.
+    /// Seconds within which the pod of a started Job must run.
     #[arg(long, env, value_name = "SECONDS", default_value = "120", value_parser = seconds)]
     pub start_deadline: Duration,
-    /// Bytes that NATS may store, for the metric headstart_nats_store_limit_bytes: a client can't ask a server for it.
+    /// Bytes that NATS may store, for the metric headstart_nats_store_limit_bytes: a client can't query this limit.
     #[arg(long, env, value_name = "BYTES")]
     pub nats_store_limit: Option<u64>,
-    /// Show how long the oldest message of each queue waits: the metric headstart_queue_oldest_seconds, one series a
-    /// subscription.
+    /// Show how long the oldest message of each queue waits: the metric headstart_queue_oldest_seconds, one series
+    /// per subscription.
     #[arg(long, env, value_name = "BOOL", default_value = "false", action = clap::ArgAction::Set,
           value_parser = clap::builder::BoolishValueParser::new())]
     pub queue_ages: bool,
-    /// Name of the Lease by which one controller at a time works; without it none is asked for.
+    /// Name of the leader-election Lease; leave it out to disable leader election.
     #[arg(long, env, value_name = "NAME")]
     pub lease_name: Option<String>,
-    /// Name of this pod, for the Events that it writes.
+    /// Name of this pod, as shown in its Events.
     #[arg(long, env, value_name = "NAME", default_value = "headstart-controller")]
     pub pod_name: String,
 }
@@ -221,7 +221,7 @@ pub struct Prefill {
     pub shape: Shape,
     #[command(flatten)]
     pub removals: Removals,
-    /// The request, as JSON; from the Job's ConfigMap.
+    /// The prefill request as JSON, from the Job's ConfigMap.
     #[arg(
         long,
         env = "PREFILL_TASK",
@@ -229,10 +229,10 @@ pub struct Prefill {
         default_value = "/etc/headstart/prefill/task.json"
     )]
     pub task: PathBuf,
-    /// Name of the pod, for people.
+    /// Name of the pod, as shown to people.
     #[arg(long, env, value_name = "NAME", default_value = "prefill")]
     pub pod_name: String,
-    /// Where Kubernetes reads the termination message.
+    /// File from which Kubernetes reads the termination message.
     #[arg(long, env, value_name = "FILE")]
     pub termination_log: Option<PathBuf>,
 }
@@ -253,18 +253,18 @@ pub struct Worker {
     pub removals: Removals,
     #[command(flatten)]
     pub attempts: Attempts,
-    /// Name of this worker, for people.
+    /// Name of this worker, as shown to people.
     #[arg(long, env, value_name = "NAME", default_value = "worker")]
     pub pod_name: String,
 }
 
 #[derive(Debug, Args)]
 pub struct Attempts {
-    /// Tries of a prefill before it has failed; -1: no limit.
+    /// Tries before a prefill counts as failed; -1: no limit.
     #[arg(long, env, value_name = "N", default_value = "5", allow_negative_numbers = true,
           value_parser = clap::value_parser!(i64).range(-1..))]
     pub max_prefill_attempts: i64,
-    /// Prefills that one process runs at once.
+    /// Maximum number of concurrent prefills in one process.
     #[arg(long, env, value_name = "N", default_value = "2", value_parser = clap::value_parser!(u16).range(1..))]
     pub parallel_prefills: u16,
 }
@@ -274,16 +274,16 @@ pub struct Standalone {
     /// Address to listen on.
     #[arg(long, env, value_name = "ADDRESS", default_value = "127.0.0.1:7777")]
     pub listen: SocketAddr,
-    /// Where everything is kept; made if it is not there.
+    /// Directory for all data; created if it does not exist.
     #[arg(long, env, value_name = "DIR", default_value = "headstart-data")]
     pub data_dir: PathBuf,
-    /// A nats-server that runs already; otherwise one is started, with its data under --data-dir.
+    /// Address of a running nats-server; otherwise one is started, with its data under --data-dir.
     #[arg(long = "nats", env = "NATS_URL", value_name = "URL")]
     pub nats_url: Option<String>,
     #[command(flatten)]
     pub nats_access: NatsAccess,
-    /// The nats-server to start (2.12.3 or newer); default: beside this program, where `cargo xtask tools` puts it, or
-    /// on PATH.
+    /// The nats-server to start (2.12.3 or newer); default: next to this program, where `cargo xtask tools` puts it,
+    /// or on PATH.
     #[arg(long, env = "HEADSTART_NATS_SERVER", value_name = "FILE")]
     pub nats_server: Option<PathBuf>,
     #[command(flatten)]

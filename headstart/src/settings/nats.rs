@@ -10,19 +10,19 @@ use super::secret;
 
 #[derive(Debug, Args)]
 pub struct Nats {
-    /// Address of NATS; several with commas between them. With tls:// instead of nats:// nothing is sent in plain text.
+    /// Address of NATS, or several separated by commas. tls:// instead of nats:// enforces encryption.
     /// Default: nats://NATS_HOST:NATS_PORT.
     #[arg(long, env, value_name = "URL")]
     pub nats_url: Option<String>,
-    /// Host of NATS, where NATS_URL is not given.
+    /// Host of NATS, if NATS_URL is not set.
     #[arg(long, env, value_name = "HOST", default_value = "127.0.0.1")]
     pub nats_host: String,
-    /// Port of NATS, where NATS_URL is not given.
+    /// Port of NATS, if NATS_URL is not set.
     #[arg(long, env, value_name = "PORT", default_value = "4222")]
     pub nats_port: u16,
     #[command(flatten)]
     pub access: NatsAccess,
-    /// Copies of each stream in a cluster of NATS, 1 to 5.
+    /// Copies of each stream in a NATS cluster, 1 to 5.
     #[arg(long, env, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u8).range(1..=5))]
     pub nats_replicas: u8,
 }
@@ -30,24 +30,24 @@ pub struct Nats {
 /// Who connects, and how the connection is protected.
 #[derive(Debug, Args)]
 pub struct NatsAccess {
-    /// User at NATS.
+    /// NATS user.
     #[arg(long, env, value_name = "USER")]
     pub nats_user: Option<String>,
-    /// Its password.
+    /// Password of that user.
     #[arg(long, env, value_name = "PASSWORD", hide_env_values = true)]
     pub nats_password: Option<Secret>,
-    /// File with its password, instead; read at each connection.
+    /// File with that password instead; read at each connection.
     #[arg(long, env, value_name = "FILE")]
     pub nats_password_file: Option<PathBuf>,
-    /// Connect with TLS only, as tls:// in the address says, too.
+    /// Connect only with TLS; same as tls:// in the address.
     #[arg(long, env, value_name = "BOOL", default_value = "false", action = clap::ArgAction::Set,
           value_parser = clap::builder::BoolishValueParser::new())]
     pub nats_tls: bool,
-    /// Certificates (PEM) of the authorities that are trusted for NATS; default: those of the system. Demands TLS, and
-    /// is read at each connection.
+    /// Certificates (PEM) of the authorities trusted for NATS; default: those of the system. Requires TLS; read at
+    /// each connection.
     #[arg(long, env, value_name = "FILE")]
     pub nats_ca_file: Option<PathBuf>,
-    /// Certificate (PEM) for a NATS that asks for one; with its key. Demands TLS, and is read at each connection.
+    /// Client certificate (PEM), if NATS requires one; needs its key. Requires TLS; read at each connection.
     #[arg(long, env, value_name = "FILE")]
     pub nats_client_cert_file: Option<PathBuf>,
     /// Private key (PEM) of that certificate.

@@ -5,11 +5,11 @@ use model::{MaxRemovals, MaxRemovalsShare};
 
 #[derive(Debug, Args)]
 pub struct Removals {
-    /// A resync that finds more than this share of what was known gone, in per cent, and more than
-    /// --max-removals-objects, is held until it is approved; so is one that finds all of a type gone.
+    /// A resync is held until it is approved if more than this share of the known objects is gone, in per cent, and
+    /// more than --max-removals-objects; also if all objects of a type are gone.
     #[arg(long, env, value_name = "PERCENT", default_value = "20", value_parser = clap::value_parser!(u8).range(0..=100))]
     pub max_removals_percent: u8,
-    /// Up to so many removals the share does not count.
+    /// Up to this number of removals, the share is ignored.
     #[arg(long, env, value_name = "N", default_value = "20")]
     pub max_removals_objects: u64,
 }

@@ -19,13 +19,13 @@ fn user(text: &str) -> Result<String, &'static str> {
 /// The administrator, to the API itself and to those who call it.
 #[derive(Debug, Args)]
 pub struct Admin {
-    /// Who registers and removes subscriptions.
+    /// User who registers and removes subscriptions.
     #[arg(long, env, value_name = "USER", default_value = "admin", value_parser = user)]
     pub admin_username: String,
-    /// Its password.
+    /// Password of that user.
     #[arg(long, env, value_name = "PASSWORD", hide_env_values = true)]
     pub admin_password: Option<Secret>,
-    /// File with its password, instead; it is read again when it changes.
+    /// File with that password instead; read again when it changes.
     #[arg(long, env, value_name = "FILE")]
     pub admin_password_file: Option<PathBuf>,
 }
@@ -42,22 +42,22 @@ impl Admin {
 pub struct Roles {
     #[command(flatten)]
     pub admin: Admin,
-    /// Who sends events.
+    /// User who posts events.
     #[arg(long, env, value_name = "USER", default_value = "udm", value_parser = user)]
     pub events_username_udm: String,
-    /// Its password; as above.
+    /// Password of that user. (Same rules as --admin-password.)
     #[arg(long, env, value_name = "PASSWORD", hide_env_values = true)]
     pub events_password_udm: Option<Secret>,
-    /// File with its password, instead; as above.
+    /// File with that password instead; read again when it changes.
     #[arg(long, env, value_name = "FILE")]
     pub events_password_udm_file: Option<PathBuf>,
-    /// Who may set the state of a prefill.
+    /// User who may set the state of a prefill.
     #[arg(long, env, value_name = "USER", default_value = "prefill", value_parser = user)]
     pub prefill_username: String,
-    /// Its password; as above.
+    /// Password of that user. (Same rules as --admin-password.)
     #[arg(long, env, value_name = "PASSWORD", hide_env_values = true)]
     pub prefill_password: Option<Secret>,
-    /// File with its password, instead; as above.
+    /// File with that password instead; read again when it changes.
     #[arg(long, env, value_name = "FILE")]
     pub prefill_password_file: Option<PathBuf>,
 }

@@ -7,30 +7,29 @@ use clap::{Args, builder::RangedU64ValueParser};
 
 #[derive(Debug, Args)]
 pub struct Serving {
-    /// Certificate (PEM, with those between it and its authority): HTTPS is served instead of HTTP. Read again when it
-    /// changes.
+    /// PEM certificate chain; enables HTTPS instead of HTTP. Read again when it changes.
     #[arg(long, env, value_name = "FILE", requires = "tls_key_file")]
     pub tls_cert_file: Option<PathBuf>,
     /// Private key (PEM) of that certificate.
     #[arg(long, env, value_name = "FILE", requires = "tls_cert_file")]
     pub tls_key_file: Option<PathBuf>,
-    /// Most connections at once; those beyond are answered with 503.
+    /// Maximum number of concurrent connections; further ones are answered with 503.
     #[arg(long, env, value_name = "N", default_value = "1024",
           value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     pub max_connections: usize,
-    /// Most open streams of a subscription at one replica; those beyond are answered with 429.
+    /// Maximum number of open streams of a subscription per replica; further ones are answered with 429.
     #[arg(long, env, value_name = "N", default_value = "16",
           value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     pub streams_per_subscription: usize,
-    /// Most waiting polls of a subscription at one replica; those beyond are answered with 429.
+    /// Maximum number of waiting polls of a subscription per replica; further ones are answered with 429.
     #[arg(long, env, value_name = "N", default_value = "100",
           value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     pub polls_per_subscription: usize,
-    /// Seconds for which requests are still taken after SIGTERM, until nobody sends any more; /readyz says no meanwhile.
+    /// Seconds for which requests are still accepted after SIGTERM, while /readyz reports not ready.
     #[arg(long, env, value_name = "SECONDS", default_value = "5", value_parser = super::seconds_or_none)]
     pub shutdown_delay: Duration,
-    /// Proxies in front, as addresses or networks (10.0.0.0/8,2001:db8::/32): what they add to X-Forwarded-For is the
-    /// address by which failed logins are counted.
+    /// Proxies in front, as addresses or networks (10.0.0.0/8,2001:db8::/32): failed logins are counted by the
+    /// address that they add to X-Forwarded-For.
     #[arg(long, env, value_name = "NETWORKS", value_delimiter = ',')]
     pub trusted_proxies: Vec<Network>,
 }

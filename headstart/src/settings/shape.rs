@@ -4,8 +4,8 @@ use clap::{Args, ValueEnum};
 
 #[derive(Debug, Args)]
 pub struct Shape {
-    /// udm: objects come as UDM gives them; live: as in live events, whose id is univentionObjectIdentifier, without
-    /// uuid and uri.
+    /// Form of prefill objects. udm: as UDM returns them; live: as in live events, where id is
+    /// univentionObjectIdentifier, without uuid and uri.
     #[arg(long, env, value_name = "SHAPE", default_value = "udm")]
     pub prefill_shape: Kind,
 }

@@ -15,7 +15,7 @@ use super::secret;
 
 #[derive(Debug, Args)]
 pub struct SourceAddress {
-    /// The directory: address of the UDM REST API (http://host:9979/univention/udm/), or the path of a dump in JSON
+    /// Directory to read: address of the UDM REST API (http://host:9979/univention/udm/), or path of a dump in JSON
     /// lines or LDIF, plain or compressed with gzip or zstd.
     #[arg(long, env, value_name = "PATH-OR-URL")]
     pub source: String,
@@ -23,50 +23,50 @@ pub struct SourceAddress {
 
 #[derive(Debug, Args)]
 pub struct Udm {
-    /// User at UDM.
+    /// UDM user.
     #[arg(long, env, value_name = "USER", default_value = "cn=admin")]
     pub udm_username: String,
-    /// Its password.
+    /// Password of that user.
     #[arg(long, env, value_name = "PASSWORD", hide_env_values = true)]
     pub udm_password: Option<Secret>,
-    /// Or a file with the password, read again when UDM refuses it: for a Secret that is mounted and may change.
+    /// File with the password instead, such as a mounted Secret; read again when UDM refuses the password.
     #[arg(long, env, value_name = "FILE")]
     pub udm_password_file: Option<PathBuf>,
-    /// A bearer token, in place of user and password.
+    /// Bearer token, instead of user and password.
     #[arg(long, env, value_name = "TOKEN", hide_env_values = true)]
     pub udm_token: Option<Secret>,
-    /// Or a file with the token, read again when UDM refuses it.
+    /// File with the token instead; read again when UDM refuses the token.
     #[arg(long, env, value_name = "FILE")]
     pub udm_token_file: Option<PathBuf>,
-    /// The most objects that are asked of UDM at once. Within this limit their number is found from how long the answers
-    /// take.
+    /// Maximum number of concurrent object requests to UDM. Below this limit, the number adapts to UDM's response
+    /// times.
     #[arg(long, env, value_name = "N", default_value = "64", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub udm_concurrency: u16,
-    /// A requested topic that no module of UDM matches, although it was waited for, is left out and named (skip), or an
-    /// error (fail).
+    /// What to do about a requested topic that still matches no UDM module after the wait: leave it out and report it
+    /// (skip), or fail.
     #[arg(long, env, value_name = "skip|fail", default_value = "skip")]
     pub udm_missing_types: MissingTypes,
-    /// How long such topics are waited for, in seconds: extensions of UDM are loaded late.
+    /// Seconds to wait for such topics: extensions of UDM are loaded late.
     #[arg(long, env, value_name = "SECONDS", default_value = "120")]
     pub udm_missing_seconds: u32,
-    /// An object that UDM lists and can't show is a dead letter (set-aside), or an error (fail).
+    /// What to do about an object that UDM lists and can't show: make it a dead letter (set-aside), or fail.
     #[arg(long, env, value_name = "set-aside|fail", default_value = "set-aside")]
     pub udm_broken_objects: BrokenObjects,
-    /// How long UDM, or the directory behind it, is waited for when nothing answers, in seconds.
+    /// Seconds to wait for UDM, or the directory behind it, when nothing answers.
     #[arg(long, env, value_name = "SECONDS", default_value = "600")]
     pub udm_away_seconds: u32,
-    /// How long credentials that UDM refuses are tried again, in seconds: they may be being changed.
+    /// Seconds to retry credentials that UDM refuses: somebody may just be changing them.
     #[arg(long, env, value_name = "SECONDS", default_value = "180")]
     pub udm_refused_seconds: u32,
-    /// Does UDM read the LDAP primary, and no replica? Then live events that a prefill holds already are left out.
+    /// UDM reads the LDAP primary, and no replica: live events that a prefill already contains are then left out.
     #[arg(long, env, value_name = "BOOL", default_value = "false", action = clap::ArgAction::Set,
           value_parser = clap::builder::BoolishValueParser::new())]
     pub udm_reads_primary: bool,
-    /// How far the replica that UDM reads may be behind the events, in seconds: a prefill waits so long before it lists
-    /// what there is. Not where UDM reads the primary.
+    /// How far the replica that UDM reads may be behind the events, in seconds: a prefill waits this long before it
+    /// reads the lists. Not if UDM reads the primary.
     #[arg(long, env, value_name = "SECONDS", default_value = "0")]
     pub udm_lag_seconds: u32,
-    /// Certificates (PEM) of the authorities that are trusted for UDM; default: those of the system.
+    /// Certificates (PEM) of the authorities trusted for UDM; default: those of the system.
     #[arg(long, env, value_name = "FILE")]
     pub udm_ca_file: Option<PathBuf>,
 }
