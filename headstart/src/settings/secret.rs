@@ -6,8 +6,8 @@ use anyhow::{Context, bail};
 use broker::Secret;
 
 /// A password of which the value, the file, or neither was given. `variable` is that of the value, such as
-/// `NATS_PASSWORD`; the file's is `NATS_PASSWORD_FILE`. A file is looked at here, so that a wrong one is told at the
-/// start.
+/// `NATS_PASSWORD`; the file's is `NATS_PASSWORD_FILE`. A file is read here, so that a wrong one is reported
+/// at the start.
 pub fn optional(
     variable: &str,
     value: Option<&Secret>,
