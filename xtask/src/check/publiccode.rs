@@ -10,7 +10,7 @@ use crate::workspace;
 /// The version of the standard that the file follows.
 const STANDARD: &str = "0.4";
 
-/// What is looked at; the rest is for people, and may be anything.
+/// What is checked; the rest is for people, and may be anything.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct PublicCode {
