@@ -259,6 +259,28 @@ async fn an_entry_that_breaks_the_whole_list_is_found_and_named_and_all_others_c
 }
 
 #[tokio::test]
+async fn an_entry_that_nobody_can_read_costs_no_other_of_its_list() {
+    // No text, and no name at all.
+    for (index, with) in [(7, r#""uid=\udc80""#), (30, "null")] {
+        let udm = stand_in().await;
+        let dn = udm.directory().dns("users/user")[index].clone();
+        let effect = Effect::Replace { from: format!(r#""{dn}""#), to: with.to_owned() };
+        udm.faults().add(Rule::new(effect).on(On::List));
+        let read_some = read(&source(&udm), &["users/user", "groups/group"]).await.well();
+        let broken = |event: &SourceEvent| match event {
+            SourceEvent::Broken { dn, uuid: Some(_), .. } => Some(dn.clone()),
+            _ => None,
+        };
+        assert_eq!(read_some.events.iter().filter_map(broken).collect::<Vec<_>>(), [dn]);
+        let mut wanted = expected(&udm, "users/user");
+        wanted.remove(index);
+        wanted.extend(expected(&udm, "groups/group"));
+        let read_texts: HashSet<_> = read_some.texts().into_iter().map(str::to_owned).collect();
+        assert_eq!(read_texts, wanted.into_iter().collect());
+    }
+}
+
+#[tokio::test]
 async fn a_list_beyond_the_size_limit_is_read_in_parts() {
     let udm = stand_in().await;
     udm.faults().update(|faults| faults.size_limit = Some(20));

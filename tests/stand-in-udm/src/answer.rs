@@ -156,6 +156,10 @@ pub fn body(chunks: Chunks, effect: Option<&Effect>, end: &CancellationToken) ->
             });
             Body::from_stream(whole(first(chunks, *bytes)).chain(last))
         }
+        Some(Effect::Replace { from, to }) => {
+            let (from, to) = (from.clone(), to.clone());
+            Body::from_stream(whole(chunks.map(move |chunk| chunk.replace(&from, &to)).boxed()))
+        }
         _ => Body::from_stream(whole(chunks)),
     }
 }

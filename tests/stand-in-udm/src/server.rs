@@ -393,10 +393,7 @@ impl Asking<'_> {
         if self.headers.get(header::IF_NONE_MATCH).is_some_and(|known| known == etag.as_str()) {
             return answer::with_headers(StatusCode::NOT_MODIFIED, &[(header::ETAG, &etag)], Body::empty());
         }
-        let mut text = object.got(&links);
-        if let Some(Effect::Replace { from, to }) = &effect {
-            text = text.replace(from, to);
-        }
+        let text = object.got(&links);
         let headers = [(header::CONTENT_TYPE, "application/json"), (header::ETAG, etag.as_str())];
         let body = match effect {
             None => Body::from(text),

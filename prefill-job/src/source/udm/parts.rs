@@ -1,7 +1,7 @@
 //! A list that UDM can't give as a whole, in parts by entryUUID.
 //!
 //! UDM maps all attributes of all entries while it lists names, so one entry whose values it can't map makes the whole
-//! list 500. Halves of it are asked for, and halves of the half that fails, down to that entry. Each entry has a UUID, and
+//! list 500, and one whose name is no text makes it unreadable. Halves of it are asked for, and halves of the half that fails, down to that entry. Each entry has a UUID, and
 //! LDAP compares them by order, so two halves are all there is. The same helps where a list is too long or too slow.
 
 use uuid::Uuid;
@@ -14,6 +14,9 @@ use crate::source::SourceError;
 /// Entries of a list that break it, before that is no matter of entries any more.
 const BROKEN_MAX: usize = 100;
 
+/// Entries that can't be read, as long as no other can, before what answers is to blame.
+const UNREADABLE_MAX: usize = 5;
+
 /// How often a list that is only too long or too slow is halved.
 const HALVED_MAX: u32 = 12;
 
@@ -24,7 +27,13 @@ pub(super) fn may_help(error: &SourceError) -> bool {
 
 /// Is it an entry that can't be listed?
 fn breaks(error: &SourceError) -> bool {
-    matches!(error, SourceError::Unavailable { source: Failure::Fault { status: 500.., .. }, .. })
+    is_unreadable(error)
+        || matches!(error, SourceError::Unavailable { source: Failure::Fault { status: 500.., .. }, .. })
+}
+
+/// Did an answer come that is no list?
+fn is_unreadable(error: &SourceError) -> bool {
+    matches!(error, SourceError::Unavailable { source: Failure::Unreadable(_), .. })
 }
 
 /// Is the list too long, or does it take too long?
@@ -69,6 +78,11 @@ pub(super) async fn list(
     tracing::warn!(module, error = model::chain(&whole), "the list is read in parts");
     session.tell(format!("{}; it is read in parts", model::chain(&whole)));
     let mut all = Listed::empty(wanted.clone());
+    // If not even a list of nothing can be read, no entry is to blame.
+    if breaks(&whole) && session.part(&all.wanted, Uuid::nil(), Uuid::nil()).await.is_err_and(|e| breaks(&e))
+    {
+        return Err(whole);
+    }
     // The last is read first: lists come from small UUIDs to large ones.
     let mut left: Vec<Range> = Range::ALL.halves().into_iter().flatten().collect();
     while let Some(range) = left.pop() {
@@ -85,6 +99,9 @@ pub(super) async fn list(
             _ if is_too_much(&error) && range.depth >= HALVED_MAX => return Err(whole),
             Some(halves) => left.extend(halves),
             None if all.broken.len() >= BROKEN_MAX => return Err(whole),
+            None if is_unreadable(&error) && all.results == 0 && all.broken.len() >= UNREADABLE_MAX => {
+                return Err(whole);
+            }
             None => {
                 let dn = session.client().dn_of(from).await.unwrap_or_else(|| format!("entryUUID={from}"));
                 all.broken.push(BrokenEntry { dn, uuid: from, problem: error });

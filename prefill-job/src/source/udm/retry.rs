@@ -191,7 +191,7 @@ pub(super) fn class(kind: Kind, failure: &Failure, retries: &Retries) -> Class {
             Class::Away
         }
         Failure::NotLoaded => Class::Odd,
-        Failure::Unreadable(_) if kind == Kind::Object => Class::Wrong,
+        Failure::Unreadable(_) if matches!(kind, Kind::Object | Kind::Part) => Class::Wrong,
         Failure::Fault { status: 404, .. } if kind == Kind::Index => Class::Odd,
         Failure::Unreadable(_) => Class::Odd,
         Failure::Fault { .. } => Class::Wrong,
