@@ -14,7 +14,7 @@ use crate::{
     keeper::Standing,
     lane::{BATCH_BYTES, GivenBack, Lane, Pace, Report},
     metrics::Wait,
-    turns::Urgency,
+    turns::{self, Urgency},
     writer::{Gone, Trouble, Writer},
 };
 
@@ -89,18 +89,19 @@ impl Lane {
             self.writer.look().await?;
         }
         let pace = self.pace.clone();
-        let reading = self.reading(&pace).await;
+        let (urgency, reading) = self.reading(&pace).await;
         let begin = *next;
         let mut log = self.writer.broker.event_log().follow(begin).await?;
         while *next < begin + STRETCH {
             let Portion { mut batch, last, through, end } = self.read(&mut log, *next).await?;
             let turn = if batch.is_empty() { None } else { self.turn(&pace).await };
-            let read = pace.read();
-            let mut trouble = self.writer.copy(&mut batch).await.err();
-            match turn {
-                Some(turn) if trouble.is_none() => turn.end(pace.read() > read).await,
-                Some(_) | None => {}
-            }
+            let mut trouble = match self.copy(&mut batch, turn).await {
+                Ok(turn) => {
+                    turns::end(turn).await;
+                    None
+                }
+                Err(trouble) => Some(trouble),
+            };
             if trouble.is_none() {
                 trouble = match &last {
                     Some(Last::Marker(marker)) => {
@@ -131,7 +132,8 @@ impl Lane {
             if self.step(next, through) || self.look_back(next, end).await? || self.join(*next) {
                 return Ok(true);
             }
-            if end != End::More {
+            // Lanes that are waited for have places of their own.
+            if end != End::More || self.urgency().await != urgency {
                 break;
             }
         }
@@ -164,15 +166,15 @@ impl Lane {
         Ok(given_back)
     }
 
-    /// Waits for its turn to read.
-    async fn reading<'a>(&mut self, pace: &'a Pace) -> Option<SemaphorePermit<'a>> {
-        match self.urgency().await {
-            Urgency::AtOnce => pace.turns.reading(Urgency::AtOnce).await,
-            Urgency::Unhurried => tokio::select! {
-                turn = pace.turns.reading(Urgency::Unhurried) => turn,
-                () = self.hurried() => pace.turns.reading(Urgency::AtOnce).await,
-            },
+    /// Waits for its turn to read, among the lanes of its urgency.
+    async fn reading<'a>(&mut self, pace: &'a Pace) -> (Urgency, Option<SemaphorePermit<'a>>) {
+        if self.urgency().await == Urgency::Unhurried {
+            tokio::select! {
+                permit = pace.turns.reading(Urgency::Unhurried) => return (Urgency::Unhurried, permit),
+                () = self.hurried() => {}
+            }
         }
+        (Urgency::AtOnce, pace.turns.reading(Urgency::AtOnce).await)
     }
 
     /// What a marker says that can't be read is known to the version that wrote it: the log keeps what follows.
@@ -315,30 +317,37 @@ impl Lane {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use broker::{
+        Broker, Matcher, Queue,
+        testing::{NatsServer, eventually, publish_raw, ready_subscription_with},
+    };
+    use model::{QueueLimits, RealmTopic, Room, Subscription};
+    use tokio::{sync::mpsc, time::Instant};
+
     use super::*;
     use crate::{
         hold::Hold,
         lane::{Inlet, Pace},
-        mailbox::{Bound, Mailbox, Taken},
+        mailbox::{Bound, Item, Mailbox, Taken},
         metrics::Metrics,
     };
-    use std::sync::Arc;
 
-    use broker::Matcher;
-    use broker::testing::{NatsServer, ready_subscription};
-    use model::{QueueLimits, RealmTopic, Room};
-    use tokio::sync::mpsc;
+    /// A subscription without prefill, whose marker is in effect.
+    async fn active(broker: &Broker) -> (Subscription, Queue) {
+        let without = |registration: &mut model::Registration| registration.request_prefill = false;
+        let (s, queue) = ready_subscription_with(broker, &["users/user"], without).await;
+        let place = broker.events().marker(&s).await.unwrap();
+        Copier::open(queue.clone()).await.unwrap().unwrap().mark(place, &s.marker()).await.unwrap();
+        (s, queue)
+    }
 
-    #[tokio::test]
-    async fn what_another_dispatcher_has_copied_is_skipped_and_its_last_marker_obeyed() {
-        let server = NatsServer::start().await;
-        let broker = server.broker().await;
-        let (s, queue) = ready_subscription(&broker, &["users/user"]).await;
-        let mut other = Copier::open(queue.clone()).await.unwrap().unwrap();
-        other.mark(1, &s.marker()).await.unwrap();
+    /// A lane that reads the log itself from the second entry on.
+    async fn lane(broker: &Broker, s: &Subscription, queue: Queue, hold: Hold) -> Lane {
         let inlet = Inlet::new(Mailbox::behind(Bound { entries: 1, bytes: 1 }, 2));
         assert_eq!(inlet.with(|mailbox| mailbox.take(1, 1)), Taken::Behind { from: 2 });
-        let (pace, reports) = (Arc::new(Pace::new(1, 1)), mpsc::unbounded_channel());
+        let (pace, reports) = (Arc::new(Pace::new(1, 1)), mpsc::unbounded_channel().0);
         let writer = Writer {
             broker: broker.clone(),
             name: s.name.clone(),
@@ -347,12 +356,20 @@ mod tests {
             limits: QueueLimits::default(),
             metrics: Metrics::default(),
             room: Room::default(),
-            pace: pace.clone(),
+            turns: pace.turns.clone(),
             before_copy: None,
         };
         let matcher = Matcher::new(&s.realms_topics, None).unwrap();
-        let hold = Hold::new(Duration::ZERO, false);
-        let mut lane = Lane { writer, hold, matcher, inlet, pace, reports: reports.0 };
+        Lane { writer, hold, matcher, inlet, pace, reports }
+    }
+
+    #[tokio::test]
+    async fn what_another_dispatcher_has_copied_is_skipped_and_its_last_marker_obeyed() {
+        let server = NatsServer::start().await;
+        let broker = server.broker().await;
+        let (s, queue) = active(&broker).await;
+        let mut other = Copier::open(queue.clone()).await.unwrap().unwrap();
+        let mut lane = lane(&broker, &s, queue, Hold::new(Duration::ZERO, false)).await;
         let topics = [RealmTopic { realm: "udm".into(), topic: "groups/group".into() }];
         other.mark(5, &s.with_topics(&topics).unwrap().marker()).await.unwrap();
         broker.position().set(8, 0).await.unwrap();
@@ -369,5 +386,52 @@ mod tests {
         let gap = lane.look_back(&mut next, End::Gap { found: 11 }).await;
         assert!(matches!(gap, Err(Trouble::Later { .. })), "{gap:?}");
         assert_eq!(next, 9);
+    }
+
+    #[tokio::test]
+    async fn a_lane_that_nobody_waits_for_any_more_leaves_its_place_to_those_that_are_waited_for() {
+        let server = NatsServer::start().await;
+        let broker = server.broker().await;
+        let (s, queue) = active(&broker).await;
+        let mut lane = lane(&broker, &s, queue, Hold::new(Duration::from_secs(2), true)).await;
+        let event = || r#"{"realm":"udm","topic":"users/user"}"#.into();
+        broker.events().publish(event(), Instant::now()).await.unwrap();
+        let topics = [RealmTopic { realm: "udm".into(), topic: "users/.*".into() }];
+        let change = |s: &Subscription| s.with_topics(&topics);
+        broker.registry().modify(&s.name, s.incarnation, change).await.unwrap();
+        let marker = s.with_topics(&topics).unwrap().marker();
+        assert_eq!(broker.events().marker(&s.with_topics(&topics).unwrap()).await.unwrap(), 3);
+        broker.events().publish(event(), Instant::now()).await.unwrap();
+        // The main reader has seen the marker, and another lane has the turn of those that nobody waits for.
+        lane.inlet.put(Item::Marker { sequence: 3, marker: marker.into() });
+        let pace = lane.pace.clone();
+        pace.announce(3 + 2 * CLOSE);
+        let _other = pace.turns.unhurried().await;
+        let mut next = 2;
+        let stretch = tokio::time::timeout(Duration::from_secs(20), lane.stretch(&mut next, false));
+        assert!(!stretch.await.expect("it does not wait for its turn").unwrap());
+        assert_eq!(next, 4);
+    }
+
+    #[tokio::test]
+    async fn a_lane_in_trouble_leaves_its_turn_to_the_others() {
+        let server = NatsServer::start().await;
+        let broker = server.broker().await;
+        let (s, queue) = active(&broker).await;
+        let mut lane = lane(&broker, &s, queue, Hold::new(Duration::from_secs(2), true)).await;
+        let event = r#"{"realm":"udm","topic":"users/user"}"#.into();
+        assert_eq!(broker.events().publish(event, Instant::now()).await.unwrap(), 2);
+        // Its checkpoint can't be read any more, so that the copy is tried again and again.
+        publish_raw(&broker, "mail.copied", r#"{"by": "a newer version"}"#).await;
+        let (inlet, pace, mut next) = (lane.inlet.clone(), lane.pace.clone(), 2);
+        let others = async {
+            let stuck = async || inlet.with(|mailbox| mailbox.is_stuck());
+            eventually("trouble", Duration::from_secs(20), stuck, |stuck| *stuck).await;
+            pace.turns.unhurried().now_or_never().is_some()
+        };
+        tokio::select! {
+            ended = lane.stretch(&mut next, false) => panic!("{ended:?}"),
+            have_it = others => assert!(have_it),
+        }
     }
 }

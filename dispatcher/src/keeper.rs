@@ -123,7 +123,7 @@ impl Keeper {
                 limits: self.config.limits,
                 metrics: self.metrics.clone(),
                 room: Room::default(),
-                pace: self.pace.clone(),
+                turns: self.pace.turns.clone(),
                 before_copy: self.config.before_copy,
             };
             let reads_from_log = self.broker.reads_from_log() && !self.track;

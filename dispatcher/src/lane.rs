@@ -21,7 +21,7 @@ use tokio::{
 use crate::{
     hold::Hold,
     mailbox::{Held, Item, Mailbox, Taken},
-    turns::{Turns, Unhurried, Urgency},
+    turns::{self, Turns, Unhurried, Urgency},
     writer::{Gone, Trouble, Writer},
 };
 
@@ -71,7 +71,7 @@ pub(crate) struct Pace {
     pub stepped: Notify,
     /// Queues that may be opened at once.
     pub opening: Semaphore,
-    pub turns: Turns,
+    pub turns: Arc<Turns>,
 }
 
 impl Pace {
@@ -82,7 +82,7 @@ impl Pace {
             slowest: AtomicU64::new(0),
             stepped: Notify::new(),
             opening: Semaphore::new(OPENED_AT_ONCE),
-            turns: Turns::new(replicas),
+            turns: Arc::new(Turns::new(replicas)),
         }
     }
 
@@ -245,7 +245,7 @@ impl Lane {
     }
 
     async fn perform(&mut self, items: Vec<Item>, mut turn: Option<Unhurried<'_>>) -> Result<(), Gone> {
-        let (began, read) = (Instant::now(), self.pace.read());
+        let began = Instant::now();
         let mut batch = Vec::with_capacity(items.len());
         for item in items {
             match item {
@@ -265,19 +265,20 @@ impl Lane {
                 }
             }
         }
-        if let Err(trouble) = self.writer.copy(&mut batch).await {
-            drop(turn.take());
-            if let Some(GivenBack(_)) = self.copy_later(batch, trouble).await? {
-                self.inlet.with(Mailbox::restart);
-                return Ok(());
-            }
-        }
+        let turn = match self.copy(&mut batch, turn).await {
+            Ok(turn) => turn,
+            Err(trouble) => match self.copy_later(batch, trouble).await? {
+                None => None,
+                Some(GivenBack(_)) => {
+                    self.inlet.with(Mailbox::restart);
+                    return Ok(());
+                }
+            },
+        };
         self.inlet.with(Mailbox::done);
         self.pace.took(began.elapsed());
         self.pace.stepped.notify_one();
-        if let Some(turn) = turn {
-            turn.end(self.pace.read() > read).await;
-        }
+        turns::end(turn).await;
         Ok(())
     }
 
@@ -303,6 +304,17 @@ impl Lane {
             self.writer.metrics.not_selected.inc();
         }
         chosen
+    }
+
+    /// Writes copies in this turn. Trouble ends the turn at once: trying again must not hold up the others.
+    pub(crate) async fn copy<'a>(
+        &mut self,
+        batch: &mut Vec<Copy>,
+        turn: Option<Unhurried<'a>>,
+    ) -> Result<Option<Unhurried<'a>>, Trouble> {
+        let read = self.pace.read();
+        self.writer.copy(batch).await?;
+        Ok(turn.map(|turn| turn.used(self.pace.read() > read)))
     }
 
     /// Writes what is left of a batch after trouble, unless that lasts: then it is given back, and is to be read again

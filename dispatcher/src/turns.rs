@@ -42,6 +42,7 @@ pub(crate) enum Urgency {
 pub(crate) struct Unhurried<'a> {
     _permit: Option<SemaphorePermit<'a>>,
     began: Instant,
+    events_come: bool,
 }
 
 impl Turns {
@@ -70,15 +71,20 @@ impl Turns {
 
     /// For copies that nobody waits for.
     pub(crate) async fn unhurried(&self) -> Unhurried<'_> {
-        Unhurried { _permit: self.unhurried.acquire().await.ok(), began: Instant::now() }
+        Unhurried { _permit: self.unhurried.acquire().await.ok(), began: Instant::now(), events_come: false }
     }
 }
 
 impl Unhurried<'_> {
-    /// Ends the turn. While events come, NATS is left to the producers for as long as the turn took.
-    pub(crate) async fn end(self, events_come: bool) {
-        if events_come {
-            tokio::time::sleep(self.began.elapsed().min(PAUSE_MAX)).await;
-        }
+    /// Copies were written, and meanwhile events came or not.
+    pub(crate) fn used(self, events_come: bool) -> Self {
+        Self { events_come, ..self }
+    }
+}
+
+/// Ends a turn. While events come, it leaves NATS to the producers for as long as the turn took.
+pub(crate) async fn end(turn: Option<Unhurried<'_>>) {
+    if let Some(Unhurried { began, events_come: true, .. }) = &turn {
+        tokio::time::sleep(began.elapsed().min(PAUSE_MAX)).await;
     }
 }

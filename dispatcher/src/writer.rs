@@ -10,8 +10,8 @@ use model::{
 use serde::Deserialize;
 
 use crate::{
-    lane::Pace,
     metrics::{Counted, Metrics, Wait},
+    turns::Turns,
 };
 
 /// Writes the queue of one subscription.
@@ -24,7 +24,7 @@ pub(crate) struct Writer {
     pub metrics: Metrics,
     /// As of the last look; nothing before the first.
     pub room: Room,
-    pub pace: Arc<Pace>,
+    pub turns: Arc<Turns>,
     /// For tests: called before copies are written.
     pub before_copy: Option<fn(&SubscriptionName)>,
 }
@@ -110,7 +110,7 @@ impl Writer {
                 count = self.fitting(batch);
             }
             let copied = {
-                let _turn = self.pace.turns.batch().await;
+                let _turn = self.turns.batch().await;
                 self.copier.copy(&batch[..count]).await
             };
             match copied {
