@@ -72,7 +72,7 @@ impl Lanes {
         self.inlets.len()
     }
 
-    /// A lane's queue is open, and this is in effect in it. Answers whether there is such a lane.
+    /// A lane's queue is open, and this is in effect in it. Returns the lane's end, if there is such a lane.
     pub(crate) fn take_effect(&mut self, lane: Incarnation, epoch: Epoch, route: Route) -> Option<&Inlet> {
         let inlet = self.inlets.get(&lane)?;
         self.routes.take_effect(lane, epoch, route);

@@ -122,7 +122,7 @@ async fn queues_that_nobody_reads_are_copied_one_after_the_other_and_hold_up_nob
         support::register_with(&broker, "tracked", "users/user", |registration| registration.track = true);
     let tracked = tracked.await;
     post_all(&broker, "users/user", 1..=100).await;
-    // Who reads copies only has them, and who joins gets going.
+    // A consumer that reads copies only has them, and a new subscription takes effect.
     assert_eq!(drain(&broker, &tracked, 100).await, (1..=100).collect::<Vec<_>>());
     let later = register(&broker, "later", "users/user").await;
     let boundaries = async |of: &[Subscription]| {
@@ -139,7 +139,7 @@ async fn queues_that_nobody_reads_are_copied_one_after_the_other_and_hold_up_nob
     with_boundary(&[later], 1).await;
     let begun = async || BEGUN.load(Ordering::SeqCst);
     broker::testing::eventually("a copy", support::SOON, begun, |begun| *begun == 1).await;
-    // Where a prefill is asked for, what comes before it is needed: whoever has its turn.
+    // A new prefill needs what comes before it, so these lanes do not wait for their turn.
     let change = |s: &Subscription| s.with_prefill_again("2026-01-01T00:00:00".parse().unwrap());
     for s in &away {
         broker.registry().modify(&s.name, s.incarnation, change).await.unwrap();

@@ -50,8 +50,8 @@ fn a_dump_is_checked_without_writing_anything() {
     gzip.finish().unwrap();
 
     let output = validate(&path, &[]);
-    let told = text(&output.stdout);
-    assert_eq!(output.status.code(), Some(1), "{told}");
+    let stdout = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{stdout}");
     for expected in [
         "LDIF: 1 objects of 1 types",
         "line 12: uid=bert,dc=x: changetype",
@@ -59,7 +59,7 @@ fn a_dump_is_checked_without_writing_anything() {
         "oxTimeZone (1)",
         "1 entries without",
     ] {
-        assert!(told.contains(expected), "{expected}: {told}");
+        assert!(stdout.contains(expected), "{expected}: {stdout}");
     }
     assert!(text(&output.stderr).contains("2 of its records are no objects"), "{}", text(&output.stderr));
 
@@ -173,8 +173,8 @@ async fn an_export_that_fails_leaves_what_was_there() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left");
     let arguments = ["--topic", "no/such", "--udm-missing-seconds", "0"];
     let done = output(export(&udm, &path, &arguments)).await;
-    let told = text(&done.stderr);
-    assert!(done.status.code() == Some(1) && told.contains("no object to write"), "{told}");
+    let stderr = text(&done.stderr);
+    assert!(done.status.code() == Some(1) && stderr.contains("no object to write"), "{stderr}");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "before", "a dump of nothing is none");
     for (name, named) in
         [("a.ldif", "JSON lines"), ("a.xz", "gzip"), ("no/such/folder/a.jsonl", "no/such/folder")]
@@ -206,8 +206,8 @@ async fn a_udm_that_shows_nobody_is_no_source() {
         let done = output(command).await;
         let found: Value = serde_json::from_slice(&done.stdout).unwrap();
         assert_eq!((done.status.code(), &found["ok"]), (Some(code), &json!(code == 0)), "{topics:?}");
-        let told = text(&done.stderr);
-        assert_eq!(told.contains("no object of the topic users/"), code != 0, "{topics:?}: {told}");
+        let stderr = text(&done.stderr);
+        assert_eq!(stderr.contains("no object of the topic users/"), code != 0, "{topics:?}: {stderr}");
     }
     // One that it lists and can't show is not nobody.
     let broken = Rule::new(Effect::Status { code: 500 }).on(On::Object).module("groups/group");
@@ -215,9 +215,9 @@ async fn a_udm_that_shows_nobody_is_no_source() {
     let mut command = headstart(&["validate", "--source", &udm.base_url(), "--topic", "groups/group"]);
     command.env("UDM_PASSWORD", "univention");
     let done = output(command).await;
-    let told = text(&done.stderr);
-    assert!(done.status.code() == Some(1) && told.contains("can't be read"), "{told}");
-    assert!(!told.contains("no object of the topic"), "{told}");
+    let stderr = text(&done.stderr);
+    assert!(done.status.code() == Some(1) && stderr.contains("can't be read"), "{stderr}");
+    assert!(!stderr.contains("no object of the topic"), "{stderr}");
 }
 
 /// The objects of the directory as a file holds them.
@@ -245,9 +245,9 @@ async fn standard_output_gets_the_dump_and_nothing_else() {
     // Who reads it has gone: it is not all, and that is said.
     let command = export(&udm, Path::new("-"), &[]);
     let done = tokio::task::spawn_blocking(move || read_by_nobody(command)).await.unwrap();
-    let told = text(&done.stderr);
-    assert_eq!(done.status.code(), Some(1), "{told}");
-    assert!(told.contains("can't write standard output") && told.contains("--output"), "{told}");
+    let stderr = text(&done.stderr);
+    assert_eq!(done.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("can't write standard output") && stderr.contains("--output"), "{stderr}");
 }
 
 /// `--output /dev/stdout` gave the name of the device to a file, so that nobody had the device any more.

@@ -98,11 +98,11 @@ async fn what_does_not_pass_ends_after_a_bounded_number_of_tries() {
         (Effect::Status { code: 406 }, On::Index, Some(1), ExitCode::BadRequest),
         (Effect::Status { code: 422 }, On::List, Some(1), ExitCode::BadRequest),
         (Effect::Status { code: 404 }, On::Index, Some(8), ExitCode::BadRequest),
-        // It is looked for the entries that are to blame.
+        // The list is searched for the entries that are to blame.
         (Effect::Truncate { bytes: 300 }, On::List, None, ExitCode::Transient),
         (Effect::Truncate { bytes: 300 }, On::Object, Some(3), ExitCode::Transient),
         (Effect::Html, On::Index, Some(8), ExitCode::Transient),
-        // Eight times, and once whether no entry is to blame.
+        // Eight times, and once more to see whether an entry is to blame.
         (Effect::Html, On::List, Some(9), ExitCode::Transient),
     ] {
         let rule = Rule::new(effect.clone()).on(on);

@@ -12,7 +12,7 @@ use tempfile::NamedTempFile;
 
 const BUFFER: usize = 256 * 1024;
 
-/// The path that stands for standard output.
+/// The path that means standard output.
 const STANDARD_OUTPUT: &str = "-";
 
 /// A dump that is being written. Its file appears with [`finish`](Self::finish); until then, and if the writer is
@@ -77,11 +77,11 @@ impl Sink {
         if path == Path::new(STANDARD_OUTPUT) {
             return Ok(Self::Open(io::stdout().as_fd().try_clone_to_owned()?.into()));
         }
-        // To give a pipe's or a device's name to a file would take it away from all others.
+        // Replacing a pipe or a device with a file would take it away from all other programs.
         if fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
             return OpenOptions::new().write(true).open(path).map(Self::Open);
         }
-        // Of a link it is what it leads to that is replaced.
+        // A link stays; its target is replaced.
         let becomes = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         // What a power cut leaves behind says what it was to become.
         let prefix = format!(".{}.", becomes.file_name().unwrap_or_default().to_string_lossy());

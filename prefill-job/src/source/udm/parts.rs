@@ -1,8 +1,9 @@
 //! A list that UDM can't give as a whole, in parts by entryUUID.
 //!
 //! UDM maps all attributes of all entries while it lists names, so one entry whose values it can't map makes the whole
-//! list 500, and one whose name is no text makes it unreadable. Halves of it are asked for, and halves of the half that fails, down to that entry. Each entry has a UUID, and
-//! LDAP compares them by order, so two halves are all there is. The same helps where a list is too long or too slow.
+//! list 500, and one whose name is no text makes it unreadable. So halves are requested, and halves of the half that fails,
+//! down to that entry. Each entry has a UUID, and LDAP compares them by order, so two halves are all there is. The same
+//! helps where a list is too long or too slow.
 
 use uuid::Uuid;
 
@@ -14,7 +15,7 @@ use crate::source::SourceError;
 /// Entries of a list that break it, before that is no matter of entries any more.
 const BROKEN_MAX: usize = 100;
 
-/// Entries that can't be read, as long as no other can, before what answers is to blame.
+/// If so many entries can't be read and no other can, the server is to blame, and not an entry.
 const UNREADABLE_MAX: usize = 5;
 
 /// How often a list that is only too long or too slow is halved.
@@ -78,7 +79,7 @@ pub(super) async fn list(
     tracing::warn!(module, error = model::chain(&whole), "the list is read in parts");
     session.tell(format!("{}; it is read in parts", model::chain(&whole)));
     let mut all = Listed::empty(wanted.clone());
-    // If not even a list of nothing can be read, no entry is to blame.
+    // If even an empty list can't be read, no entry is to blame.
     if breaks(&whole) && session.part(&all.wanted, Uuid::nil(), Uuid::nil()).await.is_err_and(|e| breaks(&e))
     {
         return Err(whole);
