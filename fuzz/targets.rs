@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use model::{Dn, Members, Selection, Timestamp};
+use model::{Dn, Selection, Timestamp, json::Members};
 
 /// A filter, applied to an object of all kinds of values.
 pub fn filter(data: &[u8]) {

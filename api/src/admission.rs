@@ -89,7 +89,7 @@ async fn within_bounds(app: &App, owner: Owner<'_>, answer: Response) -> Respons
     let (parts, body) = answer.into_parts();
     match to_bytes(body, size).await {
         Ok(bytes) => Response::from_parts(parts, keep(bytes, held).into()),
-        Err(error) => ApiError::Internal { cause: model::chain(&error) }.into_response(),
+        Err(error) => ApiError::Internal { cause: model::error_chain(&error) }.into_response(),
     }
 }
 

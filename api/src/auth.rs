@@ -11,7 +11,7 @@ use std::{
 use axum::http::{HeaderMap, header::AUTHORIZATION};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use broker::{Credentials, RegistryView, StoredCredential};
-use model::{Incarnation, Lifecycle, Subscription, SubscriptionName};
+use model::{Incarnation, Subscription, SubscriptionName, subscription::Lifecycle};
 use ring::hmac;
 use subtle::ConstantTimeEq;
 use tokio::time::Instant;

@@ -15,7 +15,7 @@ use model::json::{self, JsonError, JsonFault, PathPart};
 use tokio::time::Instant;
 
 use crate::{
-    budget::{BODIES, Budget, Held, OF_STRANGERS, OF_SUBSCRIBERS},
+    body_memory::{BODIES, BodyMemory, Held, OF_STRANGERS, OF_SUBSCRIBERS},
     error::{ApiError, Problem},
     fields::Fields,
 };
@@ -38,7 +38,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) struct Allowance {
     /// Most bytes.
     limit: usize,
-    budget: &'static Budget,
+    budget: &'static BodyMemory,
     /// Is of one that is larger the beginning kept, instead of refusing it?
     keeps_beginning: bool,
     /// A body that takes longer is given up: it holds memory and, for an event, its place in the order is uncertain.

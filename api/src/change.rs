@@ -5,7 +5,7 @@
 
 use axum::http::StatusCode;
 use broker::{Modified, Revised};
-use model::{Lifecycle, PrefillState, Subscription};
+use model::{PrefillState, Subscription, subscription::Lifecycle};
 
 use crate::{
     access::Caller,

@@ -3,7 +3,7 @@
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use broker::{ReaderConfig, Secret};
-use model::QueueLimits;
+use model::limits::QueueLimits;
 
 use crate::origin::Network;
 

@@ -1,4 +1,4 @@
-//! Places for connections: all together, of those that have not logged in, of each address, and of each subscription.
+//! Bounds for connections: all together, of those that have not logged in, of each address, and of each subscription.
 //!
 //! A connection takes a place before anything is known of it. Once somebody has logged in over it, it no longer counts
 //! as unknown, so that idle connections of strangers leave half of the places to those who have a password.
@@ -60,7 +60,7 @@ pub(crate) enum Full {
 }
 
 impl Connections {
-    /// Places for so many connections.
+    /// Bounds of this many connections.
     pub(crate) fn new(most: usize) -> Arc<Self> {
         Arc::new(Self { most, taken: Mutex::default() })
     }

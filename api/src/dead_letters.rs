@@ -6,7 +6,11 @@ use axum::{
     response::Response,
 };
 use broker::StoredDeadLetter;
-use model::{DeadLetter, DeadLetterReason, Lifecycle, Subscription};
+use model::{
+    Subscription,
+    dead_letter::{DeadLetter, DeadLetterReason},
+    subscription::Lifecycle,
+};
 use serde::Serialize;
 
 use crate::{

@@ -118,7 +118,7 @@ impl ApiError {
     }
 
     pub(crate) fn unavailable(detail: &'static str, error: &(dyn std::error::Error + 'static)) -> Self {
-        Self::Unavailable { detail, cause: model::chain(error) }
+        Self::Unavailable { detail, cause: model::error_chain(error) }
     }
 }
 
@@ -135,9 +135,9 @@ pub(crate) fn too_many(what: &str, limit: usize) -> ApiError {
 impl From<broker::Error> for ApiError {
     fn from(error: broker::Error) -> Self {
         if error.is_transient() {
-            Self::Away { cause: model::chain(&error) }
+            Self::Away { cause: model::error_chain(&error) }
         } else {
-            Self::Internal { cause: model::chain(&error) }
+            Self::Internal { cause: model::error_chain(&error) }
         }
     }
 }

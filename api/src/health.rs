@@ -7,7 +7,7 @@ use axum::{
 };
 
 use crate::{
-    budget::{BODIES, Budget, OF_STRANGERS, OF_SUBSCRIBERS},
+    body_memory::{BODIES, BodyMemory, OF_STRANGERS, OF_SUBSCRIBERS},
     state::Shared,
 };
 
@@ -32,7 +32,7 @@ pub(crate) async fn readyz(State(app): Shared) -> (StatusCode, String) {
 }
 
 pub(crate) async fn metrics(State(app): Shared) -> Response {
-    let bodies = [&BODIES, &OF_SUBSCRIBERS, &OF_STRANGERS].map(Budget::held).iter().sum();
+    let bodies = [&BODIES, &OF_SUBSCRIBERS, &OF_STRANGERS].map(BodyMemory::held).iter().sum();
     app.metrics.set_held(app.connections.count(), bodies, app.answers.bytes());
     match app.metrics.text(app.view.unreadable().len()) {
         Some(text) => ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)

@@ -1,7 +1,7 @@
 //! Finding a subscription, and what is answered when there is none.
 
 use broker::Revised;
-use model::{Lifecycle, Subscription, Timestamp};
+use model::{Subscription, Timestamp, subscription::Lifecycle};
 
 use crate::{
     access::Caller,
@@ -69,7 +69,7 @@ mod tests {
         Broker, ReaderConfig,
         testing::{NatsServer, ready_subscription},
     };
-    use model::{Entry, Incarnation, QueueLimits};
+    use model::{Entry, Incarnation, limits::QueueLimits};
     use std::{sync::Arc, time::Duration};
     use tokio_util::sync::CancellationToken;
 

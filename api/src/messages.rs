@@ -20,12 +20,12 @@ use crate::{
     answers::{Held, HoldsItsOwn, Owner, keep},
     body::JsonBody,
     code::Code,
+    concurrency_limits::ConcurrencyPermit,
     error::{ApiError, json as json_answer, null, too_many},
     failed_prefill::{PREFILL_STATUS, failed_prefill, prefill_status},
     large_event,
     metrics::Counted,
     outage::outlast,
-    places::Place,
     query::{Pairs, Parameters},
     request,
     state::{App, Shared},
@@ -135,7 +135,7 @@ async fn waited<T: Default, Looking: Future<Output = Result<T, ReadError>>>(
 
 /// A poll: its place is taken until its answer is.
 struct Poll {
-    place: Place,
+    place: ConcurrencyPermit,
     waiting: Counted,
 }
 

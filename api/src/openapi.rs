@@ -11,7 +11,7 @@ use crate::{
     request::{LONGEST_PASSWORD, LONGEST_WORD, MOST_TOPICS},
     selection,
 };
-use model::LONGEST_TOPIC;
+use model::topic;
 
 /// The description of the API behind this root path, as `/openapi.json` serves it.
 #[must_use]
@@ -672,7 +672,7 @@ fn schemas() -> Value {
         })),
         "RealmTopic": object(&["realm", "topic"], json!({
             "realm": {"type": "string", "minLength": 1, "maxLength": LONGEST_WORD},
-            "topic": {"type": "string", "minLength": 1, "maxLength": LONGEST_TOPIC, "format": "re2", "examples": ["users/user", "groups/.*"],
+            "topic": {"type": "string", "minLength": 1, "maxLength": topic::LONGEST, "format": "re2", "examples": ["users/user", "groups/.*"],
                       "description": "A UDM module, or a regular expression that matches whole names: as RE2 has them, so \
                           without look-around and back references, and 128 KiB when it is compiled"},
         })),

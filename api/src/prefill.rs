@@ -6,7 +6,9 @@ use axum::{
     response::Response,
 };
 use broker::{Modified, Revised};
-use model::{Counts, Lifecycle, PrefillMode, PrefillState, Reason, Subscription};
+use model::{
+    PrefillState, Reason, Subscription, fence::Counts, prefill::PrefillMode, subscription::Lifecycle,
+};
 
 use crate::{
     access::Caller,

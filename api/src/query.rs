@@ -4,7 +4,7 @@ use std::{ops::RangeInclusive, time::Duration};
 
 use axum::extract::{Query, rejection::QueryRejection};
 use broker::Readers;
-use model::{EventId, EventIdError};
+use model::delivery::{EventId, EventIdError};
 
 use crate::{
     error::{ApiError, Problem},

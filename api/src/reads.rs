@@ -8,7 +8,7 @@ use std::{
 };
 
 use broker::LastReads;
-use model::{Incarnation, Subscription, chain};
+use model::{Incarnation, Subscription, error_chain};
 use tokio::time::Instant;
 
 /// Between two notes of one consumer.
@@ -29,7 +29,7 @@ impl Reads {
         let (name, incarnation) = (of.name.clone(), of.incarnation);
         tokio::spawn(async move {
             if let Err(error) = reads.note(&name, incarnation).await {
-                tracing::debug!(subscription = %name, error = chain(&error), "that it is read is not noted");
+                tracing::debug!(subscription = %name, error = error_chain(&error), "that it is read is not noted");
             }
         });
     }

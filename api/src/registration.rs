@@ -9,8 +9,8 @@
 use axum::http::StatusCode;
 use broker::{Modified, Revised, WriteError};
 use model::{
-    Entry, Incarnation, Lifecycle, PrefillState, Registration, RegistrationOutcome, Subscription,
-    compare_registration,
+    Entry, Incarnation, PrefillState, Subscription,
+    subscription::{Lifecycle, Registration, RegistrationOutcome, compare_registration},
 };
 use uuid::Uuid;
 

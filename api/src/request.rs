@@ -2,8 +2,13 @@
 
 use bytes::Bytes;
 use model::{
-    Body as MessageBody, BodyError, MaxRemovals, MaxRemovalsShare, Message, NameError, PrefillOrder,
-    PrefillState, Publisher, RealmTopic, Registration, SubscriptionName, Timestamp, TopicError, TopicPattern,
+    Message, PrefillState, RealmTopic, SubscriptionName, Timestamp,
+    message::{Body as MessageBody, BodyError, Publisher},
+    name::NameError,
+    prefill::PrefillOrder,
+    resync::{MaxRemovals, Share},
+    subscription::Registration,
+    topic::{TopicError, TopicPattern},
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -250,7 +255,7 @@ fn max_removals(fields: &Fields<'_>, problems: &mut Problems) -> Option<MaxRemov
 
 fn limit_of_removals(value: Value) -> Option<MaxRemovals> {
     let Value::Object(members) = value else { return whole_or_zero(&value).map(MaxRemovals::Objects) };
-    let mut share = MaxRemovalsShare::default();
+    let mut share = Share::default();
     for (name, value) in members.iter().filter(|(_, value)| !value.is_null()) {
         let number = whole_or_zero(value)?;
         match name.as_str() {
@@ -326,7 +331,7 @@ fn number(text: &str, parameter: &'static str) -> Result<u64, ApiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::{MaxRemovalsShare, PrefillMode};
+    use model::{prefill::PrefillMode, resync::Share};
     use serde_json::json;
 
     fn body(value: &Value) -> JsonBody {
@@ -457,7 +462,7 @@ mod tests {
     #[test]
     fn a_prefill_is_asked_for_with_a_mode_a_limit_of_removals_or_only_to_count() {
         let plain = PrefillOrder::default();
-        let share = |percent, objects| Some(MaxRemovals::Share(MaxRemovalsShare { percent, objects }));
+        let share = |percent, objects| Some(MaxRemovals::Share(Share { percent, objects }));
         for (good, expected) in [
             (json!({}), plain),
             (json!({"mode": "prefill"}), PrefillOrder { mode: Some(PrefillMode::Prefill), ..plain }),

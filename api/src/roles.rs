@@ -117,7 +117,7 @@ impl Known {
             // The file is replaced by somebody who takes their time, or is gone: nobody is locked out for that.
             Err(error) => tracing::warn!(
                 user = username,
-                error = model::chain(&error),
+                error = model::error_chain(&error),
                 "the former password stays in force"
             ),
         }

@@ -1,6 +1,9 @@
 //! The selection of a registration: parsed, with an error for each part that can't be evaluated.
 
-use model::{LONGEST_FILTER, LONGEST_POSITION, LONGEST_PROPERTY, MOST_CONDITIONS, Properties, Selection};
+use model::{
+    Selection,
+    selection::{LONGEST_FILTER, LONGEST_POSITION, LONGEST_PROPERTY, MOST_CONDITIONS, Properties},
+};
 use serde_json::{Value, json};
 
 use crate::{

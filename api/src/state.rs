@@ -4,22 +4,27 @@ use std::{sync::Arc, time::SystemTime};
 
 use axum::extract::State;
 use broker::{Broker, EventPublisher, QueueCounts, Readers, RegistryView, Revised};
-use model::{Lifecycle, PrefillTask, Progress, RemovalsByType, Subscription, SubscriptionName};
+use model::{
+    Subscription, SubscriptionName,
+    prefill::{PrefillTask, Progress},
+    resync::RemovalsByType,
+    subscription::Lifecycle,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     answers::Answers,
     auth::Auth,
+    concurrency_limits::ConcurrencyLimits,
     config::{Config, Step},
     connections::Connections,
     error::{ApiError, Error},
     launcher::Launcher,
     metrics::Metrics,
-    places::Places,
-    pulse::Pulse,
     readiness::Readiness,
     reads::Reads,
     roles::KnownRoles,
+    suspend_detector::SuspendDetector,
 };
 
 /// Why the process is not ready beside what the server knows itself; `None`: it is.
@@ -35,12 +40,12 @@ pub(crate) struct App {
     pub launcher: Launcher,
     pub auth: Auth,
     pub metrics: Metrics,
-    pub pulse: Arc<Pulse>,
+    pub pulse: Arc<SuspendDetector>,
     /// Why the process is not ready for other reasons.
     pub not_ready: NotReady,
     /// Streams and polls of each subscription.
-    pub streams: Places,
-    pub polls: Places,
+    pub streams: ConcurrencyLimits,
+    pub polls: ConcurrencyLimits,
     /// What is being sent.
     pub answers: Answers,
     pub connections: Arc<Connections>,
@@ -124,9 +129,9 @@ impl App {
             events: broker.events(),
             auth: Auth::new(roles, broker.credentials(), view.clone(), config.bounds.refused_after),
             metrics: Metrics::new(),
-            pulse: Pulse::start(life.closing.clone()),
-            streams: Places::new(config.bounds.streams_per_subscription),
-            polls: Places::new(config.bounds.polls_per_subscription),
+            pulse: SuspendDetector::start(life.closing.clone()),
+            streams: ConcurrencyLimits::new(config.bounds.streams_per_subscription),
+            polls: ConcurrencyLimits::new(config.bounds.polls_per_subscription),
             config,
             broker,
             view,

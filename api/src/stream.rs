@@ -19,10 +19,10 @@ use tokio::{sync::watch, time::Instant};
 use crate::{
     access::LoggedIn,
     answers::{Owner, keep},
+    concurrency_limits::ConcurrencyPermit,
     error::{ApiError, Problem, too_many},
     failed_prefill::{PREFILL_STATUS, failed_prefill, prefill_status},
     metrics::Counted,
-    places::Place,
     query::{Pairs, Parameters},
     state::{App, Shared},
 };
@@ -233,7 +233,7 @@ struct Stream {
     /// Why the prefill has failed, as the client was told.
     told: Option<&'static str>,
     changes: watch::Receiver<u64>,
-    _open: (Counted, Place),
+    _open: (Counted, ConcurrencyPermit),
 }
 
 impl Stream {
@@ -262,7 +262,7 @@ impl Stream {
                     error @ (ReadError::Broken | ReadError::GivenUp | ReadError::Other(_)),
                 ) = &end
                 {
-                    tracing::error!(error = model::chain(error), "a stream ends");
+                    tracing::error!(error = model::error_chain(error), "a stream ends");
                 }
                 return (self.format.end(reason(&end)), true);
             }
@@ -320,7 +320,7 @@ fn reason(end: &StreamEnd) -> &'static str {
 
 fn unknown_id(in_header: bool) -> ApiError {
     let (place, field) = if in_header { ("header", "last-event-id") } else { ("query", "after") };
-    let expected = model::EventIdError.to_string();
+    let expected = model::delivery::EventIdError.to_string();
     ApiError::invalid(Problem::new(&[&place, &field], "event_id", expected))
 }
 

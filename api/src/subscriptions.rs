@@ -9,7 +9,7 @@ use axum::{
 };
 use broker::{Removal, Revised};
 use futures::StreamExt;
-use model::{Lifecycle, Subscription};
+use model::{Subscription, subscription::Lifecycle};
 use tokio::time::Instant;
 
 use crate::{

@@ -4,9 +4,11 @@ use std::time::SystemTime;
 
 use broker::QueueCounts;
 use model::{
-    GivenUp, Lifecycle, Lost, MaxRemovals, PAUSED_TEXT, PastAttempt, PrefillMode, PrefillState, QueueLimits,
-    QueueUse, RealmTopic, Reason, RemovalsByType, Selection, Subscription, SubscriptionName, Timestamp,
-    WhenFull,
+    PrefillState, RealmTopic, Reason, Selection, Subscription, SubscriptionName, Timestamp,
+    limits::{GivenUp, Lost, QueueLimits, QueueUse, WhenFull},
+    prefill::{PAUSED_TEXT, PastAttempt, PrefillMode},
+    resync::{MaxRemovals, RemovalsByType},
+    subscription::Lifecycle,
 };
 use serde::Serialize;
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use broker::{Claimed, FenceHolder, FillError, testing::eventually};
 use bytes::Bytes;
-use model::{Counts, PrefillTask, Subscription, SubscriptionName};
+use model::{Subscription, SubscriptionName, fence::Counts, prefill::PrefillTask};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use support::{ADMIN, Answer, EVENTS, PREFILL, Server, config, registration};

@@ -3,7 +3,10 @@
 
 mod support;
 
-use model::{DeadLetter, DeadLetterReason, Origin, SubscriptionName};
+use model::{
+    SubscriptionName,
+    dead_letter::{DeadLetter, DeadLetterReason, Origin},
+};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use support::{ADMIN, Server};

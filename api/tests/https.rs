@@ -145,7 +145,7 @@ async fn wrong_files_end_it_at_the_start_with_the_setting() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let launcher = api::Launcher::queue(server.broker.tasks());
         let ended = api::run(listener, config, server.broker.clone(), launcher, CancellationToken::new());
-        let error = model::chain(&ended.await.unwrap_err());
+        let error = model::error_chain(&ended.await.unwrap_err());
         assert!(error.contains(told), "{error}");
     }
 }

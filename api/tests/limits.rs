@@ -4,7 +4,7 @@
 mod support;
 
 use broker::StreamLimits;
-use model::{GivenUp, Limit};
+use model::limits::{GivenUp, Limit};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 use support::{ADMIN, EVENTS, Server, event, registration};

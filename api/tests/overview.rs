@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use api::{Step, StepHook};
 use broker::testing::eventually;
-use model::{GivenUp, Limit};
+use model::limits::{GivenUp, Limit};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use support::{ADMIN, PREFILL, Server, config, registration, replica};

@@ -51,5 +51,5 @@ async fn a_password_that_is_not_there_ends_it_at_the_start() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let launcher = api::Launcher::queue(server.broker.tasks());
     let ended = api::run(listener, config, server.broker.clone(), launcher, CancellationToken::new()).await;
-    assert!(model::chain(&ended.unwrap_err()).contains("/no/such/file"));
+    assert!(model::error_chain(&ended.unwrap_err()).contains("/no/such/file"));
 }

@@ -6,7 +6,10 @@ mod support;
 use std::time::Duration;
 
 use broker::{Modified, Task, TasksConfig};
-use model::{PAUSED_TEXT, PrefillState, PrefillTask, Reason, Subscription, SubscriptionName};
+use model::{
+    PrefillState, Reason, Subscription, SubscriptionName,
+    prefill::{PAUSED_TEXT, PrefillTask},
+};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 use support::{ADMIN, Answer, Server, registration};

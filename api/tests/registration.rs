@@ -10,7 +10,7 @@ use std::{
 
 use api::{Step, StepHook};
 use broker::testing::eventually;
-use model::{Lifecycle, PrefillTask, SubscriptionName};
+use model::{SubscriptionName, prefill::PrefillTask, subscription::Lifecycle};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 use support::{ADMIN, Server, answer, config, registration, replica};

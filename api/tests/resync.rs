@@ -5,8 +5,10 @@ mod support;
 
 use broker::Claimed;
 use model::{
-    Counts, Phase, PrefillMode, PrefillState, PrefillTask, Progress, Reason, Removals, RemovalsByType,
-    Subscription, SubscriptionName,
+    PrefillState, Reason, Subscription, SubscriptionName,
+    fence::Counts,
+    prefill::{Phase, PrefillMode, PrefillTask, Progress},
+    resync::{Removals, RemovalsByType},
 };
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};

@@ -107,7 +107,7 @@ async fn no_poller_of_two_replicas_fails_while_one_is_restarted() {
                     };
                     let url = format!("{base}/v1/subscriptions/{name}/messages/next?timeout=0.3");
                     let answer = client.get(url).basic_auth(&name, Some("pw")).send().await;
-                    let answer = answer.unwrap_or_else(|e| panic!("{}", model::chain(&e)));
+                    let answer = answer.unwrap_or_else(|e| panic!("{}", model::error_chain(&e)));
                     assert_eq!(answer.status(), StatusCode::OK);
                     assert_eq!(answer.text().await.unwrap(), "null");
                     polls += 1;

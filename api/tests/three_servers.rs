@@ -10,7 +10,7 @@ use broker::{
     testing::{NatsCluster, eventually},
 };
 use bytes::Bytes;
-use model::{Counts, PrefillState};
+use model::{PrefillState, fence::Counts};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 use support::{ADMIN, Answer, EVENTS, PREFILL, answer, config, event, registration, replica};

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use broker::{Broker, Copier, Copy, NatsConfig};
 use futures::{TryStreamExt, stream};
-use model::{PrefillTask, SubscriptionName};
+use model::{SubscriptionName, prefill::PrefillTask};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};

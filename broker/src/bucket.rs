@@ -11,7 +11,7 @@ use async_nats::jetstream::{
 };
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
-use model::Tombstone;
+use model::subscription::Tombstone;
 
 use crate::{
     Error, names,

@@ -285,7 +285,7 @@ fn login(user: &str, password: Option<&Secret>, other_form: &AtomicBool) -> Resu
         Some(whole) if other_form.fetch_not(Ordering::Relaxed) => Ok(whole),
         _ => secret.read(),
     });
-    let password = password.transpose().map_err(|e: SecretError| AuthError::new(model::chain(&e)))?;
+    let password = password.transpose().map_err(|e: SecretError| AuthError::new(model::error_chain(&e)))?;
     let mut auth = Auth::new();
     auth.username = Some(user.to_owned());
     auth.password = Some(password.unwrap_or_default());

@@ -10,15 +10,18 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use model::{DeadLetter, Incarnation, Origin, Subscription, SubscriptionName};
+use model::{
+    Incarnation, Subscription, SubscriptionName,
+    dead_letter::{DeadLetter, Origin},
+};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
     Broker, Error, Letter, Whose,
-    many::Limits,
+    backoff::Backoff,
+    batch_read::Limits,
     names,
-    tries::Tries,
     wire::{Got, LARGEST_BATCH, Outgoing, Refusal, Wire, header, headers},
 };
 
@@ -97,7 +100,7 @@ impl DeadLetters {
         let mut batch = vec![first];
         let below = format!("{subject}.part");
         batch.extend(parts.into_iter().map(|part| outgoing(&below, Bytes::copy_from_slice(part), 0)));
-        let mut tries = Tries::within(SET_ASIDE_WITHIN);
+        let mut tries = Backoff::within(SET_ASIDE_WITHIN);
         loop {
             match self.wire.publish_batch(batch.clone()).await {
                 // It is there: set aside by somebody else, or by a try of ours whose answer was lost.
@@ -137,7 +140,9 @@ impl DeadLetters {
                 match stored(message) {
                     Ok(stored) if stored.letter.is_current(subscription) => letters.push(stored),
                     Ok(_) => {}
-                    Err(error) => tracing::warn!(error = model::chain(&error), "a dead letter is left out"),
+                    Err(error) => {
+                        tracing::warn!(error = model::error_chain(&error), "a dead letter is left out")
+                    }
                 }
             }
             if !found.more {

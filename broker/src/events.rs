@@ -8,7 +8,7 @@ use std::{
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
-use model::{Incarnation, Marker, Subscription, SubscriptionName};
+use model::{Incarnation, Subscription, SubscriptionName, checkpoint::Marker};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::{sync::Mutex, time::Instant};

@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use async_nats::jetstream::message::StreamMessage;
 use bytes::Bytes;
-use model::{Claim, Counts, Fence, FenceState, KnownObjects, claim};
+use model::{
+    fence::{Claim, Counts, Fence, FenceState, claim},
+    resync::KnownObjects,
+};
 use uuid::Uuid;
 
 use crate::{
     Error, Queue, Revised,
+    backoff::Backoff,
     names::{self, Part},
-    tries::Tries,
     wire::{Outgoing, Refusal, header, headers},
 };
 
@@ -80,7 +83,7 @@ impl Queue {
         // Two pods may have one name (a Job's pod and its zombie): the suffix tells them apart.
         let unique = Uuid::new_v4().simple().to_string();
         let holder = format!("{holder}:{}", &unique[..8]);
-        let mut tries = Tries::within(RESOLVE_FOR);
+        let mut tries = Backoff::within(RESOLVE_FOR);
         for _ in 0..TRIES {
             let Some(found) = tries.read(|| self.fence()).await? else { return Ok(Claimed::Gone) };
             match claim(&found.value, self.incarnation, attempt) {
@@ -152,7 +155,7 @@ impl FenceHolder {
         known: &[KnownObjects],
     ) -> Result<(), FillError> {
         let Some(last_index) = (first_index - 1).checked_add(messages.len() as u64) else { return Ok(()) };
-        let mut tries = Tries::within(RESOLVE_FOR);
+        let mut tries = Backoff::within(RESOLVE_FOR);
         loop {
             let batch = self.batch(first_index, messages, known)?;
             if batch.is_empty() {
@@ -225,7 +228,7 @@ impl FenceHolder {
         // One that only counts has written nothing anew.
         let known_below = Some(self.claimed_at).filter(|_| !counts.dry_run);
         let ended = Fence { state, counts: Some(counts), contained, known_below, ..self.fence.clone() };
-        self.replace(ended, &mut Tries::within(RESOLVE_FOR)).await
+        self.replace(ended, &mut Backoff::within(RESOLVE_FOR)).await
     }
 
     fn note_written(&mut self, first_index: u64, messages: &[Bytes], first_sequence: u64) {
@@ -251,7 +254,7 @@ impl FenceHolder {
     }
 
     /// Replaces our fence, until the outcome is known. Nothing that was sent under the former one can land any more.
-    async fn replace(&mut self, next: Fence, tries: &mut Tries) -> Result<(), FillError> {
+    async fn replace(&mut self, next: Fence, tries: &mut Backoff) -> Result<(), FillError> {
         loop {
             let error = match self.queue.write_state(Part::Fence, &next, self.sequence).await {
                 Ok(sequence) => {
@@ -288,7 +291,7 @@ impl FenceHolder {
     }
 
     /// Why a write under our fence was refused.
-    async fn lost(&self, tries: &mut Tries) -> Result<FillError, Error> {
+    async fn lost(&self, tries: &mut Backoff) -> Result<FillError, Error> {
         let Some(Revised { value: found, revision }) = tries.read(|| self.queue.fence()).await? else {
             return Ok(FillError::Gone);
         };

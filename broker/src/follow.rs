@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::{Stream, StreamExt, stream::BoxStream};
-use model::chain;
+use model::error_chain;
 
 use crate::{Broker, Error, LogEntry};
 
@@ -105,7 +105,7 @@ impl<W: Watcher> Reader<W> {
         if !self.told {
             self.told = true;
             tracing::warn!(
-                error = %chain(error), incoming_seq = self.next,
+                error = %error_chain(error), incoming_seq = self.next,
                 "the event log can't be read for the time being; it is being tried again"
             );
         }

@@ -20,20 +20,20 @@
 //!
 //! Needs nats-server 2.12.3 or newer (atomic batches, ADR-50).
 
+mod backoff;
+mod batch_read;
 mod bucket;
 mod connection;
-mod contained;
-mod copies;
+mod copier;
 mod credentials;
 mod dead_letters;
+mod delivered_objects;
 mod error;
 mod events;
 mod fence;
 mod follow;
-mod known;
 mod layout;
 mod limits;
-mod many;
 mod matching;
 mod names;
 mod orphans;
@@ -46,28 +46,27 @@ mod removal;
 mod routes;
 mod secret;
 mod storage;
+mod superseded;
 mod sweeping;
 mod tail;
 mod tasks;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod tls;
-mod tries;
 mod view;
 mod wire;
 
 pub use connection::{Broker, NatsConfig, OLDEST_SERVER};
-pub use contained::LiveMessage;
-pub use copies::{Copier, Copy, CopyError};
+pub use copier::{Copier, Copy, CopyError};
 pub use credentials::{Credentials, StoredCredential};
 pub use dead_letters::{DeadLetters, Stored as StoredDeadLetter};
+pub use delivered_objects::KnownChunk;
 pub use error::{Error, WriteError};
 pub use events::{
     EventLog, EventPublisher, LargeEvent, Letter, LogEntry, LogItem, Position, PublishError, Whose,
 };
 pub use fence::{Claimed, FenceHolder, FillError};
 pub use follow::{Watcher, WentBack};
-pub use known::KnownChunk;
 pub use limits::StreamLimits;
 pub use matching::{Matcher, MatcherError};
 pub use orphans::Orphan;
@@ -80,6 +79,7 @@ pub use removal::Removal;
 pub use routes::{Head, Routes};
 pub use secret::{Secret, SecretError};
 pub use storage::Storage;
+pub use superseded::LiveMessage;
 pub use tasks::{Task, Tasks, TasksConfig};
 pub use tls::{ClientCertificate, NatsTls};
 pub use view::RegistryView;

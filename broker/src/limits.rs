@@ -1,7 +1,7 @@
 //! Limits that streams have: set when they are made, and followed when the operator changes them.
 
 use futures::StreamExt;
-use model::{Lifecycle, QueueLimits, Subscription};
+use model::{Subscription, limits::QueueLimits, subscription::Lifecycle};
 use serde_json::Value;
 
 use crate::{Broker, Error, layout};

@@ -4,7 +4,11 @@
 //! The dispatcher copies by it, and replicas of the API read from the log by it: so both choose the same.
 
 use bytes::Bytes;
-use model::{RealmTopic, Route, Seen, Selection, SelectionError, Selector, TopicError};
+use model::{
+    RealmTopic, Selection,
+    selection::{Seen, SelectionError, Selector},
+    topic::{Route, TopicError},
+};
 
 /// What a subscription gets.
 #[derive(Clone, Debug)]

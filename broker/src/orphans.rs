@@ -80,7 +80,10 @@ impl Broker {
 
 #[cfg(test)]
 mod tests {
-    use model::{Incarnation, Registration, Subscription, Tombstone};
+    use model::{
+        Incarnation, Subscription,
+        subscription::{Registration, Tombstone},
+    };
     use uuid::Uuid;
 
     use super::*;

@@ -1,6 +1,6 @@
 //! Progress of prefills, for people: bucket `PREFILL`. No decision is made from it.
 
-use model::{Progress, SubscriptionName};
+use model::{SubscriptionName, prefill::Progress};
 
 use crate::{Error, bucket, names, wire::Wire};
 

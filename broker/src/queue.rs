@@ -4,13 +4,18 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use model::{Checkpoint, Fence, FenceState, Incarnation, QueueUse, Subscription, SubscriptionName};
+use model::{
+    Incarnation, Subscription, SubscriptionName,
+    checkpoint::Checkpoint,
+    fence::{Fence, FenceState},
+    limits::QueueUse,
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     Broker, Error, Revised,
+    backoff::Backoff,
     names::{self, Part},
-    tries::Tries,
     wire::{Got, Outgoing, Refusal, Wire, code, headers},
 };
 
@@ -102,7 +107,7 @@ impl Queue {
     /// again within this stream: fence and checkpoint are never purged.
     async fn write_first(&self, part: Part, value: &impl Serialize) -> Result<(), Error> {
         let action = format!("making the queue of {}", self.name);
-        let mut tries = Tries::within(MADE_WITHIN);
+        let mut tries = Backoff::within(MADE_WITHIN);
         loop {
             match self.write_state(part, value, 0).await {
                 Ok(_) | Err(Refusal::WrongLast(_)) => return Ok(()),

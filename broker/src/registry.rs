@@ -177,10 +177,10 @@ impl Registry {
                 Err(error) => {
                     tracing::warn!(
                         subscription = item.key,
-                        error = model::chain(&error),
+                        error = model::error_chain(&error),
                         "an entry is left out"
                     );
-                    let (name, why) = (item.key, model::chain(&error));
+                    let (name, why) = (item.key, model::error_chain(&error));
                     listed.unreadable.push(Unreadable { name, why });
                 }
             }

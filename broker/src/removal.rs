@@ -7,7 +7,10 @@
 
 use std::time::SystemTime;
 
-use model::{Entry, Incarnation, Lifecycle, Subscription, SubscriptionName, Tombstone};
+use model::{
+    Entry, Incarnation, Subscription, SubscriptionName,
+    subscription::{Lifecycle, Tombstone},
+};
 
 use crate::{
     Broker, Error, Modified, Revised, WriteError, bucket, names,

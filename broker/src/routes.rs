@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use model::{Epoch, Incarnation, Route};
+use model::{Incarnation, checkpoint::Epoch, topic::Route};
 use serde::Deserialize;
 
 /// The part of an event that routes it.

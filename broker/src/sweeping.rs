@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use model::{GivenUp, Incarnation, SubscriptionName};
+use model::{Incarnation, SubscriptionName, limits::GivenUp};
 use serde::Deserialize;
 
 use crate::{

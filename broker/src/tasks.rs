@@ -8,7 +8,7 @@ use async_nats::jetstream::{
 };
 use bytes::Bytes;
 use futures::StreamExt;
-use model::{Incarnation, PrefillTask, SubscriptionName};
+use model::{Incarnation, SubscriptionName, prefill::PrefillTask};
 
 use crate::{
     Error, names,

@@ -247,7 +247,7 @@ async fn keep_watching(wire: &Wire, shared: &Shared) {
     loop {
         let began = tokio::time::Instant::now();
         if let Err(error) = watch_once(wire, shared).await {
-            tracing::debug!(error = model::chain(&error), "the watch of the subscriptions broke off");
+            tracing::debug!(error = model::error_chain(&error), "the watch of the subscriptions broke off");
         }
         // One that broke off at once is begun again more and more slowly.
         pause = if began.elapsed() > LOOK_EVERY {
@@ -310,7 +310,7 @@ fn what(item: &Item) -> What {
         Ok(None) => What::Tombstone,
         Err(error) => {
             // One unreadable entry must not blind us for the others.
-            let error = model::chain(&error);
+            let error = model::error_chain(&error);
             tracing::error!(
                 subscription = item.key,
                 error,

@@ -62,7 +62,7 @@ impl Files {
 /// A connection is refused, as no time mends, and these are named.
 async fn refused(config: &NatsConfig, named: &[&str]) {
     let error = Broker::connect(config).await.unwrap_err();
-    let text = model::chain(&error);
+    let text = model::error_chain(&error);
     assert!(matches!(error, Error::Tls { .. }) && !error.is_transient(), "{text}");
     for part in named {
         assert!(text.contains(part), "{part} is not in: {text}");
@@ -163,11 +163,11 @@ async fn a_renewed_password_counts_from_the_next_connection_on() {
 
     std::fs::write(&path, "wrong-secret\n").unwrap();
     let error = Broker::connect(&config).await.unwrap_err();
-    let text = model::chain(&error);
+    let text = model::error_chain(&error);
     assert!(matches!(error, Error::Connect { .. }) && text.contains("NATS_PASSWORD_FILE"), "{text}");
     assert!(!format!("{text} {error:?}").contains("-secret"), "{text}");
     std::fs::remove_file(&path).unwrap();
-    let text = model::chain(&Broker::connect(&config).await.unwrap_err());
+    let text = model::error_chain(&Broker::connect(&config).await.unwrap_err());
     assert!(text.contains(path.to_str().unwrap()), "{text}");
 }
 
@@ -193,6 +193,6 @@ async fn a_line_end_of_the_passwords_file_is_part_of_the_password_or_not() {
 }
 
 async fn works_again(broker: &Broker) {
-    let look = async || broker.await_layout().await.map_err(|e| model::chain(&e));
+    let look = async || broker.await_layout().await.map_err(|e| model::error_chain(&e));
     eventually("the layout over a new connection", SOON, look, Result::is_ok).await.unwrap();
 }

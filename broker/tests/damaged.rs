@@ -13,8 +13,10 @@ use broker::{
 };
 use bytes::Bytes;
 use model::{
-    Counts, DeadLetter, DeadLetterReason, Entry, Incarnation, Origin, PrefillState, PrefillTask, Progress,
-    Reason, Subscription, SubscriptionName,
+    Entry, Incarnation, PrefillState, Reason, Subscription, SubscriptionName,
+    dead_letter::{DeadLetter, DeadLetterReason, Origin},
+    fence::Counts,
+    prefill::{PrefillTask, Progress},
 };
 use support::{Case, LONG, now, text};
 use tokio::time::Instant;

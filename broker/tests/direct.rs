@@ -11,7 +11,7 @@ use broker::{
 };
 use bytes::Bytes;
 use futures::StreamExt;
-use model::{PrefillState, RealmTopic, Subscription, live_number};
+use model::{PrefillState, RealmTopic, Subscription, delivery::live_number};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use support::{Case, LONG, text};
 use tokio::time::Instant;

@@ -9,7 +9,10 @@ use broker::{
 };
 use bytes::Bytes;
 use futures::StreamExt;
-use model::{Incarnation, PrefillState, PrefillTask, RealmTopic, Reason, Registration, Subscription};
+use model::{
+    Incarnation, PrefillState, RealmTopic, Reason, Subscription, prefill::PrefillTask,
+    subscription::Registration,
+};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -35,7 +38,7 @@ fn task(attempt: u32) -> PrefillTask {
         realms_topics: vec![],
         selection: None,
         track: false,
-        mode: model::PrefillMode::Prefill,
+        mode: model::prefill::PrefillMode::Prefill,
         max_removals: None,
         dry_run: false,
     }

@@ -8,7 +8,11 @@ use broker::{
     testing::{LossyProxy, NatsServer, ready_subscription},
 };
 use bytes::Bytes;
-use model::{Counts, DeadLetter, DeadLetterReason, Entry, Origin, Subscription};
+use model::{
+    Entry, Subscription,
+    dead_letter::{DeadLetter, DeadLetterReason, Origin},
+    fence::Counts,
+};
 use support::{Case, LONG, now};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -186,7 +190,7 @@ async fn what_was_asked_on_a_connection_that_breaks_ends_with_it() {
     let (updated, ()) =
         tokio::join!(registry.update(&lossy.s.name, &next, entry.revision), lossy.cut_when(written));
     let error = updated.unwrap_err();
-    assert!(model::chain(&error).contains("the connection broke"), "{}", model::chain(&error));
+    assert!(model::error_chain(&error).contains("the connection broke"), "{}", model::error_chain(&error));
     // A read is asked again.
     lossy.proxy.lose_answers();
     let cut = async {
@@ -285,11 +289,13 @@ async fn ready_subscription_again(broker: &Broker) -> (Subscription, Queue) {
         return (s, queue);
     };
     let Entry::Tombstone(tombstone) = found.value else { panic!("{found:?}") };
-    let registration =
-        model::Registration { request_prefill: true, ..model::Registration::new(name, vec![]) };
+    let registration = model::subscription::Registration {
+        request_prefill: true,
+        ..model::subscription::Registration::new(name, vec![])
+    };
     let incarnation = model::Incarnation(uuid::Uuid::new_v4());
     let mut s = Subscription::reserve(registration, incarnation, tombstone.next_sequence, now());
-    s.lifecycle = model::Lifecycle::Ready;
+    s.lifecycle = model::subscription::Lifecycle::Ready;
     broker.registry().update(&s.name, &Entry::Subscription(s.clone()), found.revision).await.unwrap();
     let queue = broker.queue(&s.name, s.incarnation);
     queue.create(&s).await.unwrap();

@@ -8,8 +8,12 @@ use broker::{
 use bytes::Bytes;
 use futures::StreamExt;
 use model::{
-    Counts, DeadLetter, DeadLetterReason, Entry, Epoch, FenceState, Incarnation, KnownObject, KnownObjects,
-    Marker, Origin, RealmTopic, Registration, Subscription, SubscriptionName,
+    Entry, Incarnation, RealmTopic, Subscription, SubscriptionName,
+    checkpoint::{Epoch, Marker},
+    dead_letter::{DeadLetter, DeadLetterReason, Origin},
+    fence::{Counts, FenceState},
+    resync::{KnownObject, KnownObjects},
+    subscription::Registration,
 };
 use uuid::Uuid;
 

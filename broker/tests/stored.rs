@@ -8,7 +8,7 @@ use async_nats::{
     jetstream::{self, stream},
 };
 use broker::{Claimed, Copier, ReaderConfig, Readers, testing::NatsServer};
-use model::{DeadLetterReason, Incarnation, PrefillTask, SubscriptionName};
+use model::{Incarnation, SubscriptionName, dead_letter::DeadLetterReason, prefill::PrefillTask};
 use support::{LONG, text};
 use tokio_util::sync::CancellationToken;
 

@@ -9,7 +9,7 @@ use broker::{
     Copier, QueueStream, ReadError, StreamEnd,
     testing::{NatsServer, eventually, messages_sent},
 };
-use model::{EventId, PrefillState};
+use model::{PrefillState, delivery::EventId};
 use support::{Case, LONG, text};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -109,7 +109,7 @@ async fn a_lost_notice_costs_a_second_and_looks_are_bounded() {
     assert!(looks <= 5, "{looks} requests in {:?}", began.elapsed());
     // Removed without a word.
     let head = case.queue.live_from(1).await.unwrap().unwrap();
-    assert_eq!(model::live_number(head.tag.unwrap().incoming_seq), first[0].0.sequence);
+    assert_eq!(model::delivery::live_number(head.tag.unwrap().incoming_seq), first[0].0.sequence);
     let js = async_nats::jetstream::new(async_nats::connect(server.url()).await.unwrap());
     js.get_stream(case.stream_name()).await.unwrap().delete_message(head.sequence).await.unwrap();
     assert_eq!(texts(&read(&mut stream, 1).await), ["2"]);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use broker::{Broker, Modified, Registry, RegistryView};
 use manifests::{Identity, JobTemplate, is_job_of, labels};
-use model::{Lifecycle, PrefillState, PrefillTask, Reason, Subscription, Timestamp};
+use model::{PrefillState, Reason, Subscription, Timestamp, prefill::PrefillTask, subscription::Lifecycle};
 use serde_json::{Value, json};
 
 use crate::{

@@ -71,11 +71,15 @@ impl Announcer {
                 match caught(published).await {
                     Ok(Ok(Ok(()))) => {}
                     Ok(Ok(Err(error))) => {
-                        tracing::warn!(job, error = model::chain(&error), "an Event could not be written")
+                        tracing::warn!(
+                            job,
+                            error = model::error_chain(&error),
+                            "an Event could not be written"
+                        )
                     }
                     Ok(Err(_)) => tracing::warn!(job, "an Event could not be written in time"),
                     Err(error) => {
-                        tracing::error!(job, error = model::chain(&error), "an Event is not written")
+                        tracing::error!(job, error = model::error_chain(&error), "an Event is not written")
                     }
                 }
             }

@@ -14,7 +14,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference},
 };
 use kube::{Api, Client, api::PostParams};
-use model::chain;
+use model::error_chain;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -182,7 +182,7 @@ impl Candidate {
         match tokio::time::timeout(LIMIT, self.hold()).await {
             Ok(Ok(held)) => held,
             Ok(Err(error)) => {
-                tracing::warn!(lease = self.name, error = %chain(&error), "the lease could not be read or written");
+                tracing::warn!(lease = self.name, error = %error_chain(&error), "the lease could not be read or written");
                 false
             }
             Err(_) => {
@@ -271,7 +271,9 @@ impl Candidate {
         };
         match tokio::time::timeout(LIMIT, release).await {
             Ok(Ok(())) => tracing::info!(lease = self.name, "the lease is given back"),
-            Ok(Err(error)) => tracing::debug!(error = %chain(&error), "the lease could not be given back"),
+            Ok(Err(error)) => {
+                tracing::debug!(error = %error_chain(&error), "the lease could not be given back")
+            }
             Err(_) => tracing::debug!("the lease could not be given back in time"),
         }
     }

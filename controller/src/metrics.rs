@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use model::{PrefillState, Progress, Reason, Subscription, SubscriptionName};
+use model::{PrefillState, Reason, Subscription, SubscriptionName, prefill::Progress};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -271,7 +271,7 @@ mod tests {
             done,
             total: Some(9),
             rate: 1.5,
-            ..Progress::new(model::Incarnation(uuid::Uuid::nil()), 1, model::Phase::Reading)
+            ..Progress::new(model::Incarnation(uuid::Uuid::nil()), 1, model::prefill::Phase::Reading)
         };
         let names = ["a", "b", "c"].map(|name| name.parse::<SubscriptionName>().unwrap());
         names.iter().for_each(|name| metrics.progress(name, Some(&progress(2))));

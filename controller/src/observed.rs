@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use manifests::Identity;
-use model::{ExitCode, Fence, PrefillState, Progress, Reason, Subscription, SubscriptionName};
+use model::{
+    ExitCode, PrefillState, Reason, Subscription, SubscriptionName, fence::Fence, prefill::Progress,
+};
 
 /// A point on the monotonic clock: time since the controller began. Deadlines count on it from our first sight;
 /// the times that Kubernetes writes are for display and for the order of Jobs only.
@@ -80,7 +82,7 @@ impl JobRef {
     #[must_use]
     pub fn has_the_name_of(&self, entry: &Subscription) -> bool {
         let identity = &self.identity;
-        entry.lifecycle != model::Lifecycle::Deleting
+        entry.lifecycle != model::subscription::Lifecycle::Deleting
             && identity.subscription == entry.name
             && identity.incarnation == entry.incarnation
             && identity.attempt == entry.prefill.attempt

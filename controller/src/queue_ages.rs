@@ -9,7 +9,7 @@ use std::{
 
 use broker::{Broker, RegistryView};
 use futures::StreamExt;
-use model::{Incarnation, Lifecycle, Subscription, SubscriptionName, chain};
+use model::{Incarnation, Subscription, SubscriptionName, error_chain, subscription::Lifecycle};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric},
@@ -109,7 +109,7 @@ impl QueueAges {
                     oldest.insert(name, age.map(|age| Seen { age, at: Instant::now() }));
                 }
                 Err(error) => {
-                    tracing::debug!(subscription = %name, error = chain(&error), "the age of its queue is not known");
+                    tracing::debug!(subscription = %name, error = error_chain(&error), "the age of its queue is not known");
                 }
             }
         }
@@ -127,7 +127,7 @@ mod tests {
         Copier, Copy,
         testing::{NatsServer, eventually},
     };
-    use model::{Marker, PrefillState, RealmTopic, Registration};
+    use model::{PrefillState, RealmTopic, checkpoint::Marker, subscription::Registration};
     use prometheus_client::encoding::text::encode;
 
     use super::*;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use broker::Broker;
-use model::{PrefillState, SubscriptionName, chain};
+use model::{PrefillState, SubscriptionName, error_chain};
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -259,7 +259,7 @@ impl Looker {
             Ok((name, Err(error))) => {
                 self.metrics.failed(&error);
                 let pause = work.failed(name.clone(), self.now());
-                let (subscription, text) = (&name, chain(&error));
+                let (subscription, text) = (&name, error_chain(&error));
                 let pause_ms = pause.as_millis();
                 if error.is_transient() {
                     tracing::warn!(%subscription, error = text, "{name} could not be reconciled; again in {pause_ms} ms");

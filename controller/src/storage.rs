@@ -44,7 +44,9 @@ impl StorageMetrics {
         loop {
             match broker.storage().await {
                 Ok(storage) => self.show(storage),
-                Err(error) => tracing::debug!(error = model::chain(&error), "what NATS stores is not known"),
+                Err(error) => {
+                    tracing::debug!(error = model::error_chain(&error), "what NATS stores is not known")
+                }
             }
             if shutdown.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_none() {
                 return;

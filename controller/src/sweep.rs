@@ -16,7 +16,10 @@ use std::{
 };
 
 use broker::{Broker, Modified, Orphan, RegistryView};
-use model::{Incarnation, Lifecycle, PrefillState, PrefillTask, Subscription, SubscriptionName, chain};
+use model::{
+    Incarnation, PrefillState, Subscription, SubscriptionName, error_chain, prefill::PrefillTask,
+    subscription::Lifecycle,
+};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -169,7 +172,7 @@ async fn count(broker: Broker, view: RegistryView, every: Duration, metrics: Met
                 }
                 // The former figures are as good as any until NATS answers again.
                 Err(error) => {
-                    tracing::debug!(subscription = %name, error = chain(&error), "its progress is not known");
+                    tracing::debug!(subscription = %name, error = error_chain(&error), "its progress is not known");
                 }
             }
             running.insert(name.clone());
@@ -194,7 +197,10 @@ pub(crate) async fn sweep(
         let grace = config.progress_grace;
         let former = Leftovers::of_former_lives(&broker, grace).await;
         let mut leftovers = former.unwrap_or_else(|error| {
-            tracing::warn!(error = chain(&error), "progress of former subscriptions is left where it is");
+            tracing::warn!(
+                error = error_chain(&error),
+                "progress of former subscriptions is left where it is"
+            );
             Leftovers::default()
         });
         loop {
@@ -203,7 +209,7 @@ pub(crate) async fn sweep(
             leftovers.note(entries.iter().map(|entry| &entry.value), now, grace);
             for name in leftovers.take_due(now) {
                 if let Err(error) = leftovers::clear(&broker, &name).await {
-                    tracing::debug!(subscription = %name, error = chain(&error), "progress of a former {name} is left");
+                    tracing::debug!(subscription = %name, error = error_chain(&error), "progress of a former {name} is left");
                     leftovers.put_back(name, now + grace);
                 }
             }
@@ -217,7 +223,7 @@ pub(crate) async fn sweep(
                     tracing::warn!(
                         subscription = %entry.name,
                         incarnation = %entry.incarnation,
-                        error = chain(&error),
+                        error = error_chain(&error),
                         "{} could not be swept; it is tried again",
                         entry.name
                     );
@@ -247,7 +253,7 @@ impl Orphans {
         let found = match broker.orphans().await {
             Ok(found) => found,
             Err(error) => {
-                tracing::warn!(error = chain(&error), "what no subscription owns is looked for later");
+                tracing::warn!(error = error_chain(&error), "what no subscription owns is looked for later");
                 return;
             }
         };
@@ -260,7 +266,7 @@ impl Orphans {
                 Ok(false) => {}
                 Err(error) => tracing::warn!(
                     subscription = %orphan.name,
-                    error = chain(&error),
+                    error = error_chain(&error),
                     "a queue that no subscription owns could not be removed; it is tried again"
                 ),
             }

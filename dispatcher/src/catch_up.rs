@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use broker::{Copier, Copy, Head, LargeEvent, Letter, LogEntry, LogItem};
 use futures::{FutureExt, Stream, StreamExt};
-use model::{Marker, Route};
+use model::{checkpoint::Marker, topic::Route};
 use tokio::sync::SemaphorePermit;
 
 use crate::{
@@ -323,12 +323,15 @@ mod tests {
         Broker, Matcher, Queue,
         testing::{NatsServer, eventually, publish_raw, ready_subscription_with},
     };
-    use model::{QueueLimits, RealmTopic, Room, Subscription};
+    use model::{
+        RealmTopic, Subscription,
+        limits::{QueueLimits, Room},
+    };
     use tokio::{sync::mpsc, time::Instant};
 
     use super::*;
     use crate::{
-        hold::Hold,
+        copy_delay::CopyDelay,
         lane::{Inlet, Pace},
         mailbox::{Bound, Item, Mailbox, Taken},
         metrics::Metrics,
@@ -336,7 +339,8 @@ mod tests {
 
     /// A subscription without prefill, whose marker is in effect.
     async fn active(broker: &Broker) -> (Subscription, Queue) {
-        let without = |registration: &mut model::Registration| registration.request_prefill = false;
+        let without =
+            |registration: &mut model::subscription::Registration| registration.request_prefill = false;
         let (s, queue) = ready_subscription_with(broker, &["users/user"], without).await;
         let place = broker.events().marker(&s).await.unwrap();
         Copier::open(queue.clone()).await.unwrap().unwrap().mark(place, &s.marker()).await.unwrap();
@@ -344,7 +348,7 @@ mod tests {
     }
 
     /// A lane that reads the log itself from the second entry on.
-    async fn lane(broker: &Broker, s: &Subscription, queue: Queue, hold: Hold) -> Lane {
+    async fn lane(broker: &Broker, s: &Subscription, queue: Queue, hold: CopyDelay) -> Lane {
         let inlet = Inlet::new(Mailbox::behind(Bound { entries: 1, bytes: 1 }, 2));
         assert_eq!(inlet.with(|mailbox| mailbox.take(1, 1)), Taken::Behind { from: 2 });
         let (pace, reports) = (Arc::new(Pace::new(1, 1)), mpsc::unbounded_channel().0);
@@ -369,7 +373,7 @@ mod tests {
         let broker = server.broker().await;
         let (s, queue) = active(&broker).await;
         let mut other = Copier::open(queue.clone()).await.unwrap().unwrap();
-        let mut lane = lane(&broker, &s, queue, Hold::new(Duration::ZERO, false)).await;
+        let mut lane = lane(&broker, &s, queue, CopyDelay::new(Duration::ZERO, false)).await;
         let topics = [RealmTopic { realm: "udm".into(), topic: "groups/group".into() }];
         other.mark(5, &s.with_topics(&topics).unwrap().marker()).await.unwrap();
         broker.position().set(8, 0).await.unwrap();
@@ -393,7 +397,7 @@ mod tests {
         let server = NatsServer::start().await;
         let broker = server.broker().await;
         let (s, queue) = active(&broker).await;
-        let mut lane = lane(&broker, &s, queue, Hold::new(Duration::from_secs(2), true)).await;
+        let mut lane = lane(&broker, &s, queue, CopyDelay::new(Duration::from_secs(2), true)).await;
         let event = || r#"{"realm":"udm","topic":"users/user"}"#.into();
         broker.events().publish(event(), Instant::now()).await.unwrap();
         let topics = [RealmTopic { realm: "udm".into(), topic: "users/.*".into() }];
@@ -418,7 +422,7 @@ mod tests {
         let server = NatsServer::start().await;
         let broker = server.broker().await;
         let (s, queue) = active(&broker).await;
-        let mut lane = lane(&broker, &s, queue, Hold::new(Duration::from_secs(2), true)).await;
+        let mut lane = lane(&broker, &s, queue, CopyDelay::new(Duration::from_secs(2), true)).await;
         let event = r#"{"realm":"udm","topic":"users/user"}"#.into();
         assert_eq!(broker.events().publish(event, Instant::now()).await.unwrap(), 2);
         // Its checkpoint can't be read any more, so that the copy is tried again and again.

@@ -11,8 +11,11 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use broker::{Broker, Copier, CopyError, Matcher, Revised};
 use futures::FutureExt;
 use model::{
-    Checkpoint, Entry, GivenUp, Incarnation, Lifecycle, Lost, Room, Selection, SubscriptionName, Timestamp,
-    chain,
+    Entry, Incarnation, Selection, SubscriptionName, Timestamp,
+    checkpoint::Checkpoint,
+    error_chain,
+    limits::{GivenUp, Lost, Room},
+    subscription::Lifecycle,
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -21,7 +24,7 @@ use tokio::{
 
 use crate::{
     Config,
-    hold::Hold,
+    copy_delay::CopyDelay,
     lane::{Inlet, Lane, Pace, Report},
     mailbox::Mailbox,
     metrics::{Metrics, Wait},
@@ -127,7 +130,7 @@ impl Keeper {
                 before_copy: self.config.before_copy,
             };
             let reads_from_log = self.broker.reads_from_log() && !self.track;
-            let hold = Hold::new(self.config.copy_after, reads_from_log);
+            let hold = CopyDelay::new(self.config.copy_after, reads_from_log);
             let (inlet, pace, reports) = (self.inlet.clone(), self.pace.clone(), self.reports.clone());
             let Gone = Lane { writer, hold, matcher, inlet, pace, reports }.work().await;
             self.inlet.with(Mailbox::restart);
@@ -192,7 +195,7 @@ impl Keeper {
 
     fn matcher(&self, checkpoint: &Checkpoint) -> Option<Matcher> {
         let told = |error| {
-            tracing::error!(subscription = %self.name, error = chain(&error), "no events for this queue");
+            tracing::error!(subscription = %self.name, error = error_chain(&error), "no events for this queue");
         };
         Matcher::new(&checkpoint.realms_topics, self.selection.as_ref()).map_err(told).ok()
     }
@@ -276,7 +279,11 @@ pub(crate) fn words(panic: &(dyn std::any::Any + Send)) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::{Limit, Registration, Subscription, Tombstone};
+    use model::{
+        Subscription,
+        limits::Limit,
+        subscription::{Registration, Tombstone},
+    };
     use uuid::Uuid;
 
     #[test]

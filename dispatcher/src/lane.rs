@@ -12,14 +12,18 @@ use std::{
 
 use broker::{Copier, Copy, LargeEvent, Matcher};
 use bytes::Bytes;
-use model::{Epoch, Incarnation, Marker, Route};
+use model::{
+    Incarnation,
+    checkpoint::{Epoch, Marker},
+    topic::Route,
+};
 use tokio::{
     sync::{Notify, Semaphore, mpsc, oneshot},
     time::Instant,
 };
 
 use crate::{
-    hold::Hold,
+    copy_delay::CopyDelay,
     mailbox::{Held, Item, Mailbox, Taken},
     turns::{self, Turns, Unhurried, Urgency},
     writer::{Gone, Trouble, Writer},
@@ -142,7 +146,7 @@ impl Inlet {
 /// One subscription's lane.
 pub(crate) struct Lane {
     pub writer: Writer,
-    pub hold: Hold,
+    pub hold: CopyDelay,
     /// Its topics are those of the last marker that the lane has seen; they are for reading the log itself.
     pub matcher: Matcher,
     pub inlet: Arc<Inlet>,

@@ -4,13 +4,17 @@ use std::{collections::HashMap, sync::Arc, time::SystemTime};
 
 use broker::{Broker, Head, LargeEvent, Letter, Routes, Whose};
 use bytes::Bytes;
-use model::{Epoch, Incarnation, Marker, Route, Selection, SubscriptionName};
+use model::{
+    Incarnation, Selection, SubscriptionName,
+    checkpoint::{Epoch, Marker},
+    topic::Route,
+};
 use tokio::{sync::mpsc, task::JoinSet};
 use uuid::Uuid;
 
 use crate::{
     Config,
-    crowd::Crowd,
+    backpressure::Backpressure,
     keeper::Keeper,
     lane::{Inlet, Pace, Report},
     mailbox::{Bound, Item, Mailbox},
@@ -34,7 +38,7 @@ pub(crate) struct Lanes {
     metrics: Metrics,
     routes: Routes,
     inlets: HashMap<Incarnation, Arc<Inlet>>,
-    crowd: Crowd,
+    crowd: Backpressure,
     memory: Memory,
     /// Memory is short: the reading waits.
     full: bool,
@@ -59,7 +63,7 @@ impl Lanes {
             metrics: metrics.clone(),
             routes: Routes::default(),
             inlets: HashMap::new(),
-            crowd: Crowd::default(),
+            crowd: Backpressure::default(),
             memory: Memory::default(),
             full: false,
             pace,

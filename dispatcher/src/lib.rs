@@ -20,9 +20,9 @@
 //! * The position moves only over entries that every lane has copied, and only by compare-and-set.
 //! * A subscription gets events from its marker on: the marker stands in the log itself.
 
+mod backpressure;
 mod catch_up;
-mod crowd;
-mod hold;
+mod copy_delay;
 mod keeper;
 mod lane;
 mod lanes;
@@ -40,7 +40,7 @@ use std::{panic::AssertUnwindSafe, time::Duration};
 
 use broker::Broker;
 use futures::FutureExt;
-use model::{QueueLimits, SubscriptionName};
+use model::{SubscriptionName, limits::QueueLimits};
 use tokio_util::sync::CancellationToken;
 
 pub use metrics::Metrics;
@@ -150,7 +150,7 @@ async fn dispatch(
                 );
             }
             Ok(session::Ended::Broker(error)) => {
-                let error = model::chain(&error);
+                let error = model::error_chain(&error);
                 tracing::warn!(%error, "dispatching stopped; it is being tried again");
                 metrics.stops(error);
             }

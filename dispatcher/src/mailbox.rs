@@ -24,7 +24,7 @@ use std::{
 
 use broker::LargeEvent;
 use bytes::Bytes;
-use model::Marker;
+use model::checkpoint::Marker;
 use tokio::time::Instant;
 
 /// What a lane is asked to do, in the order of the log.

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use broker::{Broker, Error, Revised, WriteError};
-use model::chain;
+use model::error_chain;
 use tokio::{sync::watch, time::Instant};
 
 use crate::{Config, lane::Pace, metrics::Metrics};
@@ -80,7 +80,7 @@ impl Mover {
                             pause = PAUSE;
                         }
                         Err(error) => {
-                            tracing::warn!(error = %chain(&error), "the position could not be moved; it is tried again");
+                            tracing::warn!(error = %error_chain(&error), "the position could not be moved; it is tried again");
                             next_move = Instant::now() + pause;
                             pause = (pause * 2).min(PAUSE_MAX);
                         }
@@ -122,7 +122,7 @@ impl Mover {
             && let Err(error) = self.broker.event_log().purge_through(through).await
         {
             // The next one takes it along.
-            tracing::debug!(error = %chain(&error), "the event log could not be purged");
+            tracing::debug!(error = %error_chain(&error), "the event log could not be purged");
         }
         if let Ok(last) = self.broker.event_log().last_sequence().await {
             self.pace.set_last(last);

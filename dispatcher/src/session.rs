@@ -4,7 +4,7 @@ use std::{collections::HashSet, convert::Infallible, sync::Arc, time::Duration};
 
 use broker::{Broker, LogEntry, LogItem, Revised, WentBack};
 use futures::{FutureExt, StreamExt};
-use model::{Entry, Incarnation, Lifecycle, Subscription, chain};
+use model::{Entry, Incarnation, Subscription, error_chain, subscription::Lifecycle};
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
@@ -135,7 +135,7 @@ impl broker::Watcher for Watched {
     }
 
     fn broken(&self, error: &broker::Error) {
-        self.metrics.stops(chain(error));
+        self.metrics.stops(error_chain(error));
     }
 
     fn last(&self) -> u64 {

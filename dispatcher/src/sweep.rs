@@ -7,7 +7,7 @@ use std::{convert::Infallible, panic::AssertUnwindSafe, time::Duration};
 
 use broker::Broker;
 use futures::{FutureExt, StreamExt};
-use model::{Lifecycle, Subscription, chain};
+use model::{Subscription, error_chain, subscription::Lifecycle};
 
 use crate::{keeper, metrics::Metrics};
 
@@ -26,7 +26,7 @@ pub(crate) async fn run(broker: &Broker, age: Duration, metrics: &Metrics) -> In
         match AssertUnwindSafe(sweep(broker, age, metrics)).catch_unwind().await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::warn!(error = %chain(&error), "old messages could not be swept; it is tried again");
+                tracing::warn!(error = %error_chain(&error), "old messages could not be swept; it is tried again");
             }
             Err(panic) => {
                 metrics.panics.inc();
@@ -49,7 +49,7 @@ async fn sweep(broker: &Broker, age: Duration, metrics: &Metrics) -> Result<(), 
             let name = s.name.clone();
             if let Err(error) = sweep_one(broker, s, age, metrics).await {
                 tracing::warn!(
-                    subscription = %name, error = %chain(&error),
+                    subscription = %name, error = %error_chain(&error),
                     "old messages of this queue could not be swept; it is tried again"
                 );
             }

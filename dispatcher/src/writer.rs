@@ -4,8 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use broker::{Broker, Copier, Copy, CopyError, LargeEvent, Modified};
 use model::{
-    DeadLetter, DeadLetterReason, GivenUp, Incarnation, Limit, Marker, Message, Origin, QueueLimits,
-    QueueUse, Room, Subscription, SubscriptionName, Timestamp, WhenFull, chain,
+    Incarnation, Message, Subscription, SubscriptionName, Timestamp,
+    checkpoint::Marker,
+    dead_letter::{DeadLetter, DeadLetterReason, Origin},
+    error_chain,
+    limits::{GivenUp, Limit, QueueLimits, QueueUse, Room, WhenFull},
 };
 use serde::Deserialize;
 
@@ -55,12 +58,12 @@ impl From<CopyError> for Trouble {
     fn from(error: CopyError) -> Self {
         match error {
             CopyError::Gone => Self::Gone,
-            CopyError::Full(_) => Self::Later { why: Wait::Refused, text: chain(&error) },
+            CopyError::Full(_) => Self::Later { why: Wait::Refused, text: error_chain(&error) },
             CopyError::Broker(broker::Error::Corrupt { .. }) => {
-                Self::Later { why: Wait::Unreadable, text: chain(&error) }
+                Self::Later { why: Wait::Unreadable, text: error_chain(&error) }
             }
             CopyError::Stale | CopyError::Unknown | CopyError::Broker(_) => {
-                Self::Later { why: Wait::Nats, text: chain(&error) }
+                Self::Later { why: Wait::Nats, text: error_chain(&error) }
             }
         }
     }

@@ -245,7 +245,7 @@ async fn a_fault_in_one_lane_stops_no_other_and_is_tried_again() {
 async fn figures_say_what_waits_and_how_far_dispatching_is() {
     let server = NatsServer::start().await;
     let broker = server.broker().await;
-    let limits = model::QueueLimits { messages: 10, ..model::QueueLimits::default() };
+    let limits = model::limits::QueueLimits { messages: 10, ..model::limits::QueueLimits::default() };
     let config = Config { lane_entries_max: 5, limits, ..at_once() };
     let (running, figures) = start_watched(&broker, config);
     figures.reach("headstart_dispatcher_running", 1).await;

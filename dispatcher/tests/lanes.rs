@@ -10,7 +10,7 @@ use broker::{
     testing::{NatsServer, eventually},
 };
 use dispatcher::Config;
-use model::{QueueLimits, RealmTopic, Subscription};
+use model::{RealmTopic, Subscription, limits::QueueLimits};
 use support::{SOON, all_is_done, at_once, drain, holds, post, post_all, register, start, start_with};
 use tokio::time::Instant;
 

@@ -11,7 +11,10 @@ use broker::{
 };
 use bytes::Bytes;
 use dispatcher::Config;
-use model::{Entry, GivenUp, Limit, QueueLimits, Subscription, WhenFull};
+use model::{
+    Entry, Subscription,
+    limits::{GivenUp, Limit, QueueLimits, WhenFull},
+};
 use support::{
     SOON, all_is_done, at_once, drain, holds, post, post_all, register, start_watched, start_with,
 };

@@ -11,7 +11,7 @@ use broker::{
 };
 use bytes::Bytes;
 use dispatcher::Config;
-use model::{Properties, Selection, Subscription};
+use model::{Selection, Subscription, selection::Properties};
 use serde_json::{Value, json};
 use support::{
     SOON, all_is_done, at_once, holds, register, register_selecting, start, start_watched, start_with,

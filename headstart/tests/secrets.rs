@@ -15,7 +15,7 @@ use broker::{
     Broker, Copier, NatsConfig, Secret,
     testing::{NatsServer, eventually, free_port, nats_server_binary, ready_subscription},
 };
-use model::PrefillTask;
+use model::prefill::PrefillTask;
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use stand_in_udm::{Directory, Faults, Population, StandIn};

@@ -6,7 +6,7 @@ use k8s_openapi::{
     api::core::v1::ConfigMap,
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
-use model::PrefillTask;
+use model::prefill::PrefillTask;
 
 use crate::{JobTemplate, job_name, labels, names};
 

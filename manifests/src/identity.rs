@@ -1,7 +1,7 @@
 //! From an object of Kubernetes back to the attempt that it belongs to.
 
 use k8s_openapi::{api::batch::v1::Job, apimachinery::pkg::apis::meta::v1::ObjectMeta};
-use model::{Incarnation, PrefillTask, SubscriptionName};
+use model::{Incarnation, SubscriptionName, prefill::PrefillTask};
 
 use crate::{job_name, labels};
 

@@ -13,7 +13,7 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
-use model::{ExitCode, PrefillTask, Subscription};
+use model::{ExitCode, Subscription, prefill::PrefillTask};
 
 use crate::{JobTemplate, job_name, labels, names};
 

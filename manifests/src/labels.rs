@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use model::{PrefillTask, SubscriptionName};
+use model::{SubscriptionName, prefill::PrefillTask};
 
 /// `app.kubernetes.io/name`.
 pub const NAME: &str = "app.kubernetes.io/name";

@@ -6,7 +6,7 @@ use k8s_openapi::api::{
     core::v1::{ConfigMap, Container, PodSpec},
 };
 use manifests::{Identity, JobTemplate, config_map, identity_of, job, job_name, labels, subscription_of};
-use model::{ExitCode, Incarnation, PrefillTask, RealmTopic};
+use model::{ExitCode, Incarnation, RealmTopic, prefill::PrefillTask};
 use proptest::prelude::*;
 
 const TEMPLATE: &str = include_str!("template.yaml");
@@ -39,7 +39,7 @@ fn task(subscription: &str) -> PrefillTask {
         realms_topics: vec![topic("groups/group"), topic("users/user")],
         selection: None,
         track: false,
-        mode: model::PrefillMode::Prefill,
+        mode: model::prefill::PrefillMode::Prefill,
         max_removals: None,
         dry_run: false,
     }
@@ -240,7 +240,7 @@ proptest! {
     ) {
         let Ok(subscription) = subscription.parse() else { return Ok(()) };
         let incarnation = Incarnation(uuid::Uuid::from_u128(incarnation));
-        let task = PrefillTask { subscription, incarnation, round, attempt, realms_topics: vec![], selection: None, track: false, mode: model::PrefillMode::Prefill, max_removals: None, dry_run: false };
+        let task = PrefillTask { subscription, incarnation, round, attempt, realms_topics: vec![], selection: None, track: false, mode: model::prefill::PrefillMode::Prefill, max_removals: None, dry_run: false };
         let built = job(&template(), &task);
         prop_assert_eq!(subscription_of(&built), Some(Identity::from(&task)));
         prop_assert_eq!(&built, &job(&template(), &task));

@@ -74,7 +74,7 @@ impl DeadLetter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Registration;
+    use crate::subscription::Registration;
     use uuid::Uuid;
 
     #[test]

@@ -230,7 +230,7 @@ pub fn may_go_on(view: &Subscription, delivered: Tag, drained: bool) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Registration, Timestamp};
+    use crate::{Timestamp, subscription::Registration};
     use PrefillState::{Done, Failed, Pending, Running};
     use uuid::Uuid;
 

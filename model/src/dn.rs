@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, str::FromStr};
 
-use crate::prepare::{attribute_name, prepared};
+use crate::string_prep::{attribute_name, prepared};
 
 /// A DN in one form for each object: one name of each attribute type, values prepared for comparison (RFC 4518),
 /// escapes undone, the parts of an RDN in one order. This is the one equality of DNs.

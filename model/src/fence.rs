@@ -4,7 +4,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Incarnation, Reason, RemovalsByType, removals_text};
+use crate::{
+    Incarnation, Reason,
+    resync::{RemovalsByType, removals_text},
+};
 
 /// The message on `<name>.fence`. There is always exactly one, and it is never purged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

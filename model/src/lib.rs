@@ -12,69 +12,41 @@
 //! arguments alone, so that each decision can be tested as a table. What is written to NATS or to Kubernetes is
 //! defined here by its serde types; where it is written is known to `broker` and `manifests` only.
 
-mod chain;
-mod checkpoint;
-mod dead_letter;
-mod delivery;
-mod dn;
+pub mod checkpoint;
+pub mod dead_letter;
+pub mod delivery;
+pub mod dn;
+mod error_chain;
 mod exit;
-mod fence;
-mod history;
+pub mod fence;
 pub mod json;
-mod known;
-mod limits;
-mod members;
-mod message;
-mod name;
-mod prefill;
-mod prepare;
-mod progress;
+pub mod limits;
+pub mod message;
+pub mod name;
+pub mod prefill;
 mod reason;
-mod registration;
-mod removals;
+pub mod resync;
 mod seam;
-mod selection;
+pub mod selection;
 mod shorten;
-mod subscription;
-mod task;
-mod timestamp;
-mod topic;
+pub mod string_prep;
+pub mod subscription;
+pub mod timestamp;
+pub mod topic;
 mod window;
 
-pub use chain::chain;
-pub use checkpoint::{Checkpoint, Epoch, Marker};
-pub use dead_letter::{DeadLetter, DeadLetterReason, Origin};
-pub use delivery::{
-    AfterMain, AfterPrefill, EventId, EventIdError, Kind, LIVE_NUMBERS, LiveTag, PrefillTag, Tag, after_main,
-    after_prefill, live_number, may_acknowledge_prefill, may_go_on, place_in_log, prefill_decides,
-};
-pub use dn::{Dn, DnError};
+// What nearly every crate speaks of; everything else is found under its subject.
+pub use dn::Dn;
+pub use error_chain::error_chain;
 pub use exit::ExitCode;
-pub use fence::{Claim, Counts, Fence, FenceState, claim};
-pub use history::{ATTEMPTS_MAX, PastAttempt};
-pub use known::{
-    Comparison, KnownObject, KnownObjects, Named, Present, Rules as ResyncRules, Verdict, Whence,
-};
-pub use limits::{GivenUp, Limit, Lost, QueueLimits, QueueUse, Room, WhenFull};
-pub use members::Members;
-pub use message::{Body, BodyError, Message, Publisher};
-pub use name::{Incarnation, NameError, SubscriptionName};
-pub use prefill::{PAUSED_TEXT, Prefill, PrefillMode, PrefillOrder, PrefillState};
-pub use prepare::{attribute_name, without_accents};
-pub use progress::{Phase, Progress, Speed};
+pub use message::Message;
+pub use name::{Incarnation, SubscriptionName};
+pub use prefill::{Prefill, PrefillState};
 pub use reason::Reason;
-pub use registration::{Registration, RegistrationOutcome, compare_registration};
-pub use removals::{
-    MaxRemovals, Removals, RemovalsByType, Share as MaxRemovalsShare, held_text, removals_text,
-};
 pub use seam::Seam;
-pub use selection::{
-    Coverage, Crossing, LONGEST_FILTER, LONGEST_POSITION, LONGEST_PROPERTY, MOST_CONDITIONS, Properties,
-    Seen, Selection, SelectionError, Selector,
-};
+pub use selection::Selection;
 pub use shorten::shorten;
-pub use subscription::{Entry, Lifecycle, Subscription, Tombstone};
-pub use task::PrefillTask;
-pub use timestamp::{Timestamp, TimestampError};
-pub use topic::{LONGEST as LONGEST_TOPIC, RealmTopic, Route, TopicError, TopicPattern, UDM_REALM};
+pub use subscription::{Entry, Subscription};
+pub use timestamp::Timestamp;
+pub use topic::RealmTopic;
 pub use window::Window;

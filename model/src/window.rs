@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::{EventId, Kind, LIVE_NUMBERS};
+use crate::delivery::{EventId, Kind, LIVE_NUMBERS};
 
 /// What a client has of a queue, as far as one connection knows. Numbers of one kind only grow, whatever rounds and
 /// attempts there are and wherever the message is, so one number a kind says what went out.
@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn what_was_read_before_is_not_taken_again_but_for_old_letters() {
         let mut window = Window::new(9, None);
-        let live = |place| EventId { kind: Kind::Live, sequence: crate::live_number(place) };
+        let live = |place| EventId { kind: Kind::Live, sequence: crate::delivery::live_number(place) };
         assert!(window.take(live(5)) && window.take(live(7)));
         window.removed(live(5), false);
         for (again, goes_out, out) in [

@@ -4,7 +4,7 @@
 
 use std::{hint::black_box, time::Instant};
 
-use model::{Message, Selection, Selector};
+use model::{Message, Selection, selection::Selector};
 use serde_json::{Value, json};
 
 /// A user of some 3 KB, as UDM shows one.

@@ -3,8 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use model::{
-    Checkpoint, DeadLetter, Entry, Fence, FenceState, KnownObjects, Lifecycle, Marker, PrefillMode,
-    PrefillState, PrefillTask, Progress,
+    Entry, PrefillState,
+    checkpoint::{Checkpoint, Marker},
+    dead_letter::DeadLetter,
+    fence::{Fence, FenceState},
+    prefill::{PrefillMode, PrefillTask, Progress},
+    resync::KnownObjects,
+    subscription::Lifecycle,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};

@@ -5,15 +5,19 @@ use std::time::Duration;
 use broker::{Broker, Claimed, FenceHolder, Queue};
 use bytes::Bytes;
 use model::{
-    Body, Counts, ExitCode, KnownObject, MaxRemovals, Message, Phase, PrefillMode, PrefillTask, Publisher,
-    Reason, Timestamp, UDM_REALM,
+    ExitCode, Message, Reason, Timestamp,
+    fence::Counts,
+    message::{Body, Publisher},
+    prefill::{Phase, PrefillMode, PrefillTask},
+    resync::{KnownObject, MaxRemovals},
+    topic::UDM_REALM,
 };
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     dead_letter,
-    known::{Former, Known, Lag, Step, Unwritten},
+    delivered_objects::{Former, Known, Lag, Step, Unwritten},
     outcome::{Failure, Outcome, gone},
     progress::{Teller, Told},
     seam::SeamWatch,

@@ -2,7 +2,11 @@
 //! everything.
 
 use broker::Broker;
-use model::{DeadLetter, DeadLetterReason, Message, Origin, PrefillTask, Timestamp};
+use model::{
+    Message, Timestamp,
+    dead_letter::{DeadLetter, DeadLetterReason, Origin},
+    prefill::PrefillTask,
+};
 
 use crate::outcome::{Failure, Outcome};
 

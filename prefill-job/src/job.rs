@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use broker::Broker;
-use model::{ExitCode, PrefillTask, Reason};
+use model::{ExitCode, Reason, prefill::PrefillTask};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -59,7 +59,7 @@ pub fn report(config: &Config, outcome: &Outcome) {
             tracing::warn!(
                 removed = counts.removed,
                 "the prefill is held: {}",
-                model::held_text(&counts.removals)
+                model::resync::held_text(&counts.removals)
             );
         }
         Outcome::Obsolete => tracing::info!("a later attempt has taken over"),

@@ -15,8 +15,8 @@
 
 pub mod attempt;
 mod dead_letter;
+mod delivered_objects;
 pub mod job;
-mod known;
 mod metrics;
 mod outcome;
 mod progress;

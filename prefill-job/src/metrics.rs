@@ -1,6 +1,6 @@
 //! What a worker tells of itself in figures. A Job's pod is not there long enough: the controller tells of those.
 
-use model::Phase;
+use model::prefill::Phase;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -44,7 +44,7 @@ impl Metrics {
             }
         }
         self.running.inc();
-        let (told, mut hears) = watch::channel(None::<model::Progress>);
+        let (told, mut hears) = watch::channel(None::<model::prefill::Progress>);
         let written = self.written.clone();
         tokio::spawn(async move {
             let mut before = 0;

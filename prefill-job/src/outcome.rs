@@ -1,7 +1,7 @@
 //! How an attempt ends: exit code, termination message, and what it means for the subscription.
 
 use broker::FillError;
-use model::{Counts, ExitCode, Reason, chain, held_text, shorten};
+use model::{ExitCode, Reason, error_chain, fence::Counts, resync::held_text, shorten};
 use serde::{Deserialize, Serialize};
 
 use crate::source::SourceError;
@@ -138,20 +138,20 @@ impl From<SourceError> for Failure {
             ExitCode::BadData => Reason::BadData,
             ExitCode::Done | ExitCode::Transient | ExitCode::SubscriptionGone => Reason::SourceUnavailable,
         };
-        Self { code, reason, message: chain(&error), lost_to_twin: false }
+        Self { code, reason, message: error_chain(&error), lost_to_twin: false }
     }
 }
 
 impl From<broker::Error> for Failure {
     fn from(error: broker::Error) -> Self {
         // Even what is not transient may be mended by an operator: the limit of tries ends it.
-        Self::transient(Reason::Internal, chain(&error))
+        Self::transient(Reason::Internal, error_chain(&error))
     }
 }
 
 impl From<FillError> for Outcome {
     fn from(error: FillError) -> Self {
-        let message = chain(&error);
+        let message = error_chain(&error);
         Self::Failed(match error {
             FillError::Overtaken => return Self::Obsolete,
             FillError::LostToTwin => {

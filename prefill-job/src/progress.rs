@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use broker::Broker;
-use model::{Phase, PrefillTask, Progress, RemovalsByType, Speed};
+use model::{
+    prefill::{Phase, PrefillTask, Progress, Speed},
+    resync::RemovalsByType,
+};
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -168,7 +171,7 @@ mod tests {
             realms_topics: vec![],
             selection: None,
             track: false,
-            mode: model::PrefillMode::Prefill,
+            mode: model::prefill::PrefillMode::Prefill,
             max_removals: None,
             dry_run: false,
         };

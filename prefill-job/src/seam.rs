@@ -10,7 +10,7 @@ use std::{
 
 use broker::Queue;
 use bytes::Bytes;
-use model::{Message, PrefillTask, Seam, chain};
+use model::{Message, Seam, error_chain, prefill::PrefillTask};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::source::AsOf;
@@ -101,7 +101,7 @@ impl Looks {
         match self.look().await {
             Ok(more) => more,
             Err(error) => {
-                tracing::debug!(error = %chain(&error), "the live events behind the prefill could not be looked at");
+                tracing::debug!(error = %error_chain(&error), "the live events behind the prefill could not be looked at");
                 true
             }
         }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use model::{Members, PrefillTask, Selection, Selector};
+use model::{Selection, json::Members, prefill::PrefillTask, selection::Selector};
 use serde_json::value::RawValue;
 
 use crate::source::SnapshotObject;
@@ -27,13 +27,13 @@ pub(crate) struct Shaper {
 
 impl Shaper {
     /// The error is that of a selection that can't be evaluated.
-    pub(crate) fn new(shape: Shape, task: &PrefillTask) -> Result<Self, model::SelectionError> {
+    pub(crate) fn new(shape: Shape, task: &PrefillTask) -> Result<Self, model::selection::SelectionError> {
         let selector = task.selection.as_ref().map(Selection::compile).transpose()?;
         Ok(Self { shape, selector })
     }
 
     /// Watches which parts of the selection a snapshot meets.
-    pub(crate) fn coverage(&self) -> model::Coverage {
+    pub(crate) fn coverage(&self) -> model::selection::Coverage {
         self.selector.as_ref().map(Selector::coverage).unwrap_or_default()
     }
 
@@ -85,7 +85,7 @@ fn as_live(object: &str, identifier: String) -> serde_json::Result<Cow<'_, str>>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::Properties;
+    use model::selection::Properties;
 
     fn shaped(shape: Shape, selection: Option<Selection>, text: &str) -> Option<String> {
         let task = PrefillTask {
@@ -96,7 +96,7 @@ mod tests {
             realms_topics: vec![],
             selection,
             track: false,
-            mode: model::PrefillMode::Prefill,
+            mode: model::prefill::PrefillMode::Prefill,
             max_removals: None,
             dry_run: false,
         };

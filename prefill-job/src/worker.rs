@@ -10,7 +10,10 @@
 use std::{sync::Arc, time::Duration};
 
 use broker::{Broker, Modified, Task, TasksConfig};
-use model::{Lifecycle, MaxRemovals, Prefill, PrefillTask, Reason, Subscription, Timestamp, chain};
+use model::{
+    Prefill, Reason, Subscription, Timestamp, error_chain, prefill::PrefillTask, resync::MaxRemovals,
+    subscription::Lifecycle,
+};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -89,7 +92,7 @@ impl Worker {
                 Ok(Some(task)) => self.handle(&task).await,
                 Ok(None) => {}
                 Err(error) => {
-                    tracing::debug!(error = %chain(&error), "no task could be asked for; it is being tried again");
+                    tracing::debug!(error = %error_chain(&error), "no task could be asked for; it is being tried again");
                     tokio::time::sleep(Duration::from_millis(500)).await;
                 }
             }
@@ -114,7 +117,7 @@ impl Worker {
             Fate::Leave => Ok(()),
         };
         if let Err(error) = told {
-            tracing::warn!(error = %chain(&error), "the task may come again");
+            tracing::warn!(error = %error_chain(&error), "the task may come again");
         }
     }
 
@@ -170,7 +173,7 @@ impl Worker {
                 Ok(Some(true)) => return,
                 Ok(Some(false) | None) => {}
                 Err(error) => {
-                    tracing::debug!(error = %chain(&error), "it is unknown whether the prefill is paused");
+                    tracing::debug!(error = %error_chain(&error), "it is unknown whether the prefill is paused");
                 }
             }
         }
@@ -191,7 +194,7 @@ impl Worker {
         let queue = self.broker.queue(&request.subscription, request.incarnation);
         let removed = queue.remove_contained(request.attempt).await;
         removed.inspect_err(
-            |error| tracing::warn!(error = %chain(error), "events of the prefill could not be left out"),
+            |error| tracing::warn!(error = %error_chain(error), "events of the prefill could not be left out"),
         )
     }
 
@@ -264,7 +267,7 @@ impl Worker {
 
 /// What the entry says is unknown: the task comes again.
 fn unrecorded(error: &broker::Error) -> Fate {
-    tracing::warn!(error = %chain(error), "the state could not be recorded");
+    tracing::warn!(error = %error_chain(error), "the state could not be recorded");
     Fate::Leave
 }
 

@@ -7,7 +7,9 @@ use broker::{
     Broker, Copier, Delivered, Queue, ReaderConfig, Readers, TasksConfig,
     testing::{NatsServer, eventually, ready_subscription},
 };
-use model::{Counts, DeadLetterReason, ExitCode, PrefillState, PrefillTask, Subscription};
+use model::{
+    ExitCode, PrefillState, Subscription, dead_letter::DeadLetterReason, fence::Counts, prefill::PrefillTask,
+};
 use prefill_job::{
     Failure, Metrics, Outcome, Shape, attempt,
     source::{
@@ -130,7 +132,7 @@ async fn a_worker_keeps_its_task_as_long_as_it_works() {
         holder: "worker".to_owned(),
         tasks: TasksConfig { backoff: vec![Duration::from_secs(3)] },
         shape: Shape::default(),
-        max_removals: model::MaxRemovals::default(),
+        max_removals: model::resync::MaxRemovals::default(),
         metrics: Metrics::default(),
     };
     let one_by_one = source(&udm, |config| config.concurrency_max = 1);
@@ -273,7 +275,7 @@ async fn a_replica_that_lags_is_waited_for_before_anything_is_listed() {
     let lagging = source(&udm, |config| config.lag = Duration::from_secs(2));
     let arrives = async {
         let phase = async || broker.progress().get(&s.name).await.unwrap().map(|progress| progress.phase);
-        eventually("it waits", SOON, phase, |phase| *phase == Some(model::Phase::Waiting)).await;
+        eventually("it waits", SOON, phase, |phase| *phase == Some(model::prefill::Phase::Waiting)).await;
         assert_eq!(udm.counters().numbers().index, 0);
         udm.directory().put(r#"{"dn":"uid=late,dc=x","objectType":"users/user"}"#).unwrap();
     };

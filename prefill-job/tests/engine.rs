@@ -8,8 +8,10 @@ use broker::{
     testing::{NatsServer, eventually, ready_subscription},
 };
 use model::{
-    Counts, ExitCode, Incarnation, Phase, PrefillState, PrefillTask, Properties, Reason, Selection,
-    Subscription,
+    ExitCode, Incarnation, PrefillState, Reason, Selection, Subscription,
+    fence::Counts,
+    prefill::{Phase, PrefillTask},
+    selection::Properties,
 };
 use prefill_job::{
     Failure, Metrics, Outcome, Shape, attempt,
@@ -255,7 +257,7 @@ fn start_worker_with(
     metrics: Metrics,
 ) -> (tokio::task::JoinHandle<()>, DropGuard) {
     let config = worker::Config {
-        max_removals: model::MaxRemovals::default(),
+        max_removals: model::resync::MaxRemovals::default(),
         parallel: 1,
         tries_max: Some(tries_max),
         holder: "worker".into(),
@@ -437,7 +439,7 @@ async fn a_worker_keeps_its_task_for_as_long_as_it_works() {
         holder: "worker".into(),
         tasks: TasksConfig { backoff: vec![Duration::from_millis(1500)] },
         shape: Shape::default(),
-        max_removals: model::MaxRemovals::default(),
+        max_removals: model::resync::MaxRemovals::default(),
         metrics: Metrics::default(),
     };
     broker.tasks().submit(&PrefillTask::of(&s)).await.unwrap();

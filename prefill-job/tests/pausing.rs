@@ -7,7 +7,9 @@ use broker::{
     Broker, Claimed, Copier, Modified, Queue, TasksConfig,
     testing::{NatsServer, eventually, ready_subscription_with},
 };
-use model::{Counts, MaxRemovals, Prefill, PrefillState, PrefillTask, Reason, Subscription};
+use model::{
+    Prefill, PrefillState, Reason, Subscription, fence::Counts, prefill::PrefillTask, resync::MaxRemovals,
+};
 use prefill_job::{
     Metrics, Shape,
     source::{
@@ -66,7 +68,8 @@ impl Scene {
 
     /// A subscription whose prefill may begin, and its task.
     async fn asked(&self, name: &str, topic: &str) -> (Subscription, Queue) {
-        let named = |registration: &mut model::Registration| registration.name = name.parse().unwrap();
+        let named =
+            |registration: &mut model::subscription::Registration| registration.name = name.parse().unwrap();
         let (s, queue) = ready_subscription_with(&self.broker, &[topic], named).await;
         Copier::open(queue.clone()).await.unwrap().unwrap().mark(1, &s.marker()).await.unwrap();
         self.broker.tasks().submit(&PrefillTask::of(&s)).await.unwrap();

@@ -8,8 +8,12 @@ use broker::{
     testing::{NatsServer, eventually, ready_subscription, ready_subscription_with},
 };
 use model::{
-    Counts, ExitCode, MaxRemovals, PrefillMode, PrefillOrder, PrefillState, PrefillTask, Properties, Reason,
-    Registration, Removals, Selection, Subscription,
+    ExitCode, PrefillState, Reason, Selection, Subscription,
+    fence::Counts,
+    prefill::{PrefillMode, PrefillOrder, PrefillTask},
+    resync::{MaxRemovals, Removals},
+    selection::Properties,
+    subscription::Registration,
 };
 use prefill_job::{
     Outcome, Shape,

@@ -7,7 +7,7 @@ use broker::{
     Broker, Claimed, Copier, Copy, FillError, Queue, ReaderConfig, Readers, TasksConfig,
     testing::{NatsServer, eventually, ready_subscription},
 };
-use model::{Counts, PrefillState, PrefillTask, Subscription};
+use model::{PrefillState, Subscription, fence::Counts, prefill::PrefillTask};
 use prefill_job::{
     source::{
         Source,
@@ -84,7 +84,7 @@ impl World {
         let _ended = shutdown.clone().drop_guard();
         self.broker.tasks().submit(&PrefillTask::of(&self.subscription)).await.unwrap();
         let config = worker::Config {
-            max_removals: model::MaxRemovals::default(),
+            max_removals: model::resync::MaxRemovals::default(),
             parallel: 1,
             tries_max: None,
             holder: "worker".to_owned(),

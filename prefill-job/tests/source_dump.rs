@@ -134,7 +134,7 @@ async fn other_compressions_are_named() {
         let file = file(begin);
         let read = read(&source(file.path()), &["users/user"]).await;
         assert!(
-            model::chain(read.error()).contains(&format!("compressed with {name}")),
+            model::error_chain(read.error()).contains(&format!("compressed with {name}")),
             "{:?}",
             read.error()
         );
@@ -448,7 +448,7 @@ async fn what_is_wrong_is_named_with_its_object_before_anything_is_sent() {
     for bytes in [utf16.clone(), [&[0xff, 0xfe], &*utf16].concat(), gzip(&utf16)] {
         let file = file(&bytes);
         let error = Dump::new(file.path()).validate(20).await.unwrap_err();
-        assert!(model::chain(&error).contains("UTF-16"), "{error:?}");
+        assert!(model::error_chain(&error).contains("UTF-16"), "{error:?}");
     }
 }
 

@@ -12,7 +12,7 @@ use kube::{
     core::{ObjectMeta, Resource},
 };
 use manifests::{Identity, JobTemplate, config_map, identity_of, is_as_asked, job_of, labels, owner};
-use model::{PrefillTask, Subscription};
+use model::{Subscription, prefill::PrefillTask};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::{Instant, sleep, timeout};
 

@@ -4,7 +4,7 @@ mod kubernetes;
 
 use broker::Tasks;
 use manifests::{Identity, JobTemplate};
-use model::{PrefillTask, Subscription};
+use model::{Subscription, prefill::PrefillTask};
 
 use crate::error::ApiError;
 use kubernetes::Kubernetes;

@@ -205,7 +205,7 @@ impl Server {
             }
         };
         if let Err(error) = ended {
-            tracing::debug!(error = model::chain(&error), "a connection broke off");
+            tracing::debug!(error = model::error_chain(&error), "a connection broke off");
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use api::{Bounds, Config, Launcher, RoleCredentials, Roles, StepHook};
 use broker::{Broker, Claimed, ReaderConfig, Secret, testing::NatsServer};
 use bytes::Bytes;
-use model::{Counts, Prefill, SubscriptionName};
+use model::{Prefill, SubscriptionName, fence::Counts};
 use reqwest::{Client, Method, StatusCode, header::HeaderMap};
 use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -62,7 +62,7 @@ pub fn config(before_step: Option<StepHook>) -> Config {
         root_path: "/univention/provisioning".into(),
         cors_all: false,
         reader: ReaderConfig::default(),
-        limits: model::QueueLimits::default(),
+        limits: model::limits::QueueLimits::default(),
         stream_heartbeat: Duration::from_millis(200),
         shutdown_delay: Duration::ZERO,
         before_step,

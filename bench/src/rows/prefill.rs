@@ -3,7 +3,7 @@
 use std::{ffi::OsString, time::Duration};
 
 use anyhow::{Context, Result};
-use model::PrefillTask;
+use model::prefill::PrefillTask;
 use tokio::time::Instant;
 
 use super::Bench;

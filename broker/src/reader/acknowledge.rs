@@ -5,15 +5,19 @@ use std::time::Duration;
 
 use async_nats::jetstream::message::StreamMessage;
 use model::{
-    AfterMain, AfterPrefill, Checkpoint, EventId, Incarnation, Kind, LiveTag, Subscription, SubscriptionName,
-    Tag, after_main, after_prefill, live_number, may_acknowledge_prefill, place_in_log,
+    Incarnation, Subscription, SubscriptionName,
+    checkpoint::Checkpoint,
+    delivery::{
+        AfterMain, AfterPrefill, EventId, Kind, LiveTag, Tag, after_main, after_prefill, live_number,
+        may_acknowledge_prefill, place_in_log,
+    },
 };
 use tokio::time::Instant;
 
-use super::{COPIED_LOOK_EVERY, Memory, ReadError, Readers, heads, notices::Removed};
+use super::{COPIED_LOOK_EVERY, Memory, ReadError, Readers, notices::Removed, queue_head};
 use crate::{
     Copier, Copy, CopyError, Error, Queue, Revised,
-    many::Limits,
+    batch_read::Limits,
     names::Part,
     tail::{Bound, Event, Mark},
     wire::{Got, code},
@@ -323,7 +327,7 @@ impl Readers {
     /// What the message with this number in the queue says of itself.
     async fn tag_of(&self, queue: &Queue, stored: u64) -> Result<Option<Tag>, ReadError> {
         match queue.wire().message(&queue.stream, stored).await? {
-            Got::Message(message) => Ok(heads::tag(&message)),
+            Got::Message(message) => Ok(queue_head::tag(&message)),
             Got::Nothing => Ok(None),
             Got::NoStream => Err(self.missing(queue).await?),
         }
@@ -347,7 +351,7 @@ impl Readers {
             AfterMain::LookAtPrefill => {
                 let prefill = self.page(queue, Part::Prefill, 1, Limits::ONE).await?.messages;
                 let head: Option<&StreamMessage> = prefill.first();
-                match after_prefill(view, Some(live), head.and_then(heads::prefill_tag)) {
+                match after_prefill(view, Some(live), head.and_then(queue_head::prefill_tag)) {
                     AfterPrefill::DeliverMain if head.is_none() => Some(true),
                     AfterPrefill::Reread => None,
                     _ => Some(false),

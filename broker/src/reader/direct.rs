@@ -18,16 +18,20 @@
 
 use std::{ops::Range, sync::Arc};
 
-use model::{Checkpoint, LiveTag, Subscription, Tag, live_number};
+use model::{
+    Subscription,
+    checkpoint::Checkpoint,
+    delivery::{LiveTag, Tag, live_number},
+};
 
 use super::{
     Memory, ReadError, Readers, Ready,
-    heads::{Look, Nothing, live_tag},
     memory::Unwanted,
+    queue_head::{Look, Nothing, live_tag},
 };
 use crate::{
     Matcher, Queue, Revised,
-    many::{Limits, Page},
+    batch_read::{Limits, Page},
     names::Part,
     tail::{Ahead, Bound, Event, Mark, Wanted},
 };

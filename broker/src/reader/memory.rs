@@ -9,7 +9,11 @@ use std::{
     time::Duration,
 };
 
-use model::{Checkpoint, Epoch, Kind, Subscription, Tag};
+use model::{
+    Subscription,
+    checkpoint::{Checkpoint, Epoch},
+    delivery::{Kind, Tag},
+};
 use tokio::{sync::watch, time::Instant};
 
 use super::{Ready, notices::Removed};
@@ -259,7 +263,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::{Incarnation, LiveTag};
+    use model::{Incarnation, delivery::LiveTag};
 
     fn live(place: u64) -> Ready {
         let tag = LiveTag { incarnation: Incarnation(uuid::Uuid::nil()), round: 1, incoming_seq: place };

@@ -13,12 +13,12 @@
 //! the bell.
 
 mod acknowledge;
-mod bell;
 mod direct;
-pub(crate) mod heads;
 mod memory;
 mod notices;
+pub(crate) mod queue_head;
 mod stream;
+mod wake_up;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -27,16 +27,20 @@ use std::{
 };
 
 use bytes::Bytes;
-use model::{EventId, Incarnation, Lifecycle, Message, Subscription, SubscriptionName, Tag, live_number};
+use model::{
+    Incarnation, Message, Subscription, SubscriptionName,
+    delivery::{EventId, Tag, live_number},
+    subscription::Lifecycle,
+};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 pub use self::stream::{QueueStream, StreamEnd};
 use self::{
-    heads::{Look, Nothing},
     memory::Memory,
+    queue_head::{Look, Nothing},
 };
-use crate::{Broker, Error, Queue, RegistryView, Revised, many::Limits, names, tail::Tail};
+use crate::{Broker, Error, Queue, RegistryView, Revised, batch_read::Limits, names, tail::Tail};
 
 /// How queues are read.
 #[derive(Clone, Copy, Debug)]

@@ -4,7 +4,7 @@
 
 use async_nats::Subscriber;
 use bytes::Bytes;
-use model::EventId;
+use model::delivery::EventId;
 
 use super::{ReadError, Readers};
 use crate::{Error, Queue, names};

@@ -15,8 +15,8 @@ use std::{
 use async_nats::Subscriber;
 use futures::{FutureExt, StreamExt};
 use model::{
-    EventId, Incarnation, Kind, LiveTag, Subscription, SubscriptionName, Tag, Window, live_number, may_go_on,
-    place_in_log,
+    Incarnation, Subscription, SubscriptionName, Window,
+    delivery::{EventId, Kind, LiveTag, Tag, live_number, may_go_on, place_in_log},
 };
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -24,11 +24,12 @@ use tokio_util::sync::CancellationToken;
 use super::{
     COPIED_LOOK_EVERY, Delivered, IDLE_LOOK_EVERY, Memory, PAUSE, Patience, ReadError, Readers, Ready,
     direct::Found,
-    heads::{self, Look, Nothing},
     notices::Removed,
-    number, rung,
+    number,
+    queue_head::{self, Look, Nothing},
+    rung,
 };
-use crate::{Queue, many::Limits, names::Part};
+use crate::{Queue, batch_read::Limits, names::Part};
 
 /// Read at once, and so what a client that reads slowly costs in memory.
 const PAGE: Limits = Limits { messages: 100, bytes: 1 << 20 };
@@ -386,7 +387,7 @@ impl QueueStream {
         };
         let page = self.readers.page(&self.queue, part(kind), from, limits).await?;
         let count = page.messages.len();
-        let messages = heads::together(page.messages, Some(run.tag));
+        let messages = queue_head::together(page.messages, Some(run.tag));
         // Another round or attempt ends the run as well.
         let read = !page.more || messages.len() < count;
         self.run = Some(Run { read, ..run });
@@ -405,7 +406,7 @@ impl QueueStream {
         if place > given.max(self.queue_through) {
             let page = self.readers.page(&self.queue, Part::Main, self.main_read + 1, limits).await?;
             let (count, more) = (page.messages.len(), page.more);
-            let messages = heads::together(page.messages, Some(Tag::Live(live)));
+            let messages = queue_head::together(page.messages, Some(Tag::Live(live)));
             if messages.len() == count && !more {
                 self.queue_through = place;
             }
@@ -440,7 +441,7 @@ impl QueueStream {
             }
         };
         let head = self.readers.page(&self.queue, part(kind), 1, Limits::ONE).await?.messages;
-        let head = head.first().map(|m| heads::tag(m).map_or(m.sequence, |tag| number(tag, m.sequence)));
+        let head = head.first().map(|m| queue_head::tag(m).map_or(m.sequence, |tag| number(tag, m.sequence)));
         Ok(head.or(behind))
     }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use model::{Epoch, Incarnation};
+use model::{Incarnation, checkpoint::Epoch};
 use tokio::time::Instant;
 
 use crate::{Head, LogEntry, LogItem, Matcher};

@@ -15,7 +15,7 @@ use std::{
 };
 
 use futures::StreamExt;
-use model::{Incarnation, chain};
+use model::{Incarnation, error_chain};
 use tokio::{
     sync::watch,
     task::JoinHandle,
@@ -182,8 +182,8 @@ impl Tail {
     pub(crate) fn wake(
         &self,
         incarnation: Incarnation,
-        epoch: model::Epoch,
-        route: &model::Route,
+        epoch: model::checkpoint::Epoch,
+        route: &model::topic::Route,
         bell: Weak<dyn Bell>,
     ) {
         let mut waiting = self.0.shared.waiting();
@@ -274,7 +274,7 @@ async fn follow(broker: Broker, shared: Arc<Shared>) {
                 follow_from(&broker, &shared, position.value).await;
             }
             Err(error) => {
-                tracing::debug!(error = %chain(&error), "the event log is not followed yet");
+                tracing::debug!(error = %error_chain(&error), "the event log is not followed yet");
             }
         }
         tokio::time::sleep(PAUSE).await;
@@ -315,7 +315,7 @@ async fn follow_from(broker: &Broker, shared: &Arc<Shared>, position: u64) {
                             known = position.value;
                             shared.note_position(known);
                         }
-                        Err(error) => tracing::debug!(error = %chain(&error), "the position is not known"),
+                        Err(error) => tracing::debug!(error = %error_chain(&error), "the position is not known"),
                     }
                 }
             }

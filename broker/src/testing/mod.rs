@@ -9,7 +9,10 @@ use std::{
 };
 
 use async_nats::ConnectErrorKind;
-use model::{Incarnation, Lifecycle, RealmTopic, Registration, Subscription};
+use model::{
+    Incarnation, RealmTopic, Subscription,
+    subscription::{Lifecycle, Registration},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::Instant,
@@ -267,7 +270,8 @@ pub async fn ready_subscription_with(
     topics: &[&str],
     change: impl FnOnce(&mut Registration),
 ) -> (Subscription, Queue) {
-    let topic = |topic: &&str| RealmTopic { realm: model::UDM_REALM.to_owned(), topic: (*topic).to_owned() };
+    let topic =
+        |topic: &&str| RealmTopic { realm: model::topic::UDM_REALM.to_owned(), topic: (*topic).to_owned() };
     let mut registration = Registration {
         request_prefill: true,
         ..Registration::new("mail".parse().expect("a name"), topics.iter().map(topic).collect())

@@ -11,7 +11,10 @@ use broker::{
 };
 use bytes::Bytes;
 use model::{
-    Counts, EventId, Incarnation, Lifecycle, PrefillState, RealmTopic, Registration, Subscription, Timestamp,
+    Incarnation, PrefillState, RealmTopic, Subscription, Timestamp,
+    delivery::EventId,
+    fence::Counts,
+    subscription::{Lifecycle, Registration},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;

@@ -2,7 +2,7 @@
 
 use broker::Modified;
 use manifests::Identity;
-use model::{Counts, Lifecycle, PrefillState, Reason, Subscription};
+use model::{PrefillState, Reason, Subscription, fence::Counts, subscription::Lifecycle};
 use serde_json::json;
 
 use super::{Actor, Outcome, State, now};

@@ -9,7 +9,7 @@ use broker::{
     Broker,
     testing::{NatsServer, eventually},
 };
-use model::{Incarnation, RealmTopic, Registration};
+use model::{Incarnation, RealmTopic, subscription::Registration};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -273,7 +273,7 @@ async fn a_cancelled_attempt_can_not_seal_any_more() {
     };
     let cancel = Action::Obey { job: scene.job(), request: crate::decide::Request::Cancel };
     scene.actor.act(&cancel).await.unwrap();
-    assert!(holder.seal(model::Counts::default()).await.is_err());
+    assert!(holder.seal(model::fence::Counts::default()).await.is_err());
     let prefill = scene.current().await.prefill;
     assert_eq!((prefill.state, prefill.reason), (PrefillState::Failed, Some(Reason::Cancelled)));
 }

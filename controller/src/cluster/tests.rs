@@ -48,7 +48,7 @@ async fn a_refused_create_is_no_success() {
     ] {
         let error = cluster(move |_| status(code, reason)).create_job(&job()).await.unwrap_err();
         assert_eq!(error.is_transient(), transient, "{code}");
-        let text = model::chain(&error);
+        let text = model::error_chain(&error);
         assert!(text.contains("creating the Job j") && text.contains(reason), "{text}");
     }
 }

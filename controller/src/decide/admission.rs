@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use model::{Lifecycle, PrefillState, Subscription};
+use model::{PrefillState, Subscription, subscription::Lifecycle};
 
 use crate::observed::{Fate, JobSeen};
 

@@ -1,6 +1,6 @@
 //! Which Jobs go, and when.
 
-use model::{Lifecycle, PrefillState, Subscription};
+use model::{PrefillState, Subscription, subscription::Lifecycle};
 
 use super::{Action, Deletion, Rules};
 use crate::observed::{Fate, JobSeen, Moment, Observed, Sight};

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use manifests::Identity;
 use model::{
-    Counts, FenceState, PAUSED_TEXT, PrefillState, PrefillTask, Reason, RemovalsByType, Subscription,
-    held_text,
+    PrefillState, Reason, Subscription,
+    fence::{Counts, FenceState},
+    prefill::{PAUSED_TEXT, PrefillTask},
+    resync::{RemovalsByType, held_text},
 };
 
 use super::{Action, Because, Rules};
@@ -290,7 +292,7 @@ pub(crate) fn is_failed_start(reason: Reason) -> bool {
 /// How many of the last attempts of this round could not start.
 fn failed_starts(entry: &Subscription) -> usize {
     let round = entry.prefill.round;
-    let failed = |past: &&model::PastAttempt| {
+    let failed = |past: &&model::prefill::PastAttempt| {
         past.round == round && past.state == PrefillState::Failed && past.reason.is_some_and(is_failed_start)
     };
     entry.prefill.attempts.iter().rev().take_while(failed).count()

@@ -11,7 +11,7 @@ use std::time::Duration;
 use manifests::Identity;
 use std::collections::BTreeMap;
 
-use model::{Lifecycle, PrefillState, PrefillTask, Reason, Subscription};
+use model::{PrefillState, Reason, Subscription, prefill::PrefillTask, subscription::Lifecycle};
 
 use crate::observed::{FenceSeen, JobRef, Moment, Observed};
 

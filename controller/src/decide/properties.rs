@@ -1,6 +1,6 @@
 //! What holds for every state that can be observed: entry × fence × Job × Pods, all of them.
 
-use model::{FenceState, Lifecycle, PrefillState, Reason};
+use model::{PrefillState, Reason, fence::FenceState, subscription::Lifecycle};
 
 use super::{
     Action,

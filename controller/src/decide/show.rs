@@ -1,6 +1,6 @@
 //! What the annotations of a Job show: state, reason and progress, for `kubectl describe` and custom columns.
 
-use model::{PrefillState, Progress, Subscription, shorten};
+use model::{PrefillState, Subscription, prefill::Progress, shorten};
 
 use super::{Action, Rules};
 use crate::observed::{Moment, Observed};

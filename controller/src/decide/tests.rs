@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use model::{FenceState::*, Lifecycle, PrefillState::*, Progress, Reason};
+use model::{PrefillState::*, Reason, fence::FenceState::*, prefill::Progress, subscription::Lifecycle};
 
 use super::{
     Action,
@@ -544,7 +544,7 @@ fn what_is_late_is_found_by_progress_and_deadline() {
         done,
         total: Some(1000),
         rate,
-        ..Progress::new(model::Incarnation(uuid::Uuid::nil()), 1, model::Phase::Reading)
+        ..Progress::new(model::Incarnation(uuid::Uuid::nil()), 1, model::prefill::Phase::Reading)
     };
     let seconds = Duration::from_secs;
     for (progress, ends_at, expected) in [
@@ -571,7 +571,7 @@ fn what_the_annotations_show() {
                 done,
                 total: Some(9),
                 rate: 1.0,
-                ..Progress::new(model::Incarnation(uuid::Uuid::nil()), 1, model::Phase::Reading)
+                ..Progress::new(model::Incarnation(uuid::Uuid::nil()), 1, model::prefill::Phase::Reading)
             });
             world
         }

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 
 use manifests::Identity;
 use model::{
-    Fence, FenceState, Incarnation, Lifecycle, PrefillState, PrefillTask, Reason, Registration, Subscription,
-    Timestamp,
+    Incarnation, PrefillState, Reason, Subscription, Timestamp,
+    fence::{Fence, FenceState},
+    prefill::PrefillTask,
+    subscription::{Lifecycle, Registration},
 };
 use uuid::Uuid;
 
@@ -113,7 +115,8 @@ impl World {
     pub fn sealed_without_one(mut self) -> Self {
         self = self.sealed();
         if let FenceSeen::Found(fence) = &mut self.observed.fence {
-            fence.counts = Some(model::Counts { messages: 9, set_aside: 1, ..model::Counts::default() });
+            fence.counts =
+                Some(model::fence::Counts { messages: 9, set_aside: 1, ..model::fence::Counts::default() });
         }
         self
     }

@@ -5,7 +5,7 @@ use k8s_openapi::api::{
     core::v1::{ConfigMap, Pod},
 };
 use manifests::{Identity, identity_of, is_job_of, labels, subscription_of};
-use model::PrefillTask;
+use model::prefill::PrefillTask;
 
 use crate::{
     annotations,
@@ -137,7 +137,7 @@ mod tests {
             realms_topics: vec![],
             selection: None,
             track: false,
-            mode: model::PrefillMode::Prefill,
+            mode: model::prefill::PrefillMode::Prefill,
             max_removals: None,
             dry_run: false,
         }

@@ -12,7 +12,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use broker::{Broker, RegistryView};
 use manifests::{Identity, labels};
-use model::{Lifecycle, PrefillState, PrefillTask, Progress, Subscription, SubscriptionName};
+use model::{
+    PrefillState, Subscription, SubscriptionName,
+    prefill::{PrefillTask, Progress},
+    subscription::Lifecycle,
+};
 
 use crate::{
     Error,

@@ -97,7 +97,10 @@ impl Snapshot {
 mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
     use manifests::JobTemplate;
-    use model::{Lifecycle, PrefillTask, Registration};
+    use model::{
+        prefill::PrefillTask,
+        subscription::{Lifecycle, Registration},
+    };
     use serde_json::json;
 
     use super::*;

@@ -12,7 +12,7 @@ use kube::{
     },
 };
 use manifests::identity_of;
-use model::{SubscriptionName, chain};
+use model::{SubscriptionName, error_chain};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -101,10 +101,10 @@ where
             let error = match watched {
                 Ok(Ok(())) => continue,
                 Ok(Err(Ended::NobodyListens)) => return,
-                Ok(Err(Ended::BrokeOff(error))) => chain(&error).to_string(),
+                Ok(Err(Ended::BrokeOff(error))) => error_chain(&error).to_string(),
                 Err(panicked) => {
                     metrics.failed(&panicked);
-                    chain(&panicked).to_string()
+                    error_chain(&panicked).to_string()
                 }
             };
             metrics.watch_interruptions.inc();
@@ -167,7 +167,7 @@ mod tests {
     };
 
     use manifests::JobTemplate;
-    use model::{Incarnation, PrefillTask};
+    use model::{Incarnation, prefill::PrefillTask};
     use serde_json::{Value, json};
 
     use super::*;
@@ -187,7 +187,7 @@ mod tests {
             realms_topics: vec![],
             selection: None,
             track: false,
-            mode: model::PrefillMode::Prefill,
+            mode: model::prefill::PrefillMode::Prefill,
             max_removals: None,
             dry_run: false,
         };

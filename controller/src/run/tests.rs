@@ -9,8 +9,9 @@ use std::{
 use broker::{Modified, testing::NatsServer};
 use manifests::{JobTemplate, job_name};
 use model::{
-    Counts, Incarnation, Lifecycle, PrefillState, RealmTopic, Reason, Registration, Subscription,
-    SubscriptionName, Timestamp,
+    Incarnation, PrefillState, RealmTopic, Reason, Subscription, SubscriptionName, Timestamp,
+    fence::Counts,
+    subscription::{Lifecycle, Registration},
 };
 use tokio_util::sync::DropGuard;
 

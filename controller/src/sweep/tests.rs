@@ -4,7 +4,7 @@ use broker::{
     Revised,
     testing::{NatsServer, eventually},
 };
-use model::{Entry, RealmTopic, Registration};
+use model::{Entry, RealmTopic, subscription::Registration};
 
 use super::*;
 
@@ -181,9 +181,9 @@ async fn a_removal_that_died_is_finished_with_all_that_belonged_to_it() {
 
 #[tokio::test]
 async fn progress_that_comes_after_the_removal_is_removed_but_not_that_of_the_next_one() {
-    let progress = |incarnation| model::Progress {
+    let progress = |incarnation| model::prefill::Progress {
         done: 1,
-        ..model::Progress::new(incarnation, 1, model::Phase::Reading)
+        ..model::prefill::Progress::new(incarnation, 1, model::prefill::Phase::Reading)
     };
     let swept = Swept::start().await;
     let board = swept.broker.progress();

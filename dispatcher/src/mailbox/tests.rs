@@ -1,4 +1,4 @@
-use model::{Epoch, Incarnation};
+use model::{Incarnation, checkpoint::Epoch};
 use proptest::prelude::*;
 use uuid::Uuid;
 

@@ -7,7 +7,8 @@ use broker::{Broker, EventPublisher, ReaderConfig, Readers, testing::eventually}
 use bytes::Bytes;
 use dispatcher::{Config, Metrics};
 use model::{
-    Entry, Incarnation, Lifecycle, RealmTopic, Registration, Selection, Subscription, SubscriptionName,
+    Entry, Incarnation, RealmTopic, Selection, Subscription, SubscriptionName,
+    subscription::{Lifecycle, Registration},
 };
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use tokio::{task::JoinHandle, time::Instant};

@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
-use model::{RealmTopic, UDM_REALM};
+use model::{RealmTopic, topic::UDM_REALM};
 use prefill_job::source::{SourceEvent, dump::DumpWriter};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;

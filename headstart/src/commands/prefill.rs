@@ -65,7 +65,7 @@ fn told_to_a_person(config: job::Config) -> job::Config {
     if display.is_hidden() {
         return config;
     }
-    let (told, mut hears) = tokio::sync::watch::channel(None::<model::Progress>);
+    let (told, mut hears) = tokio::sync::watch::channel(None::<model::prefill::Progress>);
     tokio::spawn(async move {
         while hears.changed().await.is_ok() {
             if let Some(progress) = hears.borrow_and_update().as_ref() {

@@ -5,7 +5,10 @@ use std::{
     fmt::Write as _,
 };
 
-use model::{RealmTopic, TopicPattern, UDM_REALM, chain};
+use model::{
+    RealmTopic, error_chain,
+    topic::{TopicPattern, UDM_REALM},
+};
 use prefill_job::source::{
     Source, SourceEvent,
     dump::{Dump, Format, Summary},
@@ -181,6 +184,6 @@ async fn udm_found(source: &Source, patterns: &[TopicPattern]) -> anyhow::Result
         }
         types[topic] = json!({"objects": objects, "vanished": vanished, "without_identifier": lacking});
     }
-    problems.extend(read.err().map(|error| chain(&error)));
+    problems.extend(read.err().map(|error| error_chain(&error)));
     Ok(Found { text, json: json!({"format": "udm", "types": types}), problems })
 }

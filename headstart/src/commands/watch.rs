@@ -183,7 +183,7 @@ async fn look_until_over(settings: &settings::Watch, display: &Display) -> anyho
 }
 
 async fn look(client: &reqwest::Client, url: &Url, settings: &settings::Watch) -> Result<View, Trouble> {
-    let passing = |error: reqwest::Error| Trouble::Passing(model::chain(&error.without_url()));
+    let passing = |error: reqwest::Error| Trouble::Passing(model::error_chain(&error.without_url()));
     let (user, password) = settings.credentials().map_err(Trouble::Final)?;
     let password = password.read().map_err(|error| Trouble::Final(error.into()))?;
     let answer = client.get(url.clone()).basic_auth(user, Some(password)).send().await;

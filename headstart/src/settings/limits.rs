@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use broker::StreamLimits;
 use clap::{Args, ValueEnum, builder::RangedU64ValueParser};
-use model::QueueLimits;
+use model::limits::QueueLimits;
 
 /// Limits of queues: the API makes and shows them, the dispatcher keeps them.
 #[derive(Clone, Debug, Args)]
@@ -49,8 +49,8 @@ impl Queues {
             bytes: self.queue_max_bytes,
             age: self.queue_max_age,
             when_full: match self.queue_when_full {
-                WhenFull::Wait => model::WhenFull::Wait,
-                WhenFull::GiveUp => model::WhenFull::GiveUp,
+                WhenFull::Wait => model::limits::WhenFull::Wait,
+                WhenFull::GiveUp => model::limits::WhenFull::GiveUp,
             },
         }
     }

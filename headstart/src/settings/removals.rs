@@ -1,7 +1,7 @@
 //! How many removals a resync may tell before a person has to approve it.
 
 use clap::Args;
-use model::{MaxRemovals, MaxRemovalsShare};
+use model::resync::{MaxRemovals, Share};
 
 #[derive(Debug, Args)]
 pub struct Removals {
@@ -18,7 +18,7 @@ impl Removals {
     /// For the engine.
     pub fn limit(&self) -> MaxRemovals {
         let Self { max_removals_percent: percent, max_removals_objects: objects } = *self;
-        MaxRemovals::Share(MaxRemovalsShare { percent, objects })
+        MaxRemovals::Share(Share { percent, objects })
     }
 }
 
@@ -38,7 +38,7 @@ mod tests {
         let limit = |flags: &[&str]| Command::parse_from([&["x"], flags].concat()).removals.limit();
         assert_eq!(limit(&[]), MaxRemovals::default());
         let odd = limit(&["--max-removals-percent", "7", "--max-removals-objects", "300"]);
-        assert_eq!(odd, MaxRemovals::Share(MaxRemovalsShare { percent: 7, objects: 300 }));
+        assert_eq!(odd, MaxRemovals::Share(Share { percent: 7, objects: 300 }));
         assert!(Command::try_parse_from(["x", "--max-removals-percent", "101"]).is_err());
     }
 }

@@ -1,7 +1,7 @@
 //! What of a selection no object of a whole snapshot met: mostly a slip of the pen, which would otherwise select
 //! nothing, or everything, in silence.
 
-use crate::{Dn, Members};
+use crate::{Dn, json::Members};
 
 /// Watches the objects of a snapshot, those that are not selected included.
 #[derive(Clone, Debug, Default)]

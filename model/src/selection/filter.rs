@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::parser::Parser;
 use crate::{
     Dn,
-    prepare::{prepared, prepared_number, prepared_part, spaced},
+    string_prep::{prepared, prepared_number, prepared_part, spaced},
 };
 
 /// Bytes that a filter may have: what is larger was made by a program that went wrong.

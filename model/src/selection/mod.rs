@@ -19,7 +19,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
 
-use crate::{Body, Dn, Members, Message, UDM_REALM, json};
+use crate::{
+    Dn, Message,
+    json::{self, Members},
+    message::Body,
+    topic::UDM_REALM,
+};
 pub use coverage::Coverage;
 use filter::Filter;
 pub use size::{LONGEST_FILTER, LONGEST_POSITION, LONGEST_PROPERTY, MOST_CONDITIONS};

@@ -1,7 +1,7 @@
 //! The grammar of filters (RFC 4515, RFC 4526).
 
 use super::filter::{Filter, Substrings, Wanted};
-use crate::prepare::prepared;
+use crate::string_prep::prepared;
 
 /// Nested filters that one may have.
 const DEPTH_MAX: usize = 32;

@@ -46,7 +46,7 @@ impl Selection {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Properties;
+    use crate::selection::Properties;
 
     #[test]
     fn each_part_has_a_bound_and_what_is_at_it_is_taken() {

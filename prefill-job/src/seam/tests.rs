@@ -5,7 +5,7 @@ use broker::{
     Broker, Copier, Copy,
     testing::{NatsServer, eventually},
 };
-use model::{Incarnation, PrefillState, RealmTopic, Registration, Subscription};
+use model::{Incarnation, PrefillState, RealmTopic, Subscription, subscription::Registration};
 use uuid::Uuid;
 
 use super::*;

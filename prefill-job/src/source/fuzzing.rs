@@ -11,6 +11,7 @@ pub fn ldif(text: &[u8]) -> Vec<String> {
 /// How many entries of users a list of the UDM REST API has; `None` if it is none.
 #[must_use]
 pub fn udm_list(text: &[u8]) -> Option<usize> {
-    let topic = model::RealmTopic { realm: model::UDM_REALM.to_owned(), topic: "users/user".to_owned() };
+    let topic =
+        model::RealmTopic { realm: model::topic::UDM_REALM.to_owned(), topic: "users/user".to_owned() };
     super::udm::entries_of(text, Plan::new(&[topic]).ok()?)
 }

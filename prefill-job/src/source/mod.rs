@@ -12,7 +12,6 @@
 //! read is skipped, because its deletion is in the queue behind the prefill. Nothing is left out in silence: a
 //! source that can't bring all of it ends with an error, or says what it left out where it was told to.
 
-mod cut;
 pub mod dump;
 mod error;
 #[doc(hidden)]
@@ -20,6 +19,7 @@ pub mod fuzzing;
 mod object;
 mod outlet;
 mod plan;
+mod strip_links;
 pub mod udm;
 
 use std::sync::{

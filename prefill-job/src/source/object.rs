@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use model::Members;
+use model::json::Members;
 use serde_json::value::RawValue;
 
 /// What a prefill needs of an object.

@@ -1,6 +1,9 @@
 //! From requested topics to the modules that are read, and their order.
 
-use model::{RealmTopic, TopicPattern, UDM_REALM};
+use model::{
+    RealmTopic,
+    topic::{TopicPattern, UDM_REALM},
+};
 
 use super::SourceError;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use model::{Counts, PAUSED_TEXT, Prefill, PrefillState, Reason, held_text};
+use model::{Prefill, PrefillState, Reason, fence::Counts, prefill::PAUSED_TEXT, resync::held_text};
 
 use crate::outcome::{Failure, Outcome};
 
@@ -140,9 +140,9 @@ mod tests {
     const PAUSE: Duration = Duration::from_secs(3);
 
     fn prefill(state: PrefillState, reason: Option<Reason>, paused: bool) -> Prefill {
-        let registration = model::Registration {
+        let registration = model::subscription::Registration {
             request_prefill: true,
-            ..model::Registration::new("mail".parse().unwrap(), vec![])
+            ..model::subscription::Registration::new("mail".parse().unwrap(), vec![])
         };
         let now = "2026-01-01T00:00:00".parse().unwrap();
         let incarnation = model::Incarnation(uuid::Uuid::from_u128(1));

@@ -254,7 +254,7 @@ async fn an_entry_that_breaks_the_whole_list_is_found_and_named_and_all_others_c
     let error = read(&source_with(&udm, fail), &["users/user"]).await;
     let uuid = udm.directory().get(&dns[7]).unwrap().head.uuid.clone();
     let other = udm.directory().get(&dns[30]).unwrap().head.uuid.clone();
-    let text = model::chain(error.error());
+    let text = model::error_chain(error.error());
     assert!(error.error().is_transient() && (text.contains(&uuid) || text.contains(&other)), "{text}");
 }
 

@@ -140,5 +140,5 @@ async fn a_directory_that_is_away_answers_as_to_a_wrong_password_and_is_waited_f
     });
     let gone = read(&gone, &["users/user"]).await;
     assert!(gone.error().is_transient(), "{:?}", gone.error());
-    assert!(model::chain(gone.error()).contains("LDAP"), "{}", model::chain(gone.error()));
+    assert!(model::error_chain(gone.error()).contains("LDAP"), "{}", model::error_chain(gone.error()));
 }

@@ -246,7 +246,7 @@ async fn an_answer_without_end_is_cut_at_the_bound() {
     };
     let read = read(&source_with(&udm, bounded), &["users/user"]).await;
     assert!(matches!(read.error(), SourceError::BrokenObject { .. }));
-    assert!(model::chain(read.error()).contains("more than 4000 bytes"));
+    assert!(model::error_chain(read.error()).contains("more than 4000 bytes"));
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use broker::{Broker, NatsConfig};
 use futures::StreamExt;
-use model::{PrefillState, PrefillTask};
+use model::{PrefillState, prefill::PrefillTask};
 use rustix::process::Signal;
 use stand_in_udm::{Effect, Faults, On, Rule, Switches};
 use tokio::sync::Mutex;

@@ -2,7 +2,7 @@
 //! which Helm never sees: they are built here by the code that builds them in a cluster.
 
 use manifests::JobTemplate;
-use model::{Incarnation, PrefillTask};
+use model::{Incarnation, prefill::PrefillTask};
 use serde_json::Value;
 
 use crate::{
@@ -53,7 +53,7 @@ fn job(template: &str) -> k8s_openapi::api::batch::v1::Job {
         realms_topics: vec![],
         selection: None,
         track: false,
-        mode: model::PrefillMode::Prefill,
+        mode: model::prefill::PrefillMode::Prefill,
         max_removals: None,
         dry_run: false,
     };

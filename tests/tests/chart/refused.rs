@@ -7,7 +7,7 @@ use broker::{
     Broker, NatsConfig, Secret,
     testing::{NatsServer, eventually, ready_subscription_with},
 };
-use model::{Registration, Subscription};
+use model::{Subscription, subscription::Registration};
 use tokio::sync::mpsc;
 
 use crate::rights::server;

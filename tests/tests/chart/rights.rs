@@ -8,8 +8,12 @@ use broker::{
 };
 use bytes::Bytes;
 use model::{
-    Counts, DeadLetter, DeadLetterReason, Incarnation, KnownObject, KnownObjects, Lifecycle, Origin,
-    PrefillState, PrefillTask, Progress, RealmTopic, Registration, Subscription,
+    Incarnation, PrefillState, RealmTopic, Subscription,
+    dead_letter::{DeadLetter, DeadLetterReason, Origin},
+    fence::Counts,
+    prefill::{PrefillTask, Progress},
+    resync::{KnownObject, KnownObjects},
+    subscription::{Lifecycle, Registration},
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -91,7 +95,7 @@ async fn fill(writer: &Broker, s: &Subscription) {
         done: 2,
         total: Some(2),
         rate: 1.0,
-        ..Progress::new(s.incarnation, 1, model::Phase::Reading)
+        ..Progress::new(s.incarnation, 1, model::prefill::Phase::Reading)
     };
     writer.progress().put(&s.name, &progress).await.unwrap();
     let contained = queue.live_from(1).await.unwrap().unwrap().sequence;
@@ -162,7 +166,7 @@ async fn removing(dispatcher: &Broker, s: &Subscription) {
     // Of an entry that it can't read.
     assert!(dispatcher.has_queue_of(&s.name).await.unwrap());
     let at = "2026-01-03T00:00:00".parse().unwrap();
-    let given_up = model::GivenUp { at, limit: model::Limit::Bytes, live: 0, prefill: 0 };
+    let given_up = model::limits::GivenUp { at, limit: model::limits::Limit::Bytes, live: 0, prefill: 0 };
     assert!(dispatcher.give_up(&s.name, s.incarnation, &given_up).await.unwrap());
 }
 

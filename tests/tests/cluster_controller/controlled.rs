@@ -9,15 +9,15 @@ use controller::{Config, LeaseConfig, Metrics, Rules, WriteHook};
 use e2e::{Namespace, eventually};
 use manifests::JobTemplate;
 use model::{
-    Entry, Incarnation, Lifecycle, PrefillState, RealmTopic, Reason, Registration, Subscription,
-    SubscriptionName,
+    Entry, Incarnation, PrefillState, RealmTopic, Reason, Subscription, SubscriptionName,
+    subscription::{Lifecycle, Registration},
 };
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio_util::sync::CancellationToken;
 
-use crate::{log, recorder::Recorder, subject::Subject};
+use crate::{log, recorder::Recorder, test_subscription::TestSubscription};
 
 /// Long enough for a machine that does other things, too.
 pub const SOON: Duration = Duration::from_secs(60);
@@ -234,7 +234,7 @@ impl Controlled {
     }
 
     /// A ready subscription whose API died before it made the Job.
-    pub async fn subscribe(&self, name: &str) -> Result<Subject<'_>> {
+    pub async fn subscribe(&self, name: &str) -> Result<TestSubscription<'_>> {
         let registration = Registration {
             request_prefill: true,
             ..Registration::new(
@@ -254,19 +254,19 @@ impl Controlled {
         entry.lifecycle = Lifecycle::Ready;
         self.broker.queue(&entry.name, incarnation).create(&entry).await?;
         registry.update(&entry.name, &Entry::Subscription(entry.clone()), revision).await?;
-        Ok(Subject { world: self, name: entry.name, incarnation })
+        Ok(TestSubscription { world: self, name: entry.name, incarnation })
     }
 
     /// The same with its boundary known: it may start.
-    pub async fn subscribe_and_activate(&self, name: &str) -> Result<Subject<'_>> {
+    pub async fn subscribe_and_activate(&self, name: &str) -> Result<TestSubscription<'_>> {
         let subject = self.subscribe(name).await?;
         subject.activate().await?;
         Ok(subject)
     }
 
     /// A subscription that was made before.
-    pub fn subject(&self, name: SubscriptionName, incarnation: Incarnation) -> Subject<'_> {
-        Subject { world: self, name, incarnation }
+    pub fn subject(&self, name: SubscriptionName, incarnation: Incarnation) -> TestSubscription<'_> {
+        TestSubscription { world: self, name, incarnation }
     }
 
     pub fn kill_nats(&mut self) {

@@ -26,7 +26,7 @@ use crate::{
 /// Something of everything: one is done, one is cancelled, tried again and done, one is removed.
 async fn scenario(world: &Controlled) -> Result<()> {
     let soon = Duration::from_secs(240);
-    let running = async |subject: &crate::subject::Subject<'_>, attempt| {
+    let running = async |subject: &crate::test_subscription::TestSubscription<'_>, attempt| {
         eventually("it to run", soon, async || {
             let prefill = subject.entry().await?.prefill;
             ensure!(

@@ -9,15 +9,15 @@ use e2e::{Namespace, OF_TESTS, eventually};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, api::EvictParams};
 use model::{
-    Counts, FenceState,
     PrefillState::{Done, Failed, Running},
     Reason,
+    fence::{Counts, FenceState},
 };
 use serde_json::{Value, json};
 
 use crate::{
     controlled::{Controlled, SOON, container, obedient_pod, pod, quick, waiting_pod},
-    subject::Subject,
+    test_subscription::TestSubscription,
 };
 
 /// A pod that takes two seconds to end, so that there is something to be seen.
@@ -33,7 +33,7 @@ pub fn patient() -> Rules {
 }
 
 /// It ends well in its first attempt, after so many tries that failed and count.
-pub async fn ends_well(mail: &Subject<'_>, former_pod: &str, counted: u64) -> Result<()> {
+pub async fn ends_well(mail: &TestSubscription<'_>, former_pod: &str, counted: u64) -> Result<()> {
     mail.await_pod(1, Some(former_pod)).await?;
     mail.expect(Running, None).await?;
     let failed = |job: &Value| job["status"]["failed"].as_u64().unwrap_or(0);

@@ -10,16 +10,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod by_hand;
+mod concurrency;
 mod controlled;
 mod crashes;
 mod disrupted;
+mod failing_pods;
 mod faults;
-mod gone;
 mod log;
-mod many;
 mod node;
+mod ordinary_course;
 mod recorder;
+mod removal;
 mod start;
-mod subject;
-mod tries;
-mod way;
+mod test_subscription;

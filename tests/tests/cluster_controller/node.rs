@@ -7,9 +7,9 @@ use bytes::Bytes;
 use controller::Rules;
 use e2e::{Namespace, eventually};
 use model::{
-    Counts,
     PrefillState::{Done, Failed, Running},
     Reason,
+    fence::Counts,
 };
 
 use crate::{

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::{
     controlled::{Controlled, container, pod, quick, suspended, waiting_pod},
-    subject::Subject,
+    test_subscription::TestSubscription,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -42,7 +42,7 @@ fn patient() -> Rules {
 
 /// It says why at once, and is given up for that very reason; its Job is gone, so nothing of it starts later. The
 /// deadline is held by another controller than the one that saw it begin.
-async fn given_up<'a>(world: &'a Controlled, reason: Reason, words: &str) -> Result<Subject<'a>> {
+async fn given_up<'a>(world: &'a Controlled, reason: Reason, words: &str) -> Result<TestSubscription<'a>> {
     let first = world.stop();
     world.run_controller_by(patient(), &first).await?;
     let mail = world.subscribe_and_activate("mail").await?;

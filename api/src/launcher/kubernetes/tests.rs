@@ -7,7 +7,7 @@ use std::{
 
 use axum::{body::Body, http::StatusCode, response::IntoResponse};
 use kube::client::Body as KubeBody;
-use model::{Incarnation, RealmTopic, Registration};
+use model::{Incarnation, RealmTopic, subscription::Registration};
 use serde_json::{Value, json};
 use tower::service_fn;
 use uuid::Uuid;

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use model::{Marker, RealmTopic};
+use model::{RealmTopic, checkpoint::Marker};
 use uuid::Uuid;
 
 use super::*;

@@ -70,8 +70,9 @@ fn asked_for_by_annotation() {
     };
     let kept = |world: World| world.admitted().fate(dead());
     let held = || {
-        let world =
-            World::new().state(Failed, Some(Reason::TooManyRemovals)).fence(1, model::FenceState::Held);
+        let world = World::new()
+            .state(Failed, Some(Reason::TooManyRemovals))
+            .fence(1, model::fence::FenceState::Held);
         world.admitted().fate(Fate::Complete)
     };
     let refused = "the prefill is pending or running: there is nothing to retry";

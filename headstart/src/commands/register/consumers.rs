@@ -79,7 +79,7 @@ fn consumer(path: &Path) -> Result<Consumer, String> {
         if !beside.exists() {
             return Err(format!("there is neither a \"password\" in it nor a file {}", file_name(&beside)));
         }
-        let password = Secret::file(&beside).read().map_err(|error| model::chain(&error))?;
+        let password = Secret::file(&beside).read().map_err(|error| model::error_chain(&error))?;
         fields.insert("password".to_owned(), Value::String(password));
     }
     Ok(Consumer { name, fields })

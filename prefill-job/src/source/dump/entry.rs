@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use model::attribute_name;
+use model::string_prep::attribute_name;
 
 /// An entry of a directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use model::{Members, json};
+use model::json::{self, Members};
 
 use super::entry::Entry;
 use super::ldif::{self, Block, LdifError, Parser};

@@ -13,12 +13,12 @@ use uuid::Uuid;
 use super::address::Base;
 use super::answer;
 use super::list::{self, Listed, Wanted};
+use super::read_ahead::Reservation;
 use super::resolver::Turns;
 use super::retry::{self, Failure, Kind, Verdict};
-use super::room::Space;
 use super::{Config, tls};
 use crate::source::SourceError;
-use crate::source::cut::Cutter;
+use crate::source::strip_links::LinkStripper;
 
 /// Headers of one answer. UDM sends a `Link` header for each link, references included in some versions; hyper's
 /// own limit is 100, and 400 KB for all of them.
@@ -183,12 +183,12 @@ impl Client {
     pub async fn text(
         &self,
         asking: &Asking,
-        space: &mut Space,
+        space: &mut Reservation,
         left: &mut Duration,
     ) -> Result<Vec<u8>, Stop> {
         let limit = self.config.request_timeout;
         let mut response = spend(left, limit, self.once(asking)).await?;
-        let (mut cutter, mut text) = (Cutter::new(), Vec::new());
+        let (mut cutter, mut text) = (LinkStripper::new(), Vec::new());
         while let Some(piece) = spend(left, limit, next(&mut response)).await? {
             cutter.push(&piece, &mut text);
             if text.len() > self.config.max_object_bytes {

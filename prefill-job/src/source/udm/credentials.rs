@@ -29,7 +29,7 @@ impl Credentials {
             Self::Bearer(token) => ("UDM token", token),
         };
         let refused = |problem: String| SourceError::Setting { setting, problem };
-        let secret = secret.read().map_err(|e| refused(model::chain(&e)))?;
+        let secret = secret.read().map_err(|e| refused(model::error_chain(&e)))?;
         let text = match self {
             Self::Basic { username, .. } => {
                 format!("Basic {}", STANDARD.encode(format!("{username}:{secret}")))

@@ -2,7 +2,7 @@
 //! object, as many at a time as UDM can take.
 //!
 //! ```text
-//!  list ─► list::read ─► Entries (25 bytes each) ─► tasks: Gate (how many), Room (how many bytes) ─► in order ─► Outlet
+//!  list ─► list::read ─► Entries (25 bytes each) ─► tasks: Permits (how many), ReadAhead (how many bytes) ─► in order ─► Outlet
 //!          on a thread                                Limiter learns from each answer
 //! ```
 //!
@@ -18,14 +18,14 @@ mod client;
 mod config;
 mod credentials;
 mod entries;
-mod gate;
 mod limiter;
 mod list;
 mod objects;
 mod parts;
+mod permits;
+mod read_ahead;
 mod resolver;
 mod retry;
-mod room;
 mod session;
 mod tls;
 

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::BrokenObjects;
 use super::entries::Entry;
 use super::list::{BrokenEntry, Listed};
-use super::room::Space;
+use super::read_ahead::Reservation;
 use super::session::{Got, Session};
 use crate::source::outlet::Outlet;
 use crate::source::plan::Plan;
@@ -81,7 +81,7 @@ enum Breakage {
     TooMany,
 }
 
-type Reading = AbortOnDropHandle<(Result<Got, SourceError>, Space)>;
+type Reading = AbortOnDropHandle<(Result<Got, SourceError>, Reservation)>;
 
 impl Objects {
     /// Reads the objects of a module's list, and answers which strays were seen.
@@ -169,7 +169,7 @@ impl Objects {
         if self.session.client().config().broken_objects == BrokenObjects::Fail {
             return Err(error);
         }
-        let problem = model::chain(&error);
+        let problem = model::error_chain(&error);
         self.broken.one();
         match self.broken.verdict() {
             Breakage::Few => {}

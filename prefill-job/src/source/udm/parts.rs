@@ -76,8 +76,8 @@ pub(super) async fn list(
     whole: SourceError,
 ) -> Result<Listed, SourceError> {
     let module = &wanted.module;
-    tracing::warn!(module, error = model::chain(&whole), "the list is read in parts");
-    session.tell(format!("{}; it is read in parts", model::chain(&whole)));
+    tracing::warn!(module, error = model::error_chain(&whole), "the list is read in parts");
+    session.tell(format!("{}; it is read in parts", model::error_chain(&whole)));
     let mut all = Listed::empty(wanted.clone());
     // If even an empty list can't be read, no entry is to blame.
     if breaks(&whole) && session.part(&all.wanted, Uuid::nil(), Uuid::nil()).await.is_err_and(|e| breaks(&e))

@@ -100,7 +100,7 @@ impl Failure {
     pub(super) fn without_words(&self) -> String {
         match self {
             Self::Fault { status, .. } => format!("status {status}"),
-            other => model::chain(other),
+            other => model::error_chain(other),
         }
     }
 }

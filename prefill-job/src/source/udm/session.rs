@@ -14,11 +14,11 @@ use uuid::Uuid;
 use super::answer;
 use super::client::{Asking, Client, Stop, timed};
 use super::entries::Entry;
-use super::gate::Gate;
 use super::list::{Listed, Wanted};
 use super::parts;
+use super::permits::Permits;
+use super::read_ahead::Reservation;
 use super::retry::{self, Circumstances, Class, Failure, Kind, Next};
-use super::room::Space;
 use crate::source::{AsOf, SnapshotObject, SourceError, SourceEvent, object};
 
 /// Names under which an object that moves is looked for: more often it does not move while it is being read.
@@ -30,7 +30,7 @@ const LOOK_WITHIN: Duration = Duration::from_secs(15);
 /// One reading.
 pub(super) struct Session {
     client: Arc<Client>,
-    pub gate: Gate,
+    pub gate: Permits,
     as_of: AsOf,
     /// For people: what is tried again.
     out: mpsc::Sender<SourceEvent>,
@@ -112,7 +112,7 @@ impl Asked<'_> {
 
 impl Session {
     pub fn new(client: Arc<Client>, as_of: AsOf, out: mpsc::Sender<SourceEvent>) -> Self {
-        let gate = Gate::new(client.config().concurrency_max);
+        let gate = Permits::new(client.config().concurrency_max);
         Self { client, gate, as_of, out, health: Health::new() }
     }
 
@@ -177,7 +177,7 @@ impl Session {
     }
 
     /// One object, wherever it is by now. Each try waits at the gate; its bytes are held in `space`.
-    pub async fn object(&self, entry: &Entry, space: &mut Space) -> Result<Got, SourceError> {
+    pub async fn object(&self, entry: &Entry, space: &mut Reservation) -> Result<Got, SourceError> {
         let mut dn = entry.dn.clone();
         for _ in 0..MOVES_MAX {
             let asking = self.asking_object(entry, &dn);
@@ -213,7 +213,7 @@ impl Session {
         asking: &Asking,
         entry: &Entry,
         dn: &str,
-        space: &mut Space,
+        space: &mut Reservation,
     ) -> Result<Seen, Stop> {
         let pass = self.gate.enter(space.number()).await;
         // Before the request: what is accepted later may be missing in the answer.

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use model::attribute_name;
+use model::string_prep::attribute_name;
 use serde_json::{Map, Value, json};
 
 use super::super::entry::Attributes;

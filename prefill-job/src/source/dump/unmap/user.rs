@@ -225,7 +225,7 @@ fn ascii(text: &str) -> String {
                 continue;
             }
             c => {
-                ascii.push_str(&model::without_accents(c));
+                ascii.push_str(&model::string_prep::without_accents(c));
                 continue;
             }
         };

@@ -1,6 +1,6 @@
 //! What a client asks for when it registers, and what that means when the name is taken.
 
-use crate::{MaxRemovals, RealmTopic, Selection, Subscription, SubscriptionName};
+use crate::{RealmTopic, Selection, Subscription, SubscriptionName, resync::MaxRemovals};
 
 /// What a client asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,14 +6,14 @@ use anyhow::{Context, Result, ensure};
 use controller::Rules;
 use e2e::eventually;
 use model::{
-    Lifecycle,
     PrefillState::{Done, Failed, Pending, Running},
     Reason,
+    subscription::Lifecycle,
 };
 
 use crate::{
     controlled::{Controlled, SOON, obedient_pod, quick, waiting_pod},
-    subject::Subject,
+    test_subscription::TestSubscription,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -36,7 +36,7 @@ async fn jobs_go_with_their_subscription_and_its_incarnation() -> Result<()> {
 }
 
 /// Removed as the API does it, and registered again at once.
-async fn replace<'a>(old: &Subject<'a>) -> Result<Subject<'a>> {
+async fn replace<'a>(old: &TestSubscription<'a>) -> Result<TestSubscription<'a>> {
     old.world.broker.remove_subscription(&old.name, old.incarnation).await?;
     old.world.subscribe_and_activate(old.name.as_str()).await
 }
@@ -67,7 +67,10 @@ async fn removed_in_any_phase_and_registered_again_at_once_leaves_nothing_behind
     running.expect(Running, None).await?;
     let mut zombie = running.claim(1).await?;
     new.push(replace(&running).await?);
-    ensure!(zombie.seal(model::Counts::default()).await.is_err(), "the queue of a former life was sealed");
+    ensure!(
+        zombie.seal(model::fence::Counts::default()).await.is_err(),
+        "the queue of a former life was sealed"
+    );
     let sealed = world.subscribe_and_activate("sealed").await?;
     sealed.expect(Running, None).await?;
     sealed.seal().await?;

@@ -17,7 +17,7 @@ const SLEPT: Duration = Duration::from_secs(1);
 const AFTERWARDS: Duration = Duration::from_secs(1);
 
 /// Beats while the process runs.
-pub(crate) struct Pulse(Mutex<Beats>);
+pub(crate) struct SuspendDetector(Mutex<Beats>);
 
 #[derive(Clone, Copy)]
 struct Beats {
@@ -26,7 +26,7 @@ struct Beats {
     sleep: Option<(Instant, Instant)>,
 }
 
-impl Pulse {
+impl SuspendDetector {
     /// Beats until `shutdown`.
     pub(crate) fn start(shutdown: CancellationToken) -> Arc<Self> {
         let pulse = Arc::new(Self(Mutex::new(Beats { last: Instant::now(), sleep: None })));

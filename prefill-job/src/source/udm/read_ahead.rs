@@ -17,7 +17,7 @@ const SHARE: usize = 4;
 
 /// Room for the objects of a list.
 #[derive(Debug)]
-pub(super) struct Room {
+pub(super) struct ReadAhead {
     free: Arc<Semaphore>,
     /// Units that one object may take.
     each_max: usize,
@@ -27,7 +27,7 @@ pub(super) struct Room {
 
 /// The room that an object takes; given back when it is dropped.
 #[derive(Debug)]
-pub(super) struct Space {
+pub(super) struct Reservation {
     free: Arc<Semaphore>,
     turn: watch::Receiver<u64>,
     number: u64,
@@ -36,7 +36,7 @@ pub(super) struct Space {
     units_max: usize,
 }
 
-impl Room {
+impl ReadAhead {
     pub fn new() -> Self {
         Self::of(UNITS)
     }
@@ -46,10 +46,10 @@ impl Room {
         Self { free: Arc::new(Semaphore::new(units)), each_max, turn: watch::Sender::new(0) }
     }
 
-    /// Space for an object, by its place in the list.
-    pub fn space(&self, number: u64) -> Space {
+    /// A reservation for an object, by its place in the list.
+    pub fn space(&self, number: u64) -> Reservation {
         let (free, turn) = (Arc::clone(&self.free), self.turn.subscribe());
-        Space { free, turn, number, held: None, units: 1, units_max: self.each_max }
+        Reservation { free, turn, number, held: None, units: 1, units_max: self.each_max }
     }
 
     /// It is this object's turn: those before it are gone.
@@ -58,7 +58,7 @@ impl Room {
     }
 }
 
-impl Space {
+impl Reservation {
     /// Waits until there is room for so many bytes in all, or it is this object's turn.
     pub async fn hold(&mut self, bytes: usize) {
         let more = bytes.div_ceil(UNIT).saturating_sub(self.units);
@@ -103,13 +103,13 @@ mod tests {
 
     use super::*;
 
-    async fn holds(space: &mut Space, bytes: usize) -> bool {
+    async fn holds(space: &mut Reservation, bytes: usize) -> bool {
         tokio::time::timeout(Duration::from_millis(1), space.hold(bytes)).await.is_ok()
     }
 
     #[tokio::test(start_paused = true)]
     async fn bytes_are_bounded_but_for_the_one_whose_turn_it_is() {
-        let room = Room { each_max: 4, ..Room::of(4) };
+        let room = ReadAhead { each_max: 4, ..ReadAhead::of(4) };
         let [mut first, mut second, mut third] = [0, 1, 2].map(|number| room.space(number));
         room.turn(0);
         assert!(holds(&mut third, UNIT).await, "small ones are free");
@@ -129,7 +129,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_huge_object_leaves_room_for_others_until_its_turn() {
-        let room = Room::of(8);
+        let room = ReadAhead::of(8);
         let [mut huge, mut other] = [1, 2].map(|number| room.space(number));
         assert!(holds(&mut huge, 2 * UNIT).await);
         assert!(!holds(&mut huge, 9 * UNIT).await);

@@ -1,4 +1,4 @@
-//! Lets as many requests through at once as the [`Limiter`] says, and as many bytes as there is [`Room`] for: those of
+//! Lets as many requests through at once as the [`Limiter`] says, and as many bytes as [`ReadAhead`] has room for: those of
 //! the first objects first, since all others wait behind them.
 //!
 //! **Invariant**: the object whose turn it is waits neither for a place nor for room, whatever the others hold. Without
@@ -13,13 +13,13 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::limiter::{Limiter, Seen};
-use super::room::{Room, Space};
+use super::read_ahead::{ReadAhead, Reservation};
 
 /// Where requests wait.
 #[derive(Debug)]
-pub(super) struct Gate {
+pub(super) struct Permits {
     state: Mutex<State>,
-    room: Room,
+    room: ReadAhead,
     opened: Instant,
 }
 
@@ -38,26 +38,26 @@ struct State {
 
 /// A place; given back when it is dropped.
 pub(super) struct Pass<'a> {
-    gate: &'a Gate,
+    gate: &'a Permits,
     asked: Duration,
     full: bool,
 }
 
-impl Gate {
+impl Permits {
     /// At most `limit_max` at once, and one more: the object whose turn it is.
     pub fn new(limit_max: usize) -> Self {
-        Self::with_room(limit_max, Room::new())
+        Self::with_room(limit_max, ReadAhead::new())
     }
 
-    fn with_room(limit_max: usize, room: Room) -> Self {
+    fn with_room(limit_max: usize, room: ReadAhead) -> Self {
         let opened = Instant::now();
         let limiter = Limiter::new(limit_max);
         let state = State { limiter, inside: 0, waiting: BTreeMap::new(), turn: 0, not_before: opened };
         Self { state: Mutex::new(state), room, opened }
     }
 
-    /// Space for the bytes of the object of this number.
-    pub fn space(&self, number: u64) -> Space {
+    /// A reservation for the bytes of the object of this number.
+    pub fn space(&self, number: u64) -> Reservation {
         self.room.space(number)
     }
 
@@ -166,13 +166,13 @@ mod tests {
 
     use super::*;
 
-    async fn enter(gate: &Gate, number: u64) -> Option<Pass<'_>> {
+    async fn enter(gate: &Permits, number: u64) -> Option<Pass<'_>> {
         tokio::time::timeout(Duration::from_millis(1), gate.enter(number)).await.ok()
     }
 
     #[tokio::test(start_paused = true)]
     async fn as_many_pass_as_the_limiter_says() {
-        let gate = Gate::new(8);
+        let gate = Permits::new(8);
         let mut passes = Vec::new();
         while let Some(pass) = enter(&gate, passes.len() as u64).await {
             passes.push(pass);
@@ -197,7 +197,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_first_object_goes_first_whenever_it_comes() {
-        let gate = Gate::new(1);
+        let gate = Permits::new(1);
         let inside = gate.enter(0).await;
         let seen = Mutex::new(Vec::new());
         let come = async |number: u64| {
@@ -214,7 +214,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_object_whose_turn_it_is_passes_although_all_places_are_taken() {
-        let gate = Gate::new(1);
+        let gate = Permits::new(1);
         let inside = gate.enter(7).await;
         assert!(enter(&gate, 5).await.is_none());
         let waits = gate.enter(6);
@@ -239,7 +239,7 @@ mod tests {
     }
 
     /// Asks for an object as often as it takes.
-    async fn ask(gate: Arc<Gate>, number: u64, story: Story) -> Space {
+    async fn ask(gate: Arc<Permits>, number: u64, story: Story) -> Reservation {
         let mut space = gate.space(number);
         for fails_after in story.fails_after.into_iter().map(Some).chain([None]) {
             let pass = gate.enter(number).await;
@@ -276,7 +276,7 @@ mod tests {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
             let ended = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(1_000_000), async {
-                let gate = Arc::new(Gate::with_room(limit_max, Room::of(units)));
+                let gate = Arc::new(Permits::with_room(limit_max, ReadAhead::of(units)));
                 let mut asked = stories.into_iter().enumerate().map(|(n, story)| {
                     tokio::spawn(ask(Arc::clone(&gate), n as u64, story))
                 });
@@ -295,7 +295,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn nobody_passes_while_it_is_closed() {
-        let gate = Gate::new(8);
+        let gate = Permits::new(8);
         let began = Instant::now();
         gate.close_for(Duration::from_secs(15));
         gate.close_for(Duration::from_secs(3));

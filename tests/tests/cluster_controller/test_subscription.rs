@@ -4,7 +4,10 @@ use anyhow::{Context, Result, ensure};
 use broker::{Claimed, Modified};
 use e2e::eventually;
 use manifests::job_name;
-use model::{Counts, Fence, Incarnation, PrefillState, Reason, Subscription, SubscriptionName};
+use model::{
+    Incarnation, PrefillState, Reason, Subscription, SubscriptionName,
+    fence::{Counts, Fence},
+};
 use serde_json::Value;
 
 use crate::{
@@ -13,13 +16,13 @@ use crate::{
 };
 
 /// One subscription.
-pub struct Subject<'a> {
+pub struct TestSubscription<'a> {
     pub world: &'a Controlled,
     pub name: SubscriptionName,
     pub incarnation: Incarnation,
 }
 
-impl Subject<'_> {
+impl TestSubscription<'_> {
     pub async fn modify(&self, change: impl FnMut(&Subscription) -> Option<Subscription>) -> Result<()> {
         let modified = self.world.broker.registry().modify(&self.name, self.incarnation, change).await?;
         ensure!(matches!(modified, Modified::Changed(_)), "{modified:?}");

@@ -1,16 +1,16 @@
 //! What a consumer was told of, in the stream of its queue: written with each batch of copies and by each attempt, read
-//! and made small again by the next attempt. The rules are those of `model::KnownObject`: the set only grows between
+//! and made small again by the next attempt. The rules are those of `model::resync::KnownObject`: the set only grows between
 //! two prefills, so a message that comes twice, or of an attempt that failed, does no harm.
 
 use std::time::SystemTime;
 
-use model::{KnownObject, KnownObjects};
+use model::resync::{KnownObject, KnownObjects};
 
 use serde::Serialize;
 
 use crate::{
     Error, FenceHolder, Queue,
-    many::Limits,
+    batch_read::Limits,
     names,
     wire::{Outgoing, headers},
 };

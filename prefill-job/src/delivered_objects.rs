@@ -9,8 +9,9 @@ use std::{
 
 use broker::{FenceHolder, FillError, KnownChunk, Queue};
 use model::{
-    Comparison, FenceState, KnownObject, KnownObjects, Named, PrefillMode, PrefillTask, Present,
-    RemovalsByType, ResyncRules, Verdict, Whence,
+    fence::FenceState,
+    prefill::{PrefillMode, PrefillTask},
+    resync::{Comparison, KnownObject, KnownObjects, Named, Present, RemovalsByType, Rules, Verdict, Whence},
 };
 use uuid::Uuid;
 
@@ -131,7 +132,7 @@ impl Known {
     ) -> Result<Missing<'a>, FillError> {
         let Self { present, former, read, vanished, unwritten, .. } = self;
         let tell = task.mode == PrefillMode::Resync;
-        let rules = ResyncRules { tell, read, former_was_read: former.was_read };
+        let rules = Rules { tell, read, former_was_read: former.was_read };
         let mut comparison = present.compare(rules);
         vanished.iter().for_each(|object| comparison.spare(object));
         let begin = fence.claimed_at();

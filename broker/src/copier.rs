@@ -4,7 +4,10 @@
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use model::{Checkpoint, KnownObject, KnownObjects, Marker};
+use model::{
+    checkpoint::{Checkpoint, Marker},
+    resync::{KnownObject, KnownObjects},
+};
 
 use crate::{
     Error, Queue, Revised,

@@ -5,7 +5,7 @@ use std::error::Error;
 /// An error with all its causes in one line. A cause that the text holds already is not said again: some libraries
 /// repeat their sources.
 #[must_use]
-pub fn chain(error: &(dyn Error + 'static)) -> String {
+pub fn error_chain(error: &(dyn Error + 'static)) -> String {
     let causes = std::iter::successors(error.source(), |cause| (*cause).source());
     causes.map(ToString::to_string).fold(error.to_string(), |text, cause| {
         if text.contains(&cause) { text } else { format!("{text}: {cause}") }
@@ -28,6 +28,6 @@ mod tests {
         let root = Failed { text: "refused", source: None };
         let middle = Failed { text: "connecting: refused", source: Some(Box::new(root)) };
         let error = Failed { text: "reading", source: Some(Box::new(middle)) };
-        assert_eq!(chain(&error), "reading: connecting: refused");
+        assert_eq!(error_chain(&error), "reading: connecting: refused");
     }
 }

@@ -5,6 +5,7 @@
 //! what is told for too much is the removal of something that does not exist.
 
 mod compare;
+mod removals;
 
 use std::fmt;
 
@@ -16,8 +17,9 @@ use serde::{
 use serde_json::{Value, json, value::RawValue};
 
 pub use compare::{Comparison, Named, Present, Rules, Verdict, Whence};
+pub use removals::{MaxRemovals, Removals, RemovalsByType, Share, held_text, removals_text};
 
-use crate::{Dn, Members};
+use crate::{Dn, json::Members};
 
 /// An object that messages of a subscription have named: as much of it as a consumer needs to find it again.
 ///

@@ -63,7 +63,7 @@ pub(crate) fn after(from: &Prefill, to: &Prefill, now: &Timestamp) -> Vec<PastAt
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Incarnation, Registration, Subscription};
+    use crate::{Incarnation, Subscription, subscription::Registration};
 
     fn at(second: u32) -> Timestamp {
         format!("2026-01-01T00:00:{second:02}").parse().unwrap()

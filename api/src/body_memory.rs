@@ -8,11 +8,11 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use crate::error::ApiError;
 
 /// For the bodies of the fixed users: four of the largest events, and a part of the 256 MiB that the chart gives.
-pub(crate) static BODIES: Budget = Budget::new(64 << 20);
+pub(crate) static BODIES: BodyMemory = BodyMemory::new(64 << 20);
 /// For the bodies of subscriptions.
-pub(crate) static OF_SUBSCRIBERS: Budget = Budget::new(8 << 20);
+pub(crate) static OF_SUBSCRIBERS: BodyMemory = BodyMemory::new(8 << 20);
 /// For what is read of those who are not let in.
-pub(crate) static OF_STRANGERS: Budget = Budget::new(8 << 20);
+pub(crate) static OF_STRANGERS: BodyMemory = BodyMemory::new(8 << 20);
 
 /// How long a body waits for others to end before it is refused.
 const WAIT_WITHIN: Duration = Duration::from_secs(5);
@@ -20,7 +20,7 @@ const WAIT_WITHIN: Duration = Duration::from_secs(5);
 const STEP: usize = 1024;
 
 /// A bounded number of bytes.
-pub(crate) struct Budget {
+pub(crate) struct BodyMemory {
     steps: usize,
     free: Semaphore,
 }
@@ -32,7 +32,7 @@ pub(crate) struct Held<'a> {
     permit: Option<SemaphorePermit<'a>>,
 }
 
-impl Budget {
+impl BodyMemory {
     const fn new(bytes: usize) -> Self {
         let steps = bytes / STEP;
         Self { steps, free: Semaphore::const_new(steps) }
@@ -72,7 +72,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_held_is_bounded_and_given_back() {
-        let budget = Budget::new(10 * STEP);
+        let budget = BodyMemory::new(10 * STEP);
         let (mut first, mut second) = (Held::default(), Held::default());
         for bytes in [1, 2, STEP, STEP + 1, 6 * STEP] {
             budget.hold(&mut first, bytes).await.unwrap();

@@ -13,7 +13,7 @@ const ASKED_EVERY: Duration = Duration::from_secs(1);
 
 /// Whether the copies of one queue may wait, and for how long.
 #[derive(Debug)]
-pub(crate) struct Hold {
+pub(crate) struct CopyDelay {
     /// How long; zero: never.
     pub time: Duration,
     /// The prefill of this round is done, so its consumer may read from the log.
@@ -21,7 +21,7 @@ pub(crate) struct Hold {
     asked: Option<Instant>,
 }
 
-impl Hold {
+impl CopyDelay {
     /// `reads_from_log`: do consumers read from the log at all? Not where it is recorded what they are told of.
     pub(crate) fn new(time: Duration, reads_from_log: bool) -> Self {
         Self { time: if reads_from_log { time } else { Duration::ZERO }, settled: None, asked: None }

@@ -4,8 +4,11 @@
 //! depth. A text that [`check`] takes is read by `serde_json`, by Python, Java, Go and JavaScript alike. Members of
 //! one name are allowed, and the last counts, as in all of these.
 
+mod members;
+
 use std::fmt;
 
+pub use members::Members;
 use serde_json::{Map, Value};
 
 /// Deepest nesting of arrays and objects. Python's reader ends at about 1,000, others at 512.

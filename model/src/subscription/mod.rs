@@ -1,12 +1,19 @@
 //! The entry `SUBSCRIPTIONS.<name>`: all that is compared together, in one value.
 
+mod registration;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    GivenUp, Incarnation, Lost, MaxRemovals, Prefill, PrefillMode, PrefillOrder, PrefillState, RealmTopic,
-    Reason, Registration, Selection, SubscriptionName, Timestamp, fence::is_zero, history, shorten,
+    Incarnation, Prefill, PrefillState, RealmTopic, Reason, Selection, SubscriptionName, Timestamp,
+    fence::is_zero,
+    limits::{GivenUp, Lost},
+    prefill::{PrefillMode, PrefillOrder, history},
+    resync::MaxRemovals,
+    shorten,
 };
+pub use registration::{Registration, RegistrationOutcome, compare_registration};
 
 /// Longest sentence that an entry keeps, in bytes: webhooks write kilobytes, and every component reads every entry.
 const MESSAGE_MAX: usize = 1000;
@@ -47,7 +54,7 @@ pub struct Subscription {
     /// Which objects of the topics, and what of them; `None`: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selection: Option<Selection>,
-    /// Is it recorded what the consumer is told of ([`KnownObjects`](crate::KnownObjects))? From the registration on,
+    /// Is it recorded what the consumer is told of ([`KnownObjects`](crate::resync::KnownObjects))? From the registration on,
     /// or never: what was told before is not known.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub track: bool,
@@ -300,7 +307,7 @@ impl Subscription {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::PrefillTask;
+    use crate::prefill::PrefillTask;
     use uuid::Uuid;
 
     fn now(text: &str) -> Timestamp {
@@ -447,8 +454,12 @@ mod tests {
 
     #[test]
     fn a_queue_is_given_up_once_and_only_of_a_subscription_that_is_ready() {
-        let given_up =
-            GivenUp { at: now("2026-01-02T00:00:00"), limit: crate::Limit::Bytes, live: 3, prefill: 0 };
+        let given_up = GivenUp {
+            at: now("2026-01-02T00:00:00"),
+            limit: crate::limits::Limit::Bytes,
+            live: 3,
+            prefill: 0,
+        };
         let ready = Subscription { lifecycle: Lifecycle::Ready, ..subscription(false) };
         let done = ready.with_given_up(&given_up, Some(77)).unwrap();
         assert_eq!((done.given_up.as_ref(), done.next_sequence), (Some(&given_up), Some(77)));

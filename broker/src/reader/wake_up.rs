@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures::StreamExt;
-use model::Route;
+use model::topic::Route;
 
 use super::{Memory, PAUSE, Readers};
 use crate::{

@@ -25,7 +25,7 @@ enum At {
 
 /// Takes the pieces of an object's text and gives them back without `_links`.
 #[derive(Debug)]
-pub(super) struct Cutter {
+pub(super) struct LinkStripper {
     at: At,
     between: Vec<u8>,
     name: Vec<u8>,
@@ -41,7 +41,7 @@ pub(super) struct Cutter {
     bare: bool,
 }
 
-impl Cutter {
+impl LinkStripper {
     pub fn new() -> Self {
         Self {
             at: At::Front,
@@ -195,7 +195,7 @@ mod tests {
     use super::*;
 
     fn cut(pieces: &[&[u8]]) -> Vec<u8> {
-        let (mut cutter, mut kept) = (Cutter::new(), Vec::new());
+        let (mut cutter, mut kept) = (LinkStripper::new(), Vec::new());
         pieces.iter().for_each(|piece| cutter.push(piece, &mut kept));
         kept
     }

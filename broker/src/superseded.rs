@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use model::LiveTag;
+use model::delivery::LiveTag;
 
-use crate::{Error, Queue, names::Part, reader::heads::live_tag};
+use crate::{Error, Queue, names::Part, reader::queue_head::live_tag};
 
 /// Removals that are under way at once.
 const REMOVALS_AT_ONCE: usize = 16;
@@ -44,7 +44,7 @@ impl Queue {
                 self.broker.dead_letters().forget_overtaken(&self.name, self.incarnation, attempt).await
         {
             // The next attempt does it.
-            let error = model::chain(&error);
+            let error = model::error_chain(&error);
             tracing::warn!(subscription = %self.name, error, "dead letters of earlier attempts are left");
         }
         let contained = sealed.map(|fence| fence.value.contained).unwrap_or_default();

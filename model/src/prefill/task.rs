@@ -3,7 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Incarnation, MaxRemovals, PrefillMode, RealmTopic, Selection, Subscription, SubscriptionName};
+use crate::{
+    Incarnation, RealmTopic, Selection, Subscription, SubscriptionName, prefill::PrefillMode,
+    resync::MaxRemovals,
+};
 
 /// All that an attempt needs to know about its subscription. Unknown keys are errors: the file may be written by
 /// a newer version, and half-understood requests fill queues wrongly.

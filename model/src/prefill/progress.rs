@@ -5,7 +5,10 @@ use std::{collections::VecDeque, fmt, time::Duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Incarnation, RemovalsByType, removals_text};
+use crate::{
+    Incarnation,
+    resync::{RemovalsByType, removals_text},
+};
 
 /// How far an attempt is. Written about once a second by the attempt itself; never used for a decision, since an
 /// overtaken attempt may still write it: readers ignore what is not of the attempt that they know.

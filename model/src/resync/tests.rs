@@ -6,7 +6,7 @@ use std::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::Removals;
+use crate::resync::Removals;
 
 fn known(topic: &str, dn: &str, id: &str, identifier: &str, uuid: &str) -> KnownObject {
     let text = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
@@ -76,7 +76,7 @@ fn the_head_of_an_object_is_what_existing_consumers_read() {
     );
     let bare = head(user("a", "", "", ""));
     assert_eq!(bare, json!({"dn": "uid=a,dc=x", "objectType": "users/user", "properties": {}}));
-    let body = crate::Body::removal(user("a", "", "", "").head());
+    let body = crate::message::Body::removal(user("a", "", "", "").head());
     assert_eq!(body.check(), Ok(()));
 }
 

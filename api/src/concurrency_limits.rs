@@ -7,21 +7,21 @@ use std::{
 
 use model::SubscriptionName;
 
-/// Places of all subscriptions, at this replica.
+/// The limits of all subscriptions, at this replica.
 #[derive(Clone)]
-pub(crate) struct Places {
+pub(crate) struct ConcurrencyLimits {
     each: usize,
     /// Only subscriptions with a place that is taken. A std lock: nothing awaits under it.
     taken: Arc<Mutex<HashMap<SubscriptionName, usize>>>,
 }
 
 /// A place that is taken, until this is dropped.
-pub(crate) struct Place {
+pub(crate) struct ConcurrencyPermit {
     name: SubscriptionName,
     taken: Arc<Mutex<HashMap<SubscriptionName, usize>>>,
 }
 
-impl Places {
+impl ConcurrencyLimits {
     pub(crate) fn new(each: usize) -> Self {
         Self { each, taken: Arc::default() }
     }
@@ -32,18 +32,18 @@ impl Places {
     }
 
     /// Takes a place; `None`: all are taken.
-    pub(crate) fn take(&self, name: &SubscriptionName) -> Option<Place> {
+    pub(crate) fn take(&self, name: &SubscriptionName) -> Option<ConcurrencyPermit> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let count = taken.get(name).copied().unwrap_or_default();
         if count >= self.each {
             return None;
         }
         taken.insert(name.clone(), count + 1);
-        Some(Place { name: name.clone(), taken: self.taken.clone() })
+        Some(ConcurrencyPermit { name: name.clone(), taken: self.taken.clone() })
     }
 }
 
-impl Drop for Place {
+impl Drop for ConcurrencyPermit {
     fn drop(&mut self) {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         match taken.get_mut(&self.name) {
@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn places_are_taken_and_given_back() {
-        let places = Places::new(2);
+        let places = ConcurrencyLimits::new(2);
         let (mail, chat) = ("mail".parse().unwrap(), "chat".parse().unwrap());
         let (first, second) = (places.take(&mail), places.take(&mail));
         assert!(first.is_some() && second.is_some() && places.take(&mail).is_none());

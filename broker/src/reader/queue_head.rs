@@ -4,14 +4,16 @@ use std::time::{Duration, SystemTime};
 
 use async_nats::jetstream::message::StreamMessage;
 use model::{
-    AfterMain, AfterPrefill, Incarnation, LiveTag, PrefillTag, Subscription, Tag, after_main, after_prefill,
-    prefill_decides,
+    Incarnation, Subscription,
+    delivery::{
+        AfterMain, AfterPrefill, LiveTag, PrefillTag, Tag, after_main, after_prefill, prefill_decides,
+    },
 };
 
 use super::{Memory, ReadError, Readers, Ready, number};
 use crate::{
     Queue,
-    many::{Limits, Page},
+    batch_read::{Limits, Page},
     names::{self, Part},
     wire::{Got, header},
 };

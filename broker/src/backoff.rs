@@ -6,14 +6,14 @@ use tokio::time::Instant;
 
 use crate::Error;
 
-/// Tries of one thing.
+/// The pauses between the tries of one thing.
 #[derive(Debug)]
-pub(crate) struct Tries {
+pub(crate) struct Backoff {
     deadline: Instant,
     pause: Duration,
 }
 
-impl Tries {
+impl Backoff {
     /// First pause, which doubles, and the longest.
     const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 

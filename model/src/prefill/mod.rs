@@ -1,9 +1,16 @@
 //! The prefill of a subscription, as its entry has it.
 
+pub(crate) mod history;
+mod progress;
+mod task;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{MaxRemovals, PastAttempt, Reason, Timestamp};
+use crate::{Reason, Timestamp, resync::MaxRemovals};
+pub use history::{ATTEMPTS_MAX, PastAttempt};
+pub use progress::{Phase, Progress, Speed};
+pub use task::PrefillTask;
 
 /// State of the prefill, in the words of the wire contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -98,7 +105,7 @@ pub struct Prefill {
     /// It is to wait, whatever else is so, until somebody resumes it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub paused: bool,
-    /// The last attempts that have ended, oldest first; at most [`ATTEMPTS_MAX`](crate::ATTEMPTS_MAX).
+    /// The last attempts that have ended, oldest first; at most [`ATTEMPTS_MAX`](crate::prefill::ATTEMPTS_MAX).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attempts: Vec<PastAttempt>,
 }

@@ -18,7 +18,7 @@ fn patience(slowest: Duration) -> Duration {
 
 /// The lanes that are waited for.
 #[derive(Debug, Default)]
-pub(crate) struct Crowd(HashMap<Incarnation, Sight>);
+pub(crate) struct Backpressure(HashMap<Incarnation, Sight>);
 
 /// What was seen of a lane, and since when.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +43,7 @@ fn verdict(crowded: bool, stepped: bool, too_long: bool) -> Verdict {
     }
 }
 
-impl Crowd {
+impl Backpressure {
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -110,7 +110,7 @@ mod tests {
         let lane = Incarnation(uuid::Uuid::from_u128(1));
         let inlet = Inlet::new(Mailbox::new(Bound { entries: 1, bytes: 1 << 20 }));
         let lanes = HashMap::from([(lane, inlet.clone())]);
-        let mut crowd = Crowd::default();
+        let mut crowd = Backpressure::default();
         for sequence in 1..=3 {
             let payload = bytes::Bytes::from_static(b"{}");
             inlet.put(Item::Event { sequence, accepted: std::time::UNIX_EPOCH, payload });

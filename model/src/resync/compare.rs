@@ -29,7 +29,7 @@ use std::{
 };
 
 use super::KnownObject;
-use crate::{Removals, RemovalsByType};
+use crate::resync::{Removals, RemovalsByType};
 
 /// A key of an object, as a hash of 64 bits. Packed, since there are three for each object.
 #[derive(Clone, Copy, Debug)]
