@@ -453,7 +453,7 @@ mod tests {
         stop.cancel();
     }
 
-    /// As `docs/security.md` promises of a password that was changed.
+    /// As `docs/explanation/security.md` promises of a password that was changed.
     #[test]
     fn a_verified_password_is_looked_at_again_within_a_second() {
         assert!(LOOK_AGAIN_AFTER <= Duration::from_secs(1), "{LOOK_AGAIN_AFTER:?}");

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The words (subscription, topic, event, message, prefill, attempt, round, marker, boundary, fence, seal,
-//! checkpoint, incarnation) are explained in `docs/architecture.md`; each has its type here.
+//! checkpoint, incarnation) are explained in `docs/explanation/architecture.md`; each has its type here.
 //!
 //! **Invariants**: no I/O, no async, no clock, no randomness. Whatever is decided here is decided from the
 //! arguments alone, so that each decision can be tested as a table. What is written to NATS or to Kubernetes is

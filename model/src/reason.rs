@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// The enum, its words and the list of all of them, from one list.
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $word:ident,)+) => {
-        /// Why a prefill waits or failed, or what one that is done lacks. `docs/operations.md` says what to do about each.
+        /// Why a prefill waits or failed, or what one that is done lacks. `docs/reference/reasons.md` says what to do about each.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
         pub enum Reason {
             $($(#[doc = $doc])+ $word,)+
@@ -121,11 +121,11 @@ mod tests {
     }
 
     #[test]
-    fn operators_are_told_about_each_reason_and_about_no_other() {
-        let docs = include_str!("../../docs/operations.md");
-        let table = docs.split("## Prefill reasons").nth(1).and_then(|text| text.split("\n## ").next());
+    fn the_reference_of_reasons_names_each_and_no_other() {
+        let docs = include_str!("../../docs/reference/reasons.md");
+        let table = docs.split("\n## ").next();
         let told: Vec<&str> = table
-            .expect("the section of reasons")
+            .expect("the table of reasons")
             .lines()
             .filter_map(|line| line.strip_prefix("| `")?.split_once("` |").map(|(word, _)| word))
             .collect();

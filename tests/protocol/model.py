@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Explicit-state model of the Headstart queue protocol (docs/architecture.md).
+"""Explicit-state model of the Headstart queue protocol (docs/explanation/architecture.md).
 
 Run:  python3 model.py            every scenario, as written and with the mends (minutes, 1 core)
       python3 model.py S3 -v      scenarios whose name starts with S3, with full traces

@@ -109,7 +109,7 @@ impl Installation {
         }
     }
 
-    /// Upgrades as docs/operations.md says: with the values that the release has, and the new chart's defaults.
+    /// Upgrades as docs/how-to/upgrade.md says: with the values that the release has, and the new chart's defaults.
     ///
     /// # Errors
     /// Helm's.

@@ -271,7 +271,7 @@ async fn states_of(consumers: &[e2e::Consumer]) -> Result<Vec<String>> {
 
 /// The commands of a section of the documentation for operators.
 fn documented_commands(section: &str) -> Vec<&'static str> {
-    let docs = include_str!("../../docs/operations.md");
+    let docs = include_str!("../../docs/how-to/prefills.md");
     let text = docs.split(section).nth(1).and_then(|text| text.split("\n## ").next()).unwrap();
     text.lines().filter_map(|line| line.strip_prefix("$ kubectl ")).collect()
 }

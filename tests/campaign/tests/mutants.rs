@@ -20,5 +20,5 @@ fn each_mutant_applies_and_says_which_rule_it_leaves_out() {
         assert!(output.status.success(), "{} does not fit any more: {told}", path.display());
         count += 1;
     }
-    assert_eq!(count, 31, "mutants: docs/campaign.md lists them");
+    assert_eq!(count, 31, "mutants: docs/explanation/campaign.md lists them");
 }

@@ -120,7 +120,7 @@ async fn the_chart_is_upgraded_from_the_former_version_while_a_prefill_runs() ->
         anyhow::Ok(uids.collect::<Vec<_>>())
     };
     let before = pods_of_the_api()?;
-    let documented = std::fs::read_to_string(chart().join("../../docs/operations.md"))?;
+    let documented = std::fs::read_to_string(chart().join("../../docs/how-to/upgrade.md"))?;
     let line =
         "helm upgrade headstart charts/headstart --namespace identity --reset-then-reuse-values --wait\n";
     ensure!(documented.contains(line), "the documented command is the one that is tried here");
