@@ -55,9 +55,9 @@ codes! {
     UnknownCoding "unknown_coding" "The body is compressed",
     Invalid "invalid" "The request is not valid",
     TooMany "too_many" "Too many at once",
-    Unreadable "unreadable" "The entry of the subscription can not be read",
+    Unreadable "unreadable" "The entry of the subscription can't be read",
     Internal "internal" "An error of our own",
-    Unavailable "unavailable" "Something behind the API is away",
+    Unavailable "unavailable" "Something behind the API is unavailable",
     LogFull "log_full" "The event log is full",
     EventLate "event_late" "The event could not be placed in time",
 }
@@ -72,6 +72,12 @@ impl Code {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_reference_of_failures_is_that_of_the_code() {
+        let rows = Code::ALL.iter().map(|code| vec![format!("`{}`", code.as_str()), code.title().to_owned()]);
+        reference::keep("http-api.md", "failures", &reference::table(&["code", "title"], rows));
+    }
 
     #[test]
     fn each_word_stands_for_one_failure() {

@@ -206,3 +206,18 @@ impl Drop for Counted {
         self.0.dec();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reference_of_metrics_is_that_of_the_code() {
+        let metrics = Metrics::new();
+        _ = metrics.requests.get_or_create(&Request { method: "GET", route: String::new(), status: 200 });
+        _ = metrics.durations.get_or_create(&Route { method: "GET", route: String::new() });
+        _ = metrics.logins_refused.get_or_create(&Refusal { reason: "wrong" });
+        let text = metrics.text(0).unwrap();
+        reference::keep("metrics.md", "API", &reference::metrics(&text, &metrics.registry));
+    }
+}

@@ -141,12 +141,12 @@ fn described(root_path: &str) -> Value {
                     (200, "State, attempt, reason and progress", Some(schema("Prefill"))),
                     UNAUTHORIZED, NOT_FOUND, INTERNAL, UNAVAILABLE,
                 ]),
-                "post": operation("Ask for a prefill, anew or again",
+                "post": operation("Request a prefill, or request it again",
                     "Role: admin, or the subscription itself. A failed one is tried again. After one that is done a \
                      new round begins: live events that were accepted before come first, what is unread of the former \
                      prefill is dropped, then the queue appears empty until the new prefill is done. With the \
-                     mode resync it also tells the removal of what the consumer was told of and what does not exist any \
-                     more: messages with an empty new, behind all objects. Their old has dn, objectType and properties, \
+                     mode resync it also reports the removal of what earlier messages mentioned and what no longer exists: \
+                     messages with an empty new, after all objects. Their old has dn, objectType and properties, \
                      and id, uuid and properties.univentionObjectIdentifier where they are known and no living object \
                      has them. A move is a message with the former head as old and the object as new. More removals \
                      than max_removals are held: state failed, reason TooManyRemovals, and nothing of it is read until \
@@ -167,7 +167,7 @@ fn described(root_path: &str) -> Value {
                 ]),
                 "delete": operation("Cancel the prefill",
                     "Role: admin, or the subscription itself. What was written of it is never delivered; it counts as \
-                     failed, and can be asked for again.",
+                     failed, and can be requested again.",
                     &[NAME], None, &[
                     (200, "Cancelled", Some(schema("Prefill"))), UNAUTHORIZED, NOT_FOUND,
                     (409, "It has ended already, or the queue is lost", DETAIL), INTERNAL, UNAVAILABLE,
@@ -180,7 +180,7 @@ fn described(root_path: &str) -> Value {
             "/v1/subscriptions/{name}/prefill/pause": {
                 "post": operation("Pause the prefill",
                     "Role: admin, or the subscription itself. It waits until somebody resumes it: its pod ends, or its \
-                     worker stops within about a second; then it takes its turn and begins anew. Live events are kept meanwhile.",
+                     worker stops within about a second; then it takes its turn and starts over. Live events are kept meanwhile.",
                     &[NAME], None, &[
                     (200, "It is paused already", Some(schema("Prefill"))),
                     (202, "Paused", Some(schema("Prefill"))),
@@ -196,7 +196,7 @@ fn described(root_path: &str) -> Value {
             },
             "/v1/subscriptions/{name}/prefill/approve": {
                 "post": operation("Approve a prefill that is held",
-                    "Role: admin. A resync that found more removals than it may tell (max_removals) is complete and held: \
+                    "Role: admin. A resync that found more removals than it may report (max_removals) is complete and held: \
                      reason TooManyRemovals, with the numbers in removals. Approved, it is read as it was written. Sent \
                      again, it answers the same.",
                     &[NAME], Some(json!({"type": ["object", "null"], "additionalProperties": {"type": "null"}, "properties": {
@@ -281,7 +281,7 @@ fn described(root_path: &str) -> Value {
                 "post": operation("Send an event", "Role: events.", &[], Some(schema("Message")), &[
                     (202, "Stored: it will be delivered to every subscription of its topic", NULL),
                     UNAUTHORIZED, TOO_SLOW, TOO_LARGE, INVALID, INTERNAL,
-                    (503, "NATS is away, or the event log is full because a consumer does not read; try again after \
+                    (503, "NATS is unavailable, or the event log is full because a consumer does not read; try again after \
                      Retry-After seconds", DETAIL),
                 ]),
             },
@@ -326,7 +326,8 @@ const BROKEN: Answer = (
 );
 const INTERNAL: Answer =
     (500, "Stored data can't be read, or an error of our own; the log says more", DETAIL);
-const UNAVAILABLE: Answer = (503, "NATS or Kubernetes is away; try again after Retry-After seconds", DETAIL);
+const UNAVAILABLE: Answer =
+    (503, "NATS or Kubernetes is unavailable; try again after Retry-After seconds", DETAIL);
 
 /// Names of parameters.
 const NAME: &str = "name";
@@ -364,8 +365,8 @@ fn parameter(name: &str) -> Value {
         LAST_EVENT_ID => (
             "header",
             event_id(),
-            "The id of the last message that was received: go on behind it. Without it all that is not acknowledged \
-             comes again",
+            "The id of the last message that was received: the stream continues after it. Without it everything \
+             that is not acknowledged comes again",
         ),
         AFTER_LETTER => (
             "query",
@@ -409,7 +410,7 @@ fn stream() -> Value {
          most `window` messages are out; acknowledge them by the other routes, at any replica, and more come. Live \
          messages come when the prefill is acknowledged. Nothing is sent twice over one connection; a new one begins \
          at once with all that is not acknowledged, with num_delivered one higher, or behind `Last-Event-ID`. After \
-         15 s of silence comes a heartbeat: a comment, or an empty line. NATS being away does not end a stream. \
+         15 s of silence comes a heartbeat: a comment, or an empty line. A stream outlasts an outage of NATS. \
          At its end comes the event `end` with {\"reason\": …}, in NDJSON the line \
          {\"end\": …}: `removed` (the \
          subscription), `stopping` (the server: connect again), `password` (it was changed: connect with the new one), \
@@ -512,7 +513,7 @@ fn max_removals() -> Value {
     let objects =
         json!({"type": ["integer", "null"], "minimum": 0, "maximum": LARGEST_NUMBER, "default": 20});
     json!({
-        "description": "How many removals a resync may tell without being approved: a number; or more than percent of \
+        "description": "How many removals a resync may report without an approval: a number; or more than percent of \
             what was known and more than objects, and never all of a type that had several. Absent: as the installation \
             has it",
         "type": ["integer", "object", "null"], "minimum": 0, "maximum": LARGEST_NUMBER,
@@ -680,8 +681,8 @@ fn schemas() -> Value {
             "name": {"type": "string", "pattern": "^[A-Za-z0-9_=-]{1,128}$"},
             "realms_topics": asked_topics, "request_prefill": schema("LaxBoolean"), "password": password,
             "selection": {"anyOf": [{"type": "null"}, schema("Selection")]},
-            "track": {"anyOf": [{"type": "null"}, schema("LaxBoolean")], "default": false, "description": "Record what the consumer is told of, so that \
-                a resync can tell what it must remove. It can't be changed later"},
+            "track": {"anyOf": [{"type": "null"}, schema("LaxBoolean")], "default": false, "description": "Record which objects the messages mention, so \
+                that a resync can report what the consumer must remove. It can't be changed later"},
             "max_removals": max_removals(),
         })),
         "Change": {
@@ -738,20 +739,20 @@ fn schemas() -> Value {
             "topic": {"type": ["string", "null"]}, "done": count, "total": {"type": ["integer", "null"]},
             "skipped": {"type": "integer", "description": "Objects that vanished while they were read"},
             "not_selected": {"type": "integer", "description": "Objects that the selection leaves out"},
-            "removed": {"type": "integer", "description": "Messages of a resync that tell a removal"},
+            "removed": {"type": "integer", "description": "Messages of a resync that report a removal"},
             "set_aside": {"type": "integer", "description": "Objects that are dead letters now"},
             "missing": {"type": "array", "items": text, "description": "Topics that are left out: the directory \
                 knows no such object type"},
-            "warnings": {"type": "array", "items": text, "description": "What somebody should look at although the \
-                prefill goes on, or went well"},
+            "warnings": {"type": "array", "items": text, "description": "What somebody should check although the \
+                prefill continues, or is done"},
             "rate": {"type": "number", "description": "Objects a second, of late"},
             "eta": {"type": ["number", "null"], "description": "Seconds until it is done, at that rate"},
-            "error": {"type": ["string", "null"], "description": "What is being tried again"},
+            "error": {"type": ["string", "null"], "description": "What is being retried"},
         })),
         "DeadLetter": object(&["id", "kept", "origin", "reason", "topic", "size", "limit", "at"], json!({
             "id": count, "kept": {"type": "boolean", "description": "Can it be sent again?"},
             "origin": {"type": "object"}, "reason": {"enum": ["TooLarge", "Unreadable"]}, "topic": text, "dn": text,
-            "problem": {"type": "string", "description": "What was wrong, where the reason alone does not tell"},
+            "problem": {"type": "string", "description": "What was wrong, where the reason alone does not say it"},
             "size": {"type": "integer", "description": "Bytes"},
             "limit": {"type": "integer", "description": "Bytes that NATS carried then"},
             "at": {"type": "string", "format": "date-time"}, "incarnation": text,

@@ -137,8 +137,8 @@ impl Metrics {
         registry.register("headstart_controller_watch_interruptions", "Times that a watch of Jobs or Pods broke off", watch_interruptions);
         registry.register("headstart_sweep_markers", "Markers sent again because their round had no boundary", markers_resent);
         registry.register("headstart_sweep_tasks", "Tasks queued again because they were missing", tasks_resent);
-        registry.register("headstart_sweep_removals", "Removals that died half-way and were finished", removals_finished);
-        registry.register("headstart_sweep_rollbacks", "Registrations that died half-way and were rolled back", registrations_rolled_back);
+        registry.register("headstart_sweep_removals", "Interrupted removals that were completed", removals_finished);
+        registry.register("headstart_sweep_rollbacks", "Interrupted registrations that were rolled back", registrations_rolled_back);
         registry.register("headstart_sweep_orphans", "Queues that no subscription owned and that were removed", orphans_removed);
         metrics
     }
@@ -297,5 +297,20 @@ mod tests {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }
         assert!(!text.contains("Queued"), "nothing is queued any more:\n{text}");
+    }
+    #[test]
+    fn the_reference_of_metrics_is_that_of_the_code() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        let _storage = crate::StorageMetrics::register(&mut registry, None);
+        let _ages = crate::QueueAges::register(&mut registry);
+        metrics.changed(PrefillState::Failed, Some(Reason::ImagePull));
+        metrics.deleted(crate::decide::Deletion::Unwanted);
+        metrics.failed(&crate::Error::Stuck);
+        let failed = crate::decide::world::World::new().state(PrefillState::Failed, Some(Reason::ImagePull));
+        metrics.count([failed.entry()].into_iter());
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        reference::keep("metrics.md", "controller", &reference::metrics(&text, &registry));
     }
 }

@@ -131,7 +131,7 @@ impl Metrics {
         registry.register(
             "headstart_dispatcher_lanes_waiting",
             "Subscriptions whose copies wait, by reason: the queue is at its limit (messages, bytes), NATS refuses to \
-             store (refused), it is away (nats), the queue is not found (missing), what is stored of it can't be \
+             store (refused), NATS is unavailable (nats), the queue is not found (missing), what is stored of it can't be \
              read (unreadable), or a fault of the dispatcher (panic)",
             lanes_waiting.clone(),
         );
@@ -227,5 +227,19 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.0.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reference_of_metrics_is_that_of_the_code() {
+        let mut registry = Registry::default();
+        let _metrics = Metrics::register(&mut registry);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        reference::keep("metrics.md", "dispatcher", &reference::metrics(&text, &registry));
     }
 }

@@ -3,6 +3,7 @@ use clap::{CommandFactory, Parser};
 use crate::settings::{self, Cli};
 
 mod flags;
+mod reference;
 
 #[test]
 fn the_arguments_are_consistent() {

@@ -74,3 +74,18 @@ impl Metrics {
         self.attempts.get_or_create(&ByOutcome { outcome }).inc();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reference_of_metrics_is_that_of_the_code() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        metrics.ended(&Outcome::Obsolete, false);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        reference::keep("metrics.md", "worker", &reference::metrics(&text, &registry));
+    }
+}

@@ -1,4 +1,4 @@
-//! Alerts and dashboard speak of figures that exist.
+//! Alerts, dashboard and the page about monitoring speak of figures that exist.
 
 use std::collections::BTreeSet;
 
@@ -29,11 +29,15 @@ fn named(text: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn alerts_and_dashboard_speak_of_figures_that_exist() {
+fn alerts_dashboard_and_page_speak_of_figures_that_exist() {
     let figures = figures();
-    for file in ["alerts.yaml", "dashboard.json"] {
-        let path = root().join("charts/headstart/files").join(file);
-        let named = named(&std::fs::read_to_string(path).unwrap());
+    let files = [
+        "charts/headstart/files/alerts.yaml",
+        "charts/headstart/files/dashboard.json",
+        "docs/how-to/monitor.md",
+    ];
+    for file in files {
+        let named = named(&std::fs::read_to_string(root().join(file)).unwrap());
         assert!(named.len() >= 5, "{file}: {named:?}");
         let known = |name: &&String| {
             SUFFIXES.iter().any(|suffix| name.strip_suffix(suffix).is_some_and(|name| figures.contains(name)))
