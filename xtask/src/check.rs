@@ -5,9 +5,9 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Result, bail};
 
-use crate::{commands, steps::step, tools, workspace};
+use crate::{commands, docs::summary, steps::step, tools, workspace};
 
-mod links;
+pub mod links;
 mod manifests;
 mod modules;
 mod publiccode;
@@ -23,16 +23,18 @@ enum Passed {
 type Gate = fn() -> Result<Passed>;
 
 /// The gates, in the order of their cost.
-const GATES: [(&str, Gate); 11] = [
+const GATES: [(&str, Gate); 13] = [
     ("format", format),
     ("modules", || modules::check().map(|()| Passed::Whole)),
     ("manifests", || manifests::check().map(|()| Passed::Whole)),
     ("publiccode", || publiccode::check().map(|()| Passed::Whole)),
     ("words", || words::check().map(|()| Passed::Whole)),
     ("links", || links::check().map(|()| Passed::Whole)),
+    ("summary", || summary::check().map(|()| Passed::Whole)),
     ("snapshots", snapshots),
     ("protocol", protocol),
     ("chart", chart),
+    ("reference", reference),
     ("clippy", clippy),
     ("dependencies", dependencies),
 ];
@@ -78,6 +80,17 @@ fn format() -> Result<Passed> {
 
 fn clippy() -> Result<Passed> {
     cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+    Ok(Passed::Whole)
+}
+
+/// The pages of `docs/reference` are what the code says. Tests compare them, or write them with `UPDATE_REFERENCE=1`; they
+/// are those of the whole workspace, so that the tests of `cargo xtask test` use the same build.
+fn reference() -> Result<Passed> {
+    let arguments = ["test", "--quiet", "--workspace", "--lib", "--bins", "the_reference_of"];
+    let printed = commands::output(commands::cargo().args(arguments))?;
+    if !printed.contains("1 passed") {
+        bail!("no test compares the reference with the code:\n{printed}");
+    }
     Ok(Passed::Whole)
 }
 

