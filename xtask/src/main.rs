@@ -44,8 +44,11 @@ enum Task {
     Test(test::Args),
     #[command(hide = true)]
     TestRunner(test::RunnerArgs),
-    /// Get the programs that tests and checks use
-    Tools,
+    /// Get the programs that tests and checks use, or only those that are named
+    Tools {
+        /// Only these
+        names: Vec<tools::Tool>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -59,7 +62,7 @@ fn main() -> ExitCode {
         Task::Image => image::run().map(|()| ExitCode::SUCCESS),
         Task::Test(args) => test::run(&args),
         Task::TestRunner(args) => test::run_unless_cluster(&args).map(|()| ExitCode::SUCCESS),
-        Task::Tools => tools::run().map(|()| ExitCode::SUCCESS),
+        Task::Tools { names } => tools::run(&names).map(|()| ExitCode::SUCCESS),
     };
     match done {
         Ok(code) => code,

