@@ -135,11 +135,13 @@ fn protocol() -> Result<Passed> {
     Ok(Passed::Whole)
 }
 
-/// Helm takes the chart, with each set of values that its tests use.
+/// Helm accepts the chart, with each set of values that its tests use, and those that are beside it.
 fn chart() -> Result<Passed> {
     let chart = workspace::root().join("charts/headstart");
     let helm = tools::helm()?;
-    for values in workspace::files(&["--", "tests/tests/chart/values/*.yaml"])? {
+    for values in
+        workspace::files(&["--", "tests/tests/chart/values/*.yaml", "charts/headstart/values-*.yaml"])?
+    {
         let values = workspace::root().join(values);
         for command in [&["lint", "--strict"][..], &["template", "headstart"]] {
             commands::output(Command::new(&helm).args(command).arg("--values").arg(&values).arg(&chart))?;

@@ -272,6 +272,23 @@ fn existing_secrets_are_used_and_none_is_made() {
 }
 
 #[test]
+fn the_values_for_opendesk_need_no_generated_secret_and_take_its_globals() {
+    let values = helm::chart().join("values-opendesk.yaml");
+    // The set only adds what the shipped file overrides.
+    let options =
+        ["--values", values.to_str().unwrap(), "--set", "global.imageRegistry=registry.example.org/mirror"];
+    let objects = render_with("minimal", &options);
+    assert!(objects.iter().all(|object| kind(object) != "Secret"));
+    let names: Vec<&str> = objects.iter().map(name).collect();
+    assert!(names.contains(&"ums-provisioning-api") && names.contains(&"ums-provisioning-nats"), "{names:?}");
+    let rendered = helm::template("minimal", &options).unwrap();
+    for line in rendered.lines().filter(|line| line.trim_start().starts_with("image: ")) {
+        assert!(line.contains(" registry.example.org/mirror/"), "{line}");
+    }
+    assert!(rendered.contains("cn=stack-data-ums.done,cn=data,cn=univention,dc=swp-ldap,dc=internal"));
+}
+
+#[test]
 fn a_password_that_changes_starts_the_pods_anew() {
     let annotation = |objects: Vec<Value>, end: &str| {
         let object =
