@@ -29,7 +29,7 @@ mod pki;
 
 pub use binaries::build;
 pub use lifecycle::{Cluster, Lifeline, Lifetime};
-pub use packages::install_missing as install_packages;
+pub use packages::{install_buildah, install_missing as install_packages};
 
 /// Arguments of `cargo xtask cluster`.
 #[derive(clap::Args)]

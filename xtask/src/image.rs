@@ -28,7 +28,7 @@ pub struct Image {
 /// # Errors
 /// A build fails.
 pub fn run() -> Result<()> {
-    cluster::install_packages()?;
+    cluster::install_buildah()?;
     for image in build_all()? {
         println!("{} {}", image.tag, image.archive.display());
     }
@@ -39,8 +39,8 @@ pub fn run() -> Result<()> {
 /// Writes the list of all components that the binary is made of, in the format CycloneDX (ECMA-424), and says where.
 ///
 /// # Errors
-/// The tool can't be had or fails.
-fn bill_of_materials() -> Result<PathBuf> {
+/// The tool is not available or fails.
+pub fn bill_of_materials() -> Result<PathBuf> {
     const NAME: &str = "headstart.cdx";
     let tool = tools::cargo_cyclonedx()?;
     let list = workspace::target().join("image").join(NAME).with_extension("cdx.json");
@@ -124,28 +124,41 @@ pub fn build_all() -> Result<Vec<Image>> {
     let target = workspace::target().join("image");
     fs::create_dir_all(&target)?;
     let _lock = commands::lock_file(&target.join("lock"))?;
-    let host = host()?;
-    // A target folder of its own, since other flags would make cargo build the other one anew each time.
-    commands::run(
-        commands::cargo()
-            .args(["build", "--quiet", "--release", "--package=headstart", "--package=stand-in-udm"])
-            .args(["--target", &host])
-            .arg("--target-dir")
-            .arg(&target)
-            .env("RUSTFLAGS", "-C target-feature=+crt-static"),
-    )?;
-    let built = target.join(host).join("release");
-    let headstart: Vec<_> =
-        [(built.join("headstart"), "headstart")].into_iter().chain(authorities()).collect();
+    let built = build_static(&host()?, &["headstart", "stand-in-udm"], |_| ())?;
     Ok(vec![
-        build("headstart", &headstart)?,
+        build("headstart", &files_of_headstart(built.join("headstart")))?,
         build("stand-in-udm", &[(built.join("stand-in-udm"), "stand-in-udm")])?,
         build("nats", &[(tools::nats_server()?, "nats-server")])?,
     ])
 }
 
+/// Builds these packages for a platform, statically linked and optimised, and says in which folder their programs are.
+///
+/// # Errors
+/// The build fails.
+pub fn build_static(platform: &str, packages: &[&str], prepare: impl Fn(&mut Command)) -> Result<PathBuf> {
+    // A target folder of its own, since other flags would make cargo rebuild the other one each time.
+    let target = workspace::target().join("image");
+    let mut cargo = commands::cargo();
+    cargo.args(["build", "--quiet", "--release"]);
+    cargo.args(packages.iter().map(|package| format!("--package={package}")));
+    cargo.args(["--target", platform, "--target-dir"]).arg(&target);
+    cargo.env("RUSTFLAGS", "-C target-feature=+crt-static");
+    prepare(&mut cargo);
+    commands::run(&mut cargo)?;
+    Ok(target.join(platform).join("release"))
+}
+
+/// The files of the product's image, of which this is the program.
+pub fn files_of_headstart(program: PathBuf) -> Vec<(PathBuf, &'static str)> {
+    [(program, "headstart")].into_iter().chain(authorities()).collect()
+}
+
 /// The platform that the compiler builds for by default.
-fn host() -> Result<String> {
+///
+/// # Errors
+/// It is not Linux with glibc.
+pub fn host() -> Result<String> {
     let told = commands::output(Command::new("rustc").arg("--version").arg("--verbose"))?;
     let host = told.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc names no host")?;
     if !host.ends_with("-linux-gnu") {
@@ -169,24 +182,46 @@ fn build(name: &str, files: &[(PathBuf, &str)]) -> Result<Image> {
     if image.archive.exists() && fs::read_to_string(&record).is_ok_and(|recorded| recorded == built_of) {
         return Ok(image);
     }
-    let context = temporary_folder()?;
-    for (path, place) in files {
-        let place = context.path().join("root").join(place);
-        fs::create_dir_all(place.parent().unwrap_or(context.path()))?;
-        fs::copy(path, place)?;
-    }
+    let context = context(files)?;
     let archive = build_archive(&image.tag, &containerfile, context.path())?;
     archive.persist(&image.archive)?;
     fs::write(record, built_of)?;
     Ok(image)
 }
 
-/// Builds an image and gives it as an OCI archive, which is removed when it is dropped. buildah works in a store of
-/// its own that goes with it: our images are `FROM scratch`, so there are no layers to keep.
+/// A folder with these files as a Containerfile expects them, which is removed when it is dropped.
+///
+/// # Errors
+/// A file can't be copied.
+pub fn context<P: AsRef<Path>>(files: &[(PathBuf, P)]) -> Result<TempDir> {
+    let context = temporary_folder()?;
+    for (path, place) in files {
+        let place = context.path().join("root").join(place);
+        fs::create_dir_all(place.parent().unwrap_or(context.path()))?;
+        fs::copy(path, place)?;
+    }
+    Ok(context)
+}
+
+/// Builds an image for this machine, see [`build_archive_for`].
 ///
 /// # Errors
 /// buildah fails.
 pub fn build_archive(tag: &str, containerfile: &Path, context: &Path) -> Result<NamedTempFile> {
+    build_archive_for(None, tag, containerfile, context)
+}
+
+/// Builds an image (without an architecture: for this machine) and gives it as an OCI archive, which is removed when it is dropped. buildah works in a store of
+/// its own that goes with it: our images are `FROM scratch`, so there are no layers to keep.
+///
+/// # Errors
+/// buildah fails.
+pub fn build_archive_for(
+    architecture: Option<&str>,
+    tag: &str,
+    containerfile: &Path,
+    context: &Path,
+) -> Result<NamedTempFile> {
     let store = temporary_folder()?;
     let archive = NamedTempFile::new_in(workspace::target().join("image"))?;
     let buildah = || {
@@ -199,7 +234,9 @@ pub fn build_archive(tag: &str, containerfile: &Path, context: &Path) -> Result<
     // The same files give the same image, whenever it is built.
     let mut build = buildah();
     build
-        .args(["build", "--quiet", "--isolation", "chroot", "--timestamp", "0", "--signature-policy"])
+        .args(["build", "--quiet", "--isolation", "chroot", "--timestamp", "0"])
+        .args(architecture.iter().flat_map(|name| ["--arch", name]))
+        .arg("--signature-policy")
         .arg(&policy);
     build.args([
         OsStr::new("--tag"),

@@ -13,6 +13,7 @@ mod demo;
 mod docs;
 mod image;
 mod interrupt;
+mod release;
 mod steps;
 mod test;
 mod tools;
@@ -39,6 +40,8 @@ enum Task {
     Docs,
     /// Build the container images: the product's, and those of the tests
     Image,
+    /// Make what a release consists of: binaries, images, chart, list of components, checksums
+    Release(release::Args),
     /// Run all tests: against a real nats-server, and in a real Kubernetes
     #[command(after_help = test::ENVIRONMENT)]
     Test(test::Args),
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Task::Demo(args) => demo::run(&args),
         Task::Docs => docs::run().map(|()| ExitCode::SUCCESS),
         Task::Image => image::run().map(|()| ExitCode::SUCCESS),
+        Task::Release(args) => release::run(args).map(|()| ExitCode::SUCCESS),
         Task::Test(args) => test::run(&args),
         Task::TestRunner(args) => test::run_unless_cluster(&args).map(|()| ExitCode::SUCCESS),
         Task::Tools { names } => tools::run(&names).map(|()| ExitCode::SUCCESS),

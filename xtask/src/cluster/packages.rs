@@ -31,7 +31,18 @@ pub fn missing() -> Vec<&'static str> {
 /// # Errors
 /// Something is missing and there is no apt-get, or it failed.
 pub fn install_missing() -> Result<()> {
-    let missing = missing();
+    install(missing())
+}
+
+/// Installs buildah alone, with which images are built, if it is missing.
+///
+/// # Errors
+/// It is missing and there is no apt-get, or that failed.
+pub fn install_buildah() -> Result<()> {
+    install(missing().into_iter().filter(|package| *package == "buildah").collect())
+}
+
+fn install(missing: Vec<&str>) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
