@@ -251,6 +251,31 @@ async fn an_answer_that_breaks_off_leaves_nothing_out() {
 }
 
 #[tokio::test]
+async fn an_answer_with_a_gap_ends_at_the_gap() {
+    let server = NatsServer::start().await;
+    let case = Case::new(&server, false).await;
+    for n in 2..14 {
+        case.live(n, &format!("text-{n}-")).await;
+    }
+    let all = case.numbers(1000, 100).await;
+    assert_eq!(all.len(), 12);
+    let proxy = LossyProxy::before(&server).await;
+    for lost in [4, 13] {
+        proxy.lose_message(&format!("text-{lost}-"));
+        let broker = Broker::connect(&proxy.config("test")).await.unwrap();
+        let stop = CancellationToken::new();
+        let view = broker.registry().view(stop.clone());
+        view.synced().await;
+        let readers = Readers::new(broker, view, ReaderConfig::default());
+        let read =
+            readers.batch(&case.s.name, case.s.incarnation, LONG, &CancellationToken::new(), 100).await;
+        let numbers: Vec<u64> = read.unwrap().iter().map(|m| m.id.sequence).collect();
+        assert!(!numbers.is_empty() && all.starts_with(&numbers), "{lost}: {numbers:?}");
+        stop.cancel();
+    }
+}
+
+#[tokio::test]
 async fn a_removal_that_dies_anywhere_leaves_nothing_that_no_entry_names() {
     let server = NatsServer::start().await;
     let direct = server.broker().await;

@@ -4,13 +4,13 @@
 mod support;
 
 use broker::{
-    LargeEvent, Modified,
-    testing::{NatsServer, eventually},
+    Broker, LargeEvent, Modified,
+    testing::{LossyProxy, NatsServer, eventually},
 };
 use bytes::Bytes;
 use dispatcher::Config;
 use model::{RealmTopic, Subscription};
-use support::{SOON, all_is_done, at_once, drain, post, register, start, start_with};
+use support::{SOON, all_is_done, at_once, drain, holds, post, register, start, start_with};
 use tokio::time::Instant;
 
 #[tokio::test]
@@ -207,4 +207,28 @@ async fn other_topics_count_from_their_marker_on_whenever_it_is_read() {
         async || broker.registry().subscription(&mail.name).await.unwrap().unwrap().value.prefill.boundary;
     // That of the topics that hold now, and not of an earlier marker.
     assert_eq!(eventually("the boundary", SOON, boundary, Option::is_some).await, Some(marker));
+}
+
+/// Dispatching begins with several looks at NATS. Between any two of them a subscription may be registered, and another
+/// dispatcher may pass its marker.
+#[tokio::test]
+async fn a_subscription_that_is_registered_while_a_dispatcher_begins_has_its_events() {
+    let server = NatsServer::start().await;
+    let broker = server.broker().await;
+    let proxy = LossyProxy::before(&server).await;
+    for requests in 1..=8 {
+        let slow = Broker::connect(&proxy.config("test")).await.unwrap();
+        proxy.hold_after_requests(requests);
+        let (begins, _shutdown) = start(&slow);
+        proxy.holds().await;
+        let s = register(&broker, &format!("mail-{requests}"), "users/user").await;
+        let (other, shutdown) = start(&broker);
+        all_is_done(&broker).await;
+        drop(shutdown);
+        other.await.unwrap().unwrap();
+        proxy.release_requests();
+        post(&broker, "users/user", requests.into()).await;
+        holds(&broker, &s, 1).await;
+        assert!(!begins.is_finished());
+    }
 }

@@ -5,8 +5,9 @@ use std::{sync::Arc, time::Duration};
 
 use broker::{
     Broker, Claimed, Copier, Copy, FillError, Queue, ReaderConfig, Readers, TasksConfig,
-    testing::{NatsServer, eventually, ready_subscription},
+    testing::{NatsServer, eventually, hear, ready_subscription, refuse_removals},
 };
+use futures::StreamExt;
 use model::{PrefillState, Subscription, fence::Counts, prefill::PrefillTask};
 use prefill_job::{
     source::{
@@ -17,7 +18,7 @@ use prefill_job::{
 };
 use serde_json::{Value, json};
 use stand_in_udm::{Directory, Effect, Faults, Rule, StandIn};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -76,12 +77,10 @@ impl World {
         Source::Udm(Udm::new(config).unwrap())
     }
 
-    /// Runs a worker on the task, and `meanwhile` once `a` was read and `b` is asked for in vain.
-    async fn prefill(&mut self, reads_primary: bool, meanwhile: impl AsyncFnOnce(&mut Self)) {
-        let away = Effect::LdapDown { retry_after: Some("1".to_owned()) };
-        self.udm.faults().add(Rule::new(away).dn("uid=b,dc=x"));
+    /// A worker on the task.
+    async fn work(&self, reads_primary: bool) -> DropGuard {
         let shutdown = CancellationToken::new();
-        let _ended = shutdown.clone().drop_guard();
+        let ended = shutdown.clone().drop_guard();
         self.broker.tasks().submit(&PrefillTask::of(&self.subscription)).await.unwrap();
         let config = worker::Config {
             max_removals: model::resync::MaxRemovals::default(),
@@ -94,14 +93,26 @@ impl World {
         };
         let source = Arc::new(self.source(reads_primary));
         tokio::spawn(worker::run(config, self.broker.clone(), source, shutdown));
+        ended
+    }
+
+    async fn state(&self) -> PrefillState {
+        let entry = self.broker.registry().subscription(&self.subscription.name).await.unwrap().unwrap();
+        entry.value.prefill.state
+    }
+
+    /// Runs a worker on the task, and `meanwhile` once `a` was read and `b` is asked for in vain.
+    async fn prefill(&mut self, reads_primary: bool, meanwhile: impl AsyncFnOnce(&mut Self)) {
+        let away = Effect::LdapDown { retry_after: Some("1".to_owned()) };
+        self.udm.faults().add(Rule::new(away).dn("uid=b,dc=x"));
+        let _ended = self.work(reads_primary).await;
         let asked = async || self.udm.counters().asked();
         eventually("the read of b", SOON, asked, |asked| asked.iter().any(|a| a.target.contains("uid%3Db")))
             .await;
         meanwhile(self).await;
         self.udm.faults().set(Faults::default());
-        let (broker, name) = (&self.broker, &self.subscription.name);
-        let state = async || broker.registry().subscription(name).await.unwrap().unwrap().value.prefill.state;
-        eventually("the prefill", SOON, state, |state| *state == PrefillState::Done).await;
+        eventually("the prefill", SOON, async || self.state().await, |state| *state == PrefillState::Done)
+            .await;
     }
 
     /// What the consumer sees: publisher, name, version (none: deleted).
@@ -149,6 +160,19 @@ async fn where_a_replica_may_be_read_every_event_stays() {
     assert_eq!(world.read().await, ["prefill b 0", "prefill c 0", "prefill a 2", "live a 1", "live a 2"]);
 }
 
+/// Who reads a queue whose prefill is done must not see an event that is about to be removed.
+#[tokio::test]
+async fn a_prefill_is_not_done_before_the_events_that_it_holds_are_removed() {
+    let server = NatsServer::start().await;
+    let mut world = World::new(server.broker().await).await;
+    world.change("a", 1).await;
+    refuse_removals(&world.queue).await;
+    let mut removals = hear(&world.broker, "$JS.API.STREAM.MSG.DELETE.>").await;
+    let _ended = world.work(true).await;
+    tokio::time::timeout(SOON, removals.next()).await.unwrap().unwrap();
+    assert_eq!(world.state().await, PrefillState::Running);
+}
+
 #[tokio::test]
 async fn an_attempt_that_was_overtaken_leaves_nothing_out() {
     let server = NatsServer::start().await;
@@ -164,8 +188,8 @@ async fn an_attempt_that_was_overtaken_leaves_nothing_out() {
     let mut second = claim(2).await;
     let late = first.seal_leaving_out(Counts::default(), vec![live]).await;
     assert!(matches!(late, Err(FillError::Overtaken)), "{late:?}");
-    second.seal(Counts::default()).await.unwrap();
+    second.seal_leaving_out(Counts::default(), vec![live]).await.unwrap();
     assert_eq!(queue.remove_contained(1).await.unwrap(), 0);
-    assert_eq!(queue.remove_contained(2).await.unwrap(), 0);
     assert_eq!(queue.live_from(1).await.unwrap().unwrap().sequence, live);
+    assert_eq!(queue.remove_contained(2).await.unwrap(), 1);
 }

@@ -322,6 +322,31 @@ pub async fn lose_queue(queue: &Queue) {
     assert!(queue.delete().await.expect("deleting a stream"), "there is no stream");
 }
 
+/// From now on NATS refuses to remove messages of a queue.
+///
+/// # Panics
+/// When NATS refuses that.
+#[allow(clippy::expect_used)]
+pub async fn refuse_removals(queue: &Queue) {
+    let js = &queue.wire().js;
+    let mut config =
+        js.get_stream(queue.stream.clone()).await.expect("a stream").get_info().await.expect("it").config;
+    config.deny_delete = true;
+    js.update_stream(config).await.expect("an update");
+}
+
+/// Hears the requests for a subject of NATS, from now on.
+///
+/// # Panics
+/// When NATS is away.
+#[allow(clippy::expect_used)]
+pub async fn hear(broker: &Broker, subject: &str) -> async_nats::Subscriber {
+    let client = &broker.wire.client;
+    let heard = client.subscribe(subject.to_owned()).await.expect("a subscription");
+    client.flush().await.expect("NATS has it");
+    heard
+}
+
 /// How many messages a connection has sent to NATS so far: each request is one.
 #[must_use]
 pub fn messages_sent(broker: &Broker) -> u64 {

@@ -39,6 +39,8 @@ struct State {
     cut: watch::Sender<u64>,
     /// Bytes of answers after which a connection is cut; 0: never.
     cut_after: AtomicU64,
+    /// A text in an answer that later connections lose.
+    lost_message: Mutex<Option<String>>,
     cut_after_requests: Countdown,
     held_after_requests: Countdown,
 }
@@ -52,15 +54,16 @@ impl Countdown {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((number, requests));
     }
 
-    /// A request of a connection is about to be passed on: is it the last?
+    /// A request of a connection is about to be passed on: is it the last? That is so once.
     fn is_last(&self, number: u64) -> bool {
-        match &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some((of, left)) if *of == number => {
-                *left = left.saturating_sub(1);
-                *left == 0
-            }
-            _ => false,
+        let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((_, left)) = counted.as_mut().filter(|(of, _)| *of == number) else { return false };
+        *left = left.saturating_sub(1);
+        let last = *left == 0;
+        if last {
+            *counted = None;
         }
+        last
     }
 }
 
@@ -135,6 +138,11 @@ impl LossyProxy {
     /// The next connections are cut after so many bytes of answers; 0: not any more.
     pub fn cut_after(&self, bytes: u64) {
         self.state.cut_after.store(bytes, Ordering::SeqCst);
+    }
+
+    /// The next connection loses the first message from the server that contains this text, and nothing else.
+    pub fn lose_message(&self, text: &str) {
+        *self.state.lost_message.lock().unwrap_or_else(PoisonError::into_inner) = Some(text.to_owned());
     }
 
     /// The present connection is cut after so many requests that come one by one: the last one arrives, and its answer
@@ -217,13 +225,19 @@ async fn requests(state: Arc<State>, number: u64, mut client: OwnedReadHalf, mut
 async fn answers(state: Arc<State>, number: u64, mut nats: OwnedReadHalf, mut client: OwnedWriteHalf) {
     let mut cut = state.cut.subscribe();
     let (mut passed, mut buffer) = (0, vec![0; 4 << 10]);
+    let mut losing =
+        state.lost_message.lock().unwrap_or_else(PoisonError::into_inner).take().map(Losing::new);
     loop {
         let count = tokio::select! {
             read = nats.read(&mut buffer) => read.unwrap_or(0),
             () = reaches(&mut cut, number) => 0,
         };
         let lost = state.answers_lost.load(Ordering::SeqCst) >= number;
-        if count == 0 || (!lost && client.write_all(&buffer[..count]).await.is_err()) {
+        let answer = match &mut losing {
+            Some(losing) => losing.pass(&buffer[..count]),
+            None => buffer[..count].to_vec(),
+        };
+        if count == 0 || (!lost && client.write_all(&answer).await.is_err()) {
             break;
         }
         passed += count as u64;
@@ -237,4 +251,44 @@ async fn answers(state: Arc<State>, number: u64, mut nats: OwnedReadHalf, mut cl
     drop(client);
     // The server must not be stopped by what nobody reads.
     while nats.read(&mut buffer).await.is_ok_and(|count| count > 0) {}
+}
+
+/// What a server sends, without the first message that contains a text.
+struct Losing {
+    text: Option<String>,
+    incomplete: Vec<u8>,
+}
+
+impl Losing {
+    fn new(text: String) -> Self {
+        Self { text: Some(text), incomplete: Vec::new() }
+    }
+
+    /// Takes what was sent, and gives what is passed on: whole messages of the protocol only.
+    fn pass(&mut self, sent: &[u8]) -> Vec<u8> {
+        self.incomplete.extend_from_slice(sent);
+        let mut passed = Vec::new();
+        while let Some(length) = message_length(&self.incomplete) {
+            let rest = self.incomplete.split_off(length);
+            let message = std::mem::replace(&mut self.incomplete, rest);
+            let contains =
+                |text: &mut String| message.windows(text.len()).any(|part| part == text.as_bytes());
+            if self.text.take_if(contains).is_none() {
+                passed.extend(message);
+            }
+        }
+        passed
+    }
+}
+
+/// Length of the protocol message at the beginning: a line, and its payload where it has one
+/// (<https://docs.nats.io/reference/reference-protocols/nats-protocol>). `None`: it is not complete.
+fn message_length(bytes: &[u8]) -> Option<usize> {
+    let line = bytes.windows(2).position(|end| end == b"\r\n")? + 2;
+    let mut words = str::from_utf8(&bytes[..line]).ok()?.split_whitespace();
+    let payload = match words.next() {
+        Some("MSG" | "HMSG") => words.next_back()?.parse::<usize>().ok()? + 2,
+        _ => 0,
+    };
+    (bytes.len() >= line + payload).then_some(line + payload)
 }
