@@ -1,7 +1,8 @@
 //! `cargo xtask release`: what a release consists of, in `target/release-artifacts/VERSION`. It pushes nothing.
 
 use std::{
-    fs,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -182,7 +183,9 @@ fn images(release: &Release) -> Result<()> {
         let tag = format!("headstart:{VERSION}");
         let archive =
             image::build_archive_for(Some(target.architecture()), &tag, &containerfile, context.path())?;
-        fs::copy(archive.path(), release.folder.join(format!("{}.oci.tar", target.file())))?;
+        // Not copied, as it would keep the permissions of a temporary file.
+        let mut file = File::create(release.folder.join(format!("{}.oci.tar", target.file())))?;
+        io::copy(&mut File::open(archive.path())?, &mut file)?;
     }
     Ok(())
 }
