@@ -1,7 +1,7 @@
 //! What the controller remembers between two looks. All of it may be lost: deadlines then count anew, and a place may
 //! be given once too often.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use model::{Incarnation, PrefillState, Reason, Subscription, SubscriptionName};
 
@@ -10,64 +10,70 @@ use crate::observed::{JobSeen, Moment, Sight};
 /// First sights, and what the caches do not know yet.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
-    sights: HashMap<(String, Sight), Moment>,
-    progress_at: HashMap<String, Moment>,
-    unfit: HashSet<String>,
-    /// UID of a Job that the API server refused to start, and until when it is out of the queue.
-    refused: HashMap<String, Moment>,
+    /// By the UID of the Job.
+    jobs: HashMap<String, Remembered>,
     /// Since when the attempt of a subscription has failed.
     failed: HashMap<SubscriptionName, ((Incarnation, u32), Moment)>,
-    /// UID of a Job that we admitted, and the version that it had before.
-    admitted: HashMap<String, String>,
-    /// What was told of a Job last, by its UID.
-    told: HashMap<String, (PrefillState, Option<Reason>)>,
+}
+
+/// What is remembered of a Job.
+#[derive(Debug, Default)]
+struct Remembered {
+    sights: BTreeMap<Sight, Moment>,
+    progress_at: Option<Moment>,
+    /// Its ConfigMap was not right at the last look.
+    unfit: bool,
+    /// The API server refused to start it: until when it is out of the queue.
+    refused_until: Option<Moment>,
+    /// We have admitted it: the version that it had before.
+    admitted: Option<String>,
+    /// What was told of it last.
+    told: Option<(PrefillState, Option<Reason>)>,
 }
 
 impl Memory {
+    fn job(&mut self, uid: &str) -> &mut Remembered {
+        self.jobs.entry(uid.to_owned()).or_default()
+    }
+
     /// Notes first sights of what holds now, and tells the Job since when.
     pub(crate) fn see(&mut self, entry: Option<&Subscription>, job: &mut JobSeen, now: Moment) {
-        let uid = &job.job.uid;
-        job.since = Sight::ALL
-            .into_iter()
-            .filter_map(|sight| {
-                let key = (uid.clone(), sight);
-                if sight.holds(entry, job) {
-                    Some((sight, *self.sights.entry(key).or_insert(now)))
-                } else {
-                    self.sights.remove(&key);
-                    None
-                }
-            })
-            .collect();
-        job.shown.progress_at = self.progress_at.get(uid).copied();
+        let remembered = self.job(&job.job.uid);
+        for sight in Sight::ALL {
+            if sight.holds(entry, job) {
+                remembered.sights.entry(sight).or_insert(now);
+            } else {
+                remembered.sights.remove(&sight);
+            }
+        }
+        job.since.clone_from(&remembered.sights);
+        job.shown.progress_at = remembered.progress_at;
     }
 
     /// A watch was interrupted: what we take for lasting may have changed meanwhile, and the kubelet may have been as
     /// blind as we were. Start deadlines count anew; `activeDeadlineSeconds` stands behind them.
     pub(crate) fn count_starts_anew(&mut self) {
-        self.sights.retain(|(_, sight), _| !matches!(sight, Sight::Unstarted | Sight::Stuck));
+        for job in self.jobs.values_mut() {
+            job.sights.retain(|sight, _| !matches!(sight, Sight::Unstarted | Sight::Stuck));
+        }
     }
 
     pub(crate) fn progress_shown(&mut self, uid: &str, now: Moment) {
-        self.progress_at.insert(uid.to_owned(), now);
+        self.job(uid).progress_at = Some(now);
     }
 
     /// Notes what is told of a Job; false: it was told before.
     pub(crate) fn tells(&mut self, uid: &str, state: PrefillState, reason: Option<Reason>) -> bool {
-        self.told.insert(uid.to_owned(), (state, reason)) != Some((state, reason))
+        self.job(uid).told.replace((state, reason)) != Some((state, reason))
     }
 
     /// Whether the Job's ConfigMap was right at the last look.
     pub(crate) fn set_unfit(&mut self, uid: &str, unfit: bool) {
-        if unfit {
-            self.unfit.insert(uid.to_owned());
-        } else {
-            self.unfit.remove(uid);
-        }
+        self.job(uid).unfit = unfit;
     }
 
     pub(crate) fn is_unfit(&self, uid: &str) -> bool {
-        self.unfit.contains(uid)
+        self.jobs.get(uid).is_some_and(|job| job.unfit)
     }
 
     /// Since when the current attempt has failed, if it has.
@@ -89,32 +95,27 @@ impl Memory {
     }
 
     pub(crate) fn set_refused(&mut self, uid: &str, until: Moment) {
-        self.refused.insert(uid.to_owned(), until);
+        self.job(uid).refused_until = Some(until);
     }
 
     /// Until when the Job is out of the queue, if it is.
     pub(crate) fn refused_until(&self, uid: &str, now: Moment) -> Option<Moment> {
-        self.refused.get(uid).copied().filter(|until| *until > now)
+        self.jobs.get(uid)?.refused_until.filter(|until| *until > now)
     }
 
     /// We have admitted it when it was of that version: the next one has a place, whatever the cache says.
     pub(crate) fn set_admitted(&mut self, uid: &str, version: &str) {
-        self.admitted.insert(uid.to_owned(), version.to_owned());
+        self.job(uid).admitted = Some(version.to_owned());
     }
 
     /// Does the cache show a Job that we have admitted since?
     pub(crate) fn is_admitted_since(&self, uid: &str, version: &str) -> bool {
-        self.admitted.get(uid).is_some_and(|before| before == version)
+        self.jobs.get(uid).is_some_and(|job| job.admitted.as_deref() == Some(version))
     }
 
     /// Forgets Jobs that are gone.
     pub(crate) fn keep_only(&mut self, uids: &HashSet<&str>) {
-        self.sights.retain(|(uid, _), _| uids.contains(uid.as_str()));
-        self.progress_at.retain(|uid, _| uids.contains(uid.as_str()));
-        self.unfit.retain(|uid| uids.contains(uid.as_str()));
-        self.refused.retain(|uid, _| uids.contains(uid.as_str()));
-        self.admitted.retain(|uid, _| uids.contains(uid.as_str()));
-        self.told.retain(|uid, _| uids.contains(uid.as_str()));
+        self.jobs.retain(|uid, _| uids.contains(uid.as_str()));
     }
 }
 

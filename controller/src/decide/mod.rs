@@ -18,6 +18,7 @@ use crate::observed::{FenceSeen, JobRef, Moment, Observed};
 pub mod admission;
 mod cleanup;
 mod job;
+mod needs;
 #[cfg(test)]
 mod properties;
 mod request;
@@ -30,6 +31,7 @@ pub(crate) mod world;
 pub use cleanup::deletion_is_justified;
 use job::Verdict;
 pub(crate) use job::is_failed_start;
+pub(crate) use needs::{Need, needs};
 pub use request::Request;
 
 /// The times that decisions go by.

@@ -1,14 +1,16 @@
 //! What holds for every state that can be observed: entry × fence × Job × Pods, all of them.
 
+use std::collections::BTreeSet;
+
 use model::{PrefillState, Reason, fence::FenceState, subscription::Lifecycle};
 
 use super::{
-    Action,
+    Action, Need, needs,
     world::{MINE, OTHER, World},
 };
 use crate::observed::{Fate, FenceSeen, InputSeen, Observed, PodPhase};
 
-fn for_all(check: impl Fn(&World, &[Action])) {
+fn for_all(mut check: impl FnMut(&World, &[Action])) {
     let (fences, jobs) = (fences(), jobs());
     let mut count = 0;
     for entry in entries() {
@@ -130,6 +132,24 @@ fn pods() -> Vec<(&'static str, Pods)> {
         ("failed", |world| world.failed_try(1, Some(Reason::SourceUnavailable), "away")),
         ("exited", |world| world.failed_try(0, None, "")),
     ]
+}
+
+/// The fence is read where it can decide something only: where it is not, one that nobody has touched would not.
+#[test]
+fn a_fence_that_is_not_asked_for_would_change_nothing() {
+    let mut not_asked_for = 0;
+    for_all(|world, _| {
+        let mut read = BTreeSet::new();
+        while let Some(need) = needs(&world.observed, &read, &world.rules, world.now) {
+            read.insert(need);
+        }
+        if !read.contains(&Need::Fence) {
+            not_asked_for += 1;
+            let unread = world.clone().fence_seen(FenceSeen::NotRead).decide();
+            assert_eq!(unread, world.clone().fence(0, FenceState::Open).decide(), "{world:?}");
+        }
+    });
+    assert!(not_asked_for > 10_000, "{not_asked_for}");
 }
 
 /// All that is done to the world until nothing changes any more, while no time passes.

@@ -1,29 +1,30 @@
 //! Gathers what is true of one subscription: entry, Jobs and Pods from caches, and what a decision hangs on from
 //! where it is kept.
 //!
-//! The order matters: Jobs first, then the fence. A pod seals before it exits, so whoever sees the end of the Job
-//! first and reads the fence afterwards can't miss the seal.
+//! Which of it is read, and in which order, is decided by [`needs`].
 
 mod job;
 mod snapshot;
 pub(crate) mod watch;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use broker::{Broker, RegistryView};
 use manifests::{Identity, labels};
 use model::{
-    PrefillState, Subscription, SubscriptionName,
+    Subscription, SubscriptionName,
     prefill::{PrefillTask, Progress},
-    subscription::Lifecycle,
 };
 
 use crate::{
     Error,
     cluster::Cluster,
-    decide::Rules,
+    decide::{Need, Rules, needs},
     memory::Memory,
-    observed::{FenceSeen, InputSeen, JobSeen, Late, Moment, Observed, Place, PodPhase, Sight},
+    observed::{FenceSeen, InputSeen, Late, Moment, Observed, Place},
     reason,
 };
 use job::{input_seen, is_owned_by, job_found, job_seen};
@@ -69,25 +70,26 @@ impl Observer {
         }
         self.see(&mut observed, now);
         observed.failed_since = self.memory().failed_since(name, observed.entry.as_ref(), now);
-        let Some(entry) = observed.entry.clone().filter(has_open_prefill) else { return Ok(observed) };
-        if entry.prefill.state != PrefillState::Failed {
-            if may_be_out_of_date(&observed, &self.rules, now) {
-                self.look_at_kubernetes(&mut observed, &entry).await?;
-                self.see(&mut observed, now);
+        let mut read = BTreeSet::new();
+        while let Some(need) = needs(&observed, &read, &self.rules, now)
+            && let Some(entry) = observed.entry.clone()
+        {
+            match need {
+                Need::LiveJob => self.look_at_kubernetes(&mut observed, &entry).await?,
+                Need::Evidence => self.look_for_evidence(&mut observed, &entry).await?,
+                Need::Place => self.look_for_a_place(&mut observed, &entry, snapshot, now).await?,
+                Need::Fence => {
+                    let fence = self.broker.queue(name, entry.incarnation).fence().await?;
+                    observed.fence =
+                        fence.map_or(FenceSeen::Missing, |fence| FenceSeen::Found(Box::new(fence.value)));
+                }
+                Need::Progress => {
+                    observed.progress = self.progress(&entry).await?;
+                    note_lateness(&mut observed, &entry);
+                }
             }
-            self.look_for_evidence(&mut observed, now).await?;
             self.see(&mut observed, now);
-            self.look_for_a_place(&mut observed, &entry, snapshot, now).await?;
-        }
-        if depends_on_fence(&observed, &entry) {
-            let fence = self.broker.queue(name, entry.incarnation).fence().await?;
-            observed.fence =
-                fence.map_or(FenceSeen::Missing, |fence| FenceSeen::Found(Box::new(fence.value)));
-        }
-        if entry.prefill.state == PrefillState::Running {
-            observed.progress = self.progress(&entry).await?;
-            note_lateness(&mut observed, &entry);
-            self.see(&mut observed, now);
+            read.insert(need);
         }
         Ok(observed)
     }
@@ -116,25 +118,14 @@ impl Observer {
         Ok(())
     }
 
-    /// Reads events, and looks at the ConfigMap, where a pod does not come up and does not say why itself: no pod at all
-    /// (quota, admission), or one that waits for a volume.
-    async fn look_for_evidence(&self, observed: &mut Observed, now: Moment) -> Result<(), Error> {
-        let Some(entry) = observed.entry.clone() else { return Ok(()) };
-        let settle = self.rules.settle;
-        let silent = |job: &&mut JobSeen| {
-            let lasts = job.since(Sight::Unstarted).is_some_and(|since| since + settle <= now);
-            (lasts || (!job.suspended && job.waits_for_quota(&entry)))
-                && !job.living_pods().any(|pod| matches!(pod.phase, PodPhase::Pending(Some(_))))
-        };
-        let Some(job) = observed.jobs.iter_mut().find(|job| job.is_of(&entry)).filter(silent) else {
-            return Ok(());
-        };
+    async fn look_for_evidence(&self, observed: &mut Observed, entry: &Subscription) -> Result<(), Error> {
+        let Some(job) = observed.jobs.iter_mut().find(|job| job.is_of(entry)) else { return Ok(()) };
         let about = job.living_pods().last().map_or_else(|| job.job.uid.clone(), |pod| pod.uid.clone());
         let events = self.cluster.events_about(&about).await?;
         job.evidence = reason::of_events(&events);
         // Somebody may have deleted what the pod waits for.
         let found = self.cluster.config_map(&job.job.identity.job_name()).await?;
-        job.input = input_seen(found.as_ref(), &PrefillTask::of(&entry), &job.job);
+        job.input = input_seen(found.as_ref(), &PrefillTask::of(entry), &job.job);
         Ok(())
     }
 
@@ -180,79 +171,5 @@ fn note_lateness(observed: &mut Observed, entry: &Subscription) {
     if let (Some(progress), Some(job)) = (&observed.progress, job) {
         let now = jiff::Timestamp::now().as_second();
         job.late = job.ends_at.and_then(|ends_at| Late::of(progress, ends_at, now));
-    }
-}
-
-/// A prefill that is not done, of a subscription that is in use.
-fn has_open_prefill(entry: &Subscription) -> bool {
-    entry.lifecycle == Lifecycle::Ready
-        && entry.prefill.attempt > 0
-        && entry.prefill.state != PrefillState::Done
-}
-
-/// A Job that the cache does not know, and one that is about to be given up, are looked up: a cache may be behind, or cut
-/// off from the API server without knowing.
-fn may_be_out_of_date(observed: &Observed, rules: &Rules, now: Moment) -> bool {
-    let Some(job) = observed.current_job() else { return true };
-    let due = |sight, after| job.since(sight).is_some_and(|since| since + after <= now);
-    due(Sight::Unstarted, rules.start_deadline) || due(Sight::Stuck, rules.stuck_after)
-}
-
-/// While a Job waits for its turn, nothing has been written under its attempt.
-fn depends_on_fence(observed: &Observed, entry: &Subscription) -> bool {
-    let queued = observed.current_job().is_some_and(|job| job.suspended && !job.admitted);
-    entry.prefill.state != PrefillState::Pending || !queued || observed.place == Place::Free
-}
-
-#[cfg(test)]
-mod tests {
-    use model::Reason;
-
-    use super::*;
-    use crate::{
-        decide::world::World,
-        observed::{Fate, PodPhase},
-    };
-
-    #[test]
-    fn the_fence_is_read_whenever_something_may_have_been_written() {
-        use PrefillState::{Failed, Pending, Running};
-        let queued = || World::new().job().no_place();
-        for (world, expected) in [
-            (queued(), false),
-            (queued().state(Pending, Some(Reason::Queued)), false),
-            (World::new().job(), true),
-            (World::new(), true),
-            (World::new().admitted().no_place(), true),
-            (queued().state(Running, None), true),
-            (queued().state(Failed, Some(Reason::ImagePull)), true),
-            (queued().with_job(|job| job.admitted = true), true),
-            (queued().fate(Fate::Complete).with_job(|job| job.suspended = false), true),
-        ] {
-            assert_eq!(depends_on_fence(&world.observed, world.entry()), expected, "{:?}", world.observed);
-        }
-    }
-
-    #[test]
-    fn what_is_absent_or_about_to_be_given_up_is_looked_up() {
-        let seen = |world: World, after| {
-            let mut world = world.after(after);
-            world.decide();
-            world
-        };
-        let lost = || World::new().admitted().pod(PodPhase::Running).terminating();
-        for (world, expected) in [
-            (seen(World::new(), 0), true),
-            (seen(World::new().attempt(2).job(), 0), true),
-            (seen(World::new().job(), 99_999), false),
-            (seen(World::new().admitted(), 299), false),
-            (seen(World::new().admitted(), 300), true),
-            (seen(World::new().admitted().pod(PodPhase::Running), 99_999), false),
-            (seen(lost(), 119), false),
-            (seen(lost(), 120), true),
-        ] {
-            let found = may_be_out_of_date(&world.observed, &world.rules, world.now);
-            assert_eq!(found, expected, "{:?} at {:?}", world.observed, world.now);
-        }
     }
 }
