@@ -17,10 +17,10 @@
 //!   somebody else, by whoever writes it on the Job.
 //!
 //! The modules:
-//! * [`observed`]: the picture of one subscription, free of Kubernetes' types; [`decide()`]: from it to actions;
+//! * `observed`: the picture of one subscription, free of Kubernetes' types; `decide`: from it to actions;
 //! * [`lead`]: one controller at a time, by a Lease;
 //! * [`annotations`]: what Jobs show, and what people ask for there;
-//! * [`reason`]: pod status, events and exit codes as one word;
+//! * `reason`: pod status, events and exit codes as one word;
 //! * [`sweep`]: what needs no Kubernetes: markers, removals and registrations that died half-way.
 
 mod act;
@@ -28,15 +28,15 @@ pub mod annotations;
 mod announce;
 mod cluster;
 mod config;
-pub mod decide;
+mod decide;
 mod error;
 mod lease;
 mod memory;
 mod metrics;
 mod observe;
-pub mod observed;
+mod observed;
 mod queue_ages;
-pub mod reason;
+mod reason;
 mod run;
 mod storage;
 pub mod sweep;
@@ -45,7 +45,7 @@ mod testing;
 mod work;
 
 pub use config::{Config, WriteHook};
-pub use decide::{Action, Rules, decide};
+pub use decide::Rules;
 pub use error::Error;
 pub use lease::{LeaseConfig, lead};
 pub use metrics::Metrics;
