@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_nats::{
     Client, HeaderMap,
     client::{Request, RequestErrorKind},
-    jetstream::{self, message::StreamMessage, stream::RawMessageErrorKind},
+    jetstream::{self, message::StreamMessage, stream::RawMessage},
 };
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -174,20 +174,30 @@ impl Wire {
         subject: &str,
         body: &impl Serialize,
     ) -> Result<T, Error> {
+        self.api_once(action, subject, body)
+            .await
+            .unwrap_or_else(|broken| Err(Error::unavailable(action, broken)))
+    }
+
+    /// The same, for what may be asked again when the connection breaks.
+    async fn api_once<T: DeserializeOwned>(
+        &self,
+        action: &str,
+        subject: &str,
+        body: &impl Serialize,
+    ) -> Result<Result<T, Error>, Broken> {
         let asked = self.js.request(subject.to_owned(), body);
-        let answer: Answer<T> = match self.connection().lasts_for(asked).await {
-            Ok(answer) => answer.map_err(|e| Error::unavailable(action, e))?,
-            Err(broken) => return Err(Error::unavailable(action, broken)),
-        };
-        match answer {
-            Answer { error: Some(error), .. } => Err(Error::Refused {
+        let answer: Result<Answer<T>, _> = self.connection().lasts_for(asked).await?;
+        Ok(match answer {
+            Err(error) => Err(Error::unavailable(action, error)),
+            Ok(Answer { error: Some(error), .. }) => Err(Error::Refused {
                 action: action.to_owned(),
                 code: error.err_code,
                 description: error.description,
             }),
-            Answer { value: Some(value), .. } => Ok(value),
-            Answer { .. } => Err(Error::corrupt(format!("the answer to {subject}"), "no known field")),
-        }
+            Ok(Answer { value: Some(value), .. }) => Ok(value),
+            Ok(Answer { .. }) => Err(Error::corrupt(format!("the answer to {subject}"), "no known field")),
+        })
     }
 
     /// Publishes one message and waits for its acknowledgement; answers its sequence.
@@ -268,57 +278,43 @@ impl Wire {
 
     /// The first message of a subject at or above a sequence, from the leader.
     pub(crate) async fn next(&self, stream: &str, subject: &str, from: u64) -> Result<Got, Error> {
-        self.get(stream, |get| get.next_by_subject(subject).sequence(from)).await
+        self.get(stream, &Get { seq: Some(from), next_by_subj: Some(subject), ..Get::default() }).await
     }
 
     /// The last message of a subject, from the leader.
     pub(crate) async fn last(&self, stream: &str, subject: &str) -> Result<Got, Error> {
-        self.get(stream, |get| get.last_by_subject(subject)).await
+        self.get(stream, &Get { last_by_subj: Some(subject), ..Get::default() }).await
     }
 
     /// The message with this number, from the leader.
     pub(crate) async fn message(&self, stream: &str, sequence: u64) -> Result<Got, Error> {
-        self.get(stream, |get| get.sequence(sequence)).await
+        self.get(stream, &Get { seq: Some(sequence), ..Get::default() }).await
     }
 
-    async fn get(&self, stream: &str, ask: impl FnOnce(Getter) -> Getter) -> Result<Got, Error> {
-        let getter = ask(Getter::default());
-        let mut tries = 1;
-        loop {
-            // Nothing is lost by asking again.
-            match self.connection().lasts_for(self.get_once(stream, &getter)).await {
-                Ok(got) => return got,
-                Err(_) if tries < READS => tries += 1,
-                Err(broken) => return Err(Error::unavailable(format!("reading from {stream}"), broken)),
-            }
+    async fn get(&self, stream: &str, get: &Get<'_>) -> Result<Got, Error> {
+        #[derive(Deserialize)]
+        struct Found {
+            message: RawMessage,
         }
-    }
-
-    async fn get_once(&self, stream: &str, getter: &Getter) -> Result<Got, Error> {
         let action = format!("reading from {stream}");
-        let handle =
-            self.js.get_stream_no_info(stream).await.map_err(|e| Error::unavailable(action.clone(), e))?;
-        let mut builder = handle.raw_message_builder();
-        if let Some(sequence) = getter.sequence {
-            builder = builder.sequence(sequence);
-        }
-        if let Some(subject) = &getter.next_by_subject {
-            builder = builder.next_by_subject(subject.clone());
-        }
-        if let Some(subject) = &getter.last_by_subject {
-            builder = builder.last_by_subject(subject.clone());
-        }
-        match builder.send().await {
-            Ok(message) => Ok(Got::Message(message)),
-            Err(error) => match error.kind() {
-                RawMessageErrorKind::NoMessageFound => Ok(Got::Nothing),
-                RawMessageErrorKind::JetStream(e) => match e.error_code().0 {
-                    c if code::NO_MESSAGE.contains(&c) => Ok(Got::Nothing),
-                    code::STREAM_NOT_FOUND => Ok(Got::NoStream),
-                    c => Err(Error::Refused { action, code: c, description: e.to_string() }),
-                },
-                _ => Err(Error::unavailable(action, error)),
-            },
+        let subject = format!("STREAM.MSG.GET.{stream}");
+        let mut tries = 1;
+        let found = loop {
+            // Nothing is lost by asking again.
+            match self.api_once::<Found>(&action, &subject, get).await {
+                Ok(found) => break found,
+                Err(_) if tries < READS => tries += 1,
+                Err(broken) => return Err(Error::unavailable(action, broken)),
+            }
+        };
+        match found {
+            Ok(Found { message }) => {
+                let message = StreamMessage::try_from(message);
+                message.map(Got::Message).map_err(|e| Error::corrupt(format!("a message of {stream}"), e))
+            }
+            Err(Error::Refused { code, .. }) if code::NO_MESSAGE.contains(&code) => Ok(Got::Nothing),
+            Err(Error::Refused { code: code::STREAM_NOT_FOUND, .. }) => Ok(Got::NoStream),
+            Err(error) => Err(error),
         }
     }
 
@@ -392,26 +388,15 @@ impl Got {
     }
 }
 
-#[derive(Default)]
-struct Getter {
-    sequence: Option<u64>,
-    next_by_subject: Option<String>,
-    last_by_subject: Option<String>,
-}
-
-impl Getter {
-    fn sequence(mut self, sequence: u64) -> Self {
-        self.sequence = Some(sequence);
-        self
-    }
-    fn next_by_subject(mut self, subject: &str) -> Self {
-        self.next_by_subject = Some(subject.to_owned());
-        self
-    }
-    fn last_by_subject(mut self, subject: &str) -> Self {
-        self.last_by_subject = Some(subject.to_owned());
-        self
-    }
+/// Which message: a request of `STREAM.MSG.GET`.
+#[derive(Default, Serialize)]
+struct Get<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seq: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_by_subj: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_by_subj: Option<&'a str>,
 }
 
 fn refusal(action: &str, error: ApiError) -> Refusal {
