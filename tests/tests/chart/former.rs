@@ -28,7 +28,8 @@ fn what_keeps_its_meaning_works() {
     assert_eq!(name(&api), "ums-provisioning-api", "the Service's name is in the consumers' addresses");
     let pod = &api["spec"]["template"];
     let container = &pod["spec"]["containers"][0];
-    assert_eq!(container["image"], "registry.example.org/headstart:0.1.0", "not the former image");
+    let image = concat!("registry.example.org/headstart:", env!("CARGO_PKG_VERSION"));
+    assert_eq!(container["image"], image, "not the former image");
     assert_eq!(container["resources"]["requests"]["cpu"], "0.1");
     assert!(container["env"].as_array().unwrap().iter().any(|env| env["name"] == "HTTPS_PROXY"));
     assert!(container["volumeMounts"].as_array().unwrap().iter().any(|mount| mount["name"] == "ca"));
