@@ -15,7 +15,7 @@ use model::{
 };
 use support::{Case, LONG, now};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 fn messages(count: usize) -> Vec<Bytes> {
     (0..count).map(|n| Bytes::from(format!("{{\"n\":{n}}}"))).collect()
@@ -63,6 +63,15 @@ impl Lossy {
     }
 }
 
+/// Readers over the damaged wire.
+async fn readers(proxy: &LossyProxy) -> (Readers, DropGuard) {
+    let broker = Broker::connect(&proxy.config("test")).await.unwrap();
+    let stop = CancellationToken::new();
+    let view = broker.registry().view(stop.clone());
+    view.synced().await;
+    (Readers::new(broker, view, ReaderConfig::default()), stop.drop_guard())
+}
+
 #[tokio::test]
 async fn a_batch_whose_answer_is_lost_is_written_once() {
     let lossy = Lossy::start().await;
@@ -100,11 +109,8 @@ async fn an_event_whose_acknowledgement_is_written_and_not_answered_is_acknowled
     let marker = case.broker.events().marker(&case.s).await.unwrap();
     Copier::open(case.queue.clone()).await.unwrap().unwrap().mark(marker, &case.s.marker()).await.unwrap();
     let proxy = LossyProxy::before(&server).await;
-    let broker = Broker::connect(&proxy.config("test")).await.unwrap();
+    let (readers, _stop) = readers(&proxy).await;
     let stop = CancellationToken::new();
-    let view = broker.registry().view(stop.clone());
-    view.synced().await;
-    let readers = Readers::new(broker, view, ReaderConfig::default());
     let (name, incarnation) = (&case.s.name, case.s.incarnation);
     for through in [false, true] {
         let event = Bytes::from_static(br#"{"realm":"udm","topic":"users/user"}"#);
@@ -236,17 +242,12 @@ async fn an_answer_that_breaks_off_leaves_nothing_out() {
     let proxy = LossyProxy::before(&server).await;
     for bytes in [9_000, 15_000, 25_000, 40_000] {
         proxy.cut_after(0);
-        let broker = Broker::connect(&proxy.config("test")).await.unwrap();
-        let stop = CancellationToken::new();
-        let view = broker.registry().view(stop.clone());
-        view.synced().await;
-        let readers = Readers::new(broker, view, ReaderConfig::default());
+        let (readers, _stop) = readers(&proxy).await;
         proxy.cut_after(bytes);
         let read =
             readers.batch(&case.s.name, case.s.incarnation, LONG, &CancellationToken::new(), 100).await;
         let numbers: Vec<u64> = read.unwrap().iter().map(|m| m.id.sequence).collect();
         assert!(!numbers.is_empty() && all.starts_with(&numbers), "{bytes}: {numbers:?}");
-        stop.cancel();
     }
 }
 
@@ -262,16 +263,11 @@ async fn an_answer_with_a_gap_ends_at_the_gap() {
     let proxy = LossyProxy::before(&server).await;
     for lost in [4, 13] {
         proxy.lose_message(&format!("text-{lost}-"));
-        let broker = Broker::connect(&proxy.config("test")).await.unwrap();
-        let stop = CancellationToken::new();
-        let view = broker.registry().view(stop.clone());
-        view.synced().await;
-        let readers = Readers::new(broker, view, ReaderConfig::default());
+        let (readers, _stop) = readers(&proxy).await;
         let read =
             readers.batch(&case.s.name, case.s.incarnation, LONG, &CancellationToken::new(), 100).await;
         let numbers: Vec<u64> = read.unwrap().iter().map(|m| m.id.sequence).collect();
         assert!(!numbers.is_empty() && all.starts_with(&numbers), "{lost}: {numbers:?}");
-        stop.cancel();
     }
 }
 

@@ -27,8 +27,8 @@ struct Remembered {
     refused_until: Option<Moment>,
     /// We have admitted it: the version that it had before.
     admitted: Option<String>,
-    /// What was told of it last.
-    told: Option<(PrefillState, Option<Reason>)>,
+    /// The state that was announced last.
+    announced: Option<(PrefillState, Option<Reason>)>,
 }
 
 impl Memory {
@@ -64,7 +64,7 @@ impl Memory {
 
     /// Notes what is told of a Job; false: it was told before.
     pub(crate) fn tells(&mut self, uid: &str, state: PrefillState, reason: Option<Reason>) -> bool {
-        self.job(uid).told.replace((state, reason)) != Some((state, reason))
+        self.job(uid).announced.replace((state, reason)) != Some((state, reason))
     }
 
     /// Whether the Job's ConfigMap was right at the last look.

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Command, Output, Stdio},
 };
 
 use anyhow::{Context, Result, bail};
@@ -27,17 +27,7 @@ pub fn run(command: &mut Command) -> Result<()> {
 /// # Errors
 /// The program could not be started, or did not end with 0.
 pub fn output(command: &mut Command) -> Result<String> {
-    let output = command.output().with_context(|| format!("could not start {}", line(command)))?;
-    if !output.status.success() {
-        bail!(
-            "{} ended with {}:\n{}{}",
-            line(command),
-            output.status,
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        );
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    captured(command).map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Runs a program to its end and gives all that it printed, on standard output and then on standard error.
@@ -45,13 +35,19 @@ pub fn output(command: &mut Command) -> Result<String> {
 /// # Errors
 /// The program could not be started, or did not end with 0.
 pub fn everything(command: &mut Command) -> Result<String> {
+    captured(command).map(|output| printed(&output))
+}
+
+fn captured(command: &mut Command) -> Result<Output> {
     let output = command.output().with_context(|| format!("could not start {}", line(command)))?;
-    let printed = [output.stdout, output.stderr].concat();
-    let printed = String::from_utf8_lossy(&printed).into_owned();
     if !output.status.success() {
-        bail!("{} ended with {}:\n{printed}", line(command), output.status);
+        bail!("{} ended with {}:\n{}", line(command), output.status, printed(&output));
     }
-    Ok(printed)
+    Ok(output)
+}
+
+fn printed(output: &Output) -> String {
+    [&output.stdout, &output.stderr].map(|part| String::from_utf8_lossy(part)).concat()
 }
 
 /// Whether a program runs and ends with 0; what it prints is dropped.

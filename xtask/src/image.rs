@@ -211,8 +211,9 @@ pub fn build_archive(tag: &str, containerfile: &Path, context: &Path) -> Result<
     build_archive_for(None, tag, containerfile, context)
 }
 
-/// Builds an image (without an architecture: for this machine) and gives it as an OCI archive, which is removed when it is dropped. buildah works in a store of
-/// its own that goes with it: our images are `FROM scratch`, so there are no layers to keep.
+/// Builds an image, without an architecture for this machine, and gives it as an OCI archive, which is removed when it
+/// is dropped. buildah works in a store of its own that goes with it: our images are `FROM scratch`, so there are no
+/// layers to keep.
 ///
 /// # Errors
 /// buildah fails.

@@ -72,18 +72,26 @@ fn may_be_written(observed: &Observed, entry: &Subscription, job: Option<&JobSee
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use model::Reason;
 
     use super::*;
     use crate::decide::world::World;
 
-    fn all_needs(world: &World) -> BTreeSet<Need> {
+    /// All that is read, if it changes nothing.
+    pub fn all_needs(world: &World) -> BTreeSet<Need> {
         let mut read = BTreeSet::new();
         while let Some(need) = needs(&world.observed, &read, &world.rules, world.now) {
             assert!(read.insert(need), "{need:?} is asked for once");
         }
         read
+    }
+
+    /// A world that was seen once, some seconds later.
+    fn seen(world: World, seconds: u64) -> World {
+        let mut world = world.after(seconds);
+        world.decide();
+        world
     }
 
     #[test]
@@ -108,11 +116,6 @@ mod tests {
 
     #[test]
     fn what_is_absent_or_about_to_be_given_up_is_looked_up() {
-        let seen = |world: World, after| {
-            let mut world = world.after(after);
-            world.decide();
-            world
-        };
         let lost = || World::new().admitted().pod(PodPhase::Running).terminating();
         for (world, expected) in [
             (seen(World::new(), 0), true),
@@ -131,19 +134,14 @@ mod tests {
 
     #[test]
     fn events_are_read_where_a_pod_does_not_say_why_it_does_not_come_up() {
-        let after = |world: World, seconds| {
-            let mut world = world.after(seconds);
-            world.decide();
-            world
-        };
         let pending = |reason| World::new().admitted().pod(PodPhase::Pending(reason));
         for (world, expected) in [
-            (after(World::new().job(), 60), false),
-            (after(World::new().admitted(), 1), false),
-            (after(World::new().admitted(), 2), true),
-            (after(pending(None), 2), true),
-            (after(pending(Some((Reason::ImagePull, String::new()))), 60), false),
-            (after(World::new().admitted().pod(PodPhase::Running), 60), false),
+            (seen(World::new().job(), 60), false),
+            (seen(World::new().admitted(), 1), false),
+            (seen(World::new().admitted(), 2), true),
+            (seen(pending(None), 2), true),
+            (seen(pending(Some((Reason::ImagePull, String::new()))), 60), false),
+            (seen(World::new().admitted().pod(PodPhase::Running), 60), false),
         ] {
             let found = all_needs(&world).contains(&Need::Evidence);
             assert_eq!(found, expected, "{:?} at {:?}", world.observed, world.now);

@@ -1,11 +1,10 @@
 //! What holds for every state that can be observed: entry × fence × Job × Pods, all of them.
 
-use std::collections::BTreeSet;
-
 use model::{PrefillState, Reason, fence::FenceState, subscription::Lifecycle};
 
 use super::{
-    Action, Need, needs,
+    Action, Need,
+    needs::tests::all_needs,
     world::{MINE, OTHER, World},
 };
 use crate::observed::{Fate, FenceSeen, InputSeen, Observed, PodPhase};
@@ -139,11 +138,7 @@ fn pods() -> Vec<(&'static str, Pods)> {
 fn a_fence_that_is_not_asked_for_would_change_nothing() {
     let mut not_asked_for = 0;
     for_all(|world, _| {
-        let mut read = BTreeSet::new();
-        while let Some(need) = needs(&world.observed, &read, &world.rules, world.now) {
-            read.insert(need);
-        }
-        if !read.contains(&Need::Fence) {
+        if !all_needs(world).contains(&Need::Fence) {
             not_asked_for += 1;
             let unread = world.clone().fence_seen(FenceSeen::NotRead).decide();
             assert_eq!(unread, world.clone().fence(0, FenceState::Open).decide(), "{world:?}");

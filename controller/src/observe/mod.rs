@@ -70,10 +70,9 @@ impl Observer {
         }
         self.see(&mut observed, now);
         observed.failed_since = self.memory().failed_since(name, observed.entry.as_ref(), now);
+        let Some(entry) = observed.entry.clone() else { return Ok(observed) };
         let mut read = BTreeSet::new();
-        while let Some(need) = needs(&observed, &read, &self.rules, now)
-            && let Some(entry) = observed.entry.clone()
-        {
+        while let Some(need) = needs(&observed, &read, &self.rules, now) {
             match need {
                 Need::LiveJob => self.look_at_kubernetes(&mut observed, &entry).await?,
                 Need::Evidence => self.look_for_evidence(&mut observed, &entry).await?,

@@ -55,15 +55,20 @@ fn links(page: &str) -> impl Iterator<Item = &str> {
 }
 
 fn from_the_root(page: &str, path: &str) -> String {
+    target(Path::new(page), path).display().to_string()
+}
+
+/// Where a relative link of a page leads, without `.` and `..`.
+pub fn target(page: &Path, link: &str) -> PathBuf {
     let mut joined = PathBuf::new();
-    for component in Path::new(page).parent().unwrap_or(Path::new("")).join(path).components() {
+    for component in page.parent().unwrap_or(Path::new("")).join(link).components() {
         match component {
             Component::ParentDir => _ = joined.pop(),
             Component::Normal(name) => joined.push(name),
             _ => {}
         }
     }
-    joined.display().to_string()
+    joined
 }
 
 /// The names of a page's headings, as the forges and mdBook make them.

@@ -3,12 +3,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Result, bail};
 
-/// Follows all links in a folder of HTML pages, and tells how many pages it has.
+use crate::check::links;
+
+/// Follows all links in a folder of HTML pages, and returns the number of pages.
 ///
 /// # Errors
 /// A link leads nowhere, or a page loads something over the network.
@@ -44,7 +46,6 @@ fn read(book: &Path, inside: &Path, files: &mut BTreeMap<PathBuf, Option<String>
 }
 
 fn faults(page: &Path, text: &str, files: &BTreeMap<PathBuf, Option<String>>) -> Vec<String> {
-    let folder = page.parent().unwrap_or(Path::new(""));
     let mut faults = BTreeSet::new();
     for (element, value) in addresses(text) {
         if value.contains("://") || value.starts_with("mailto:") {
@@ -54,7 +55,7 @@ fn faults(page: &Path, text: &str, files: &BTreeMap<PathBuf, Option<String>>) ->
             continue;
         }
         let (path, anchor) = value.split_once('#').unwrap_or((value, ""));
-        let target = if path.is_empty() { page.to_owned() } else { join(folder, path) };
+        let target = if path.is_empty() { page.to_owned() } else { links::target(page, path) };
         let found = match files.get(&target) {
             Some(Some(text)) => anchor.is_empty() || text.contains(&format!("id=\"{anchor}\"")),
             Some(None) => true,
@@ -74,19 +75,6 @@ fn addresses(page: &str) -> impl Iterator<Item = (&str, &str)> {
         let values = [" href=\"", " src=\""].map(|attribute| tag.split_once(attribute)?.1.split_once('"'));
         values.into_iter().flatten().map(move |(value, _)| (element, value))
     })
-}
-
-/// A path from a folder, without `.` and `..`.
-fn join(folder: &Path, path: &str) -> PathBuf {
-    let mut joined = PathBuf::new();
-    for component in folder.join(path).components() {
-        match component {
-            Component::ParentDir => _ = joined.pop(),
-            Component::Normal(name) => joined.push(name),
-            _ => {}
-        }
-    }
-    joined
 }
 
 #[cfg(test)]
