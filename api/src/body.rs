@@ -38,7 +38,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) struct Allowance {
     /// Most bytes.
     limit: usize,
-    budget: &'static BodyMemory,
+    memory: &'static BodyMemory,
     /// Is of one that is larger the beginning kept, instead of refusing it?
     keeps_beginning: bool,
     /// A body that takes longer is given up: it holds memory and, for an event, its place in the order is uncertain.
@@ -48,12 +48,12 @@ pub(crate) struct Allowance {
 impl Allowance {
     /// Of one of the fixed users.
     pub(crate) const ROLE: Self =
-        Self { limit: 1 << 20, budget: &BODIES, keeps_beginning: false, within: Duration::from_secs(60) };
+        Self { limit: 1 << 20, memory: &BODIES, keeps_beginning: false, within: Duration::from_secs(60) };
     /// Of a subscription: it sends a password at most.
-    pub(crate) const SUBSCRIBER: Self = Self { limit: 64 * 1024, budget: &OF_SUBSCRIBERS, ..Self::ROLE };
+    pub(crate) const SUBSCRIBER: Self = Self { limit: 64 * 1024, memory: &OF_SUBSCRIBERS, ..Self::ROLE };
     /// Of somebody who is not let in.
     pub(crate) const STRANGER: Self =
-        Self { limit: 64 * 1024, budget: &OF_STRANGERS, within: Duration::from_secs(10), ..Self::ROLE };
+        Self { limit: 64 * 1024, memory: &OF_STRANGERS, within: Duration::from_secs(10), ..Self::ROLE };
 
     /// Of an event. What NATS does not carry is read all the same: its producer would send it for ever.
     pub(crate) fn event() -> Self {
@@ -129,7 +129,7 @@ struct Taken {
 async fn read_up_to(
     headers: &HeaderMap,
     body: Body,
-    Allowance { limit, budget, keeps_beginning, .. }: Allowance,
+    Allowance { limit, memory, keeps_beginning, .. }: Allowance,
 ) -> Result<Taken, ApiError> {
     let mut held = Held::default();
     let mut arrived = Instant::now();
@@ -161,7 +161,7 @@ async fn read_up_to(
                 (whole, held) = (false, Held::default());
                 continue;
             }
-            budget.hold(&mut held, text.len() + chunk.len()).await?;
+            memory.hold(&mut held, text.len() + chunk.len()).await?;
             text.extend_from_slice(&chunk);
         }
     }

@@ -72,23 +72,23 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_held_is_bounded_and_given_back() {
-        let budget = BodyMemory::new(10 * STEP);
+        let memory = BodyMemory::new(10 * STEP);
         let (mut first, mut second) = (Held::default(), Held::default());
         for bytes in [1, 2, STEP, STEP + 1, 6 * STEP] {
-            budget.hold(&mut first, bytes).await.unwrap();
+            memory.hold(&mut first, bytes).await.unwrap();
         }
-        assert_eq!((first.steps, budget.free.available_permits()), (6, 4));
-        budget.hold(&mut second, 4 * STEP).await.unwrap();
-        let refused = budget.hold(&mut second, 4 * STEP + 1).await;
+        assert_eq!((first.steps, memory.free.available_permits()), (6, 4));
+        memory.hold(&mut second, 4 * STEP).await.unwrap();
+        let refused = memory.hold(&mut second, 4 * STEP + 1).await;
         assert!(matches!(refused, Err(ApiError::Unavailable { .. })), "{refused:?}");
-        budget.hold(&mut second, 4 * STEP).await.unwrap();
-        let waiting = budget.hold(&mut second, 5 * STEP);
+        memory.hold(&mut second, 4 * STEP).await.unwrap();
+        let waiting = memory.hold(&mut second, 5 * STEP);
         let freed = async {
             tokio::time::sleep(Duration::from_secs(1)).await;
             drop(first);
         };
         tokio::join!(waiting, freed).0.unwrap();
         drop(second);
-        assert_eq!(budget.free.available_permits(), 10);
+        assert_eq!(memory.free.available_permits(), 10);
     }
 }

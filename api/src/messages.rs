@@ -32,7 +32,7 @@ use crate::{
 };
 
 pub(crate) async fn publish(State(app): Shared, body: JsonBody) -> Result<Response, ApiError> {
-    let arrived = app.pulse.arrival(body.arrived);
+    let arrived = app.suspend_detector.arrival(body.arrived);
     let limit = app.broker.largest_message();
     let large = match body.beginning_of {
         Some(size) => large_event::beginning(&body.text, size),

@@ -40,7 +40,7 @@ pub(crate) struct App {
     pub launcher: Launcher,
     pub auth: Auth,
     pub metrics: Metrics,
-    pub pulse: Arc<SuspendDetector>,
+    pub suspend_detector: Arc<SuspendDetector>,
     /// Why the process is not ready for other reasons.
     pub not_ready: NotReady,
     /// Streams and polls of each subscription.
@@ -129,7 +129,7 @@ impl App {
             events: broker.events(),
             auth: Auth::new(roles, broker.credentials(), view.clone(), config.bounds.refused_after),
             metrics: Metrics::new(),
-            pulse: SuspendDetector::start(life.closing.clone()),
+            suspend_detector: SuspendDetector::start(life.closing.clone()),
             streams: ConcurrencyLimits::new(config.bounds.streams_per_subscription),
             polls: ConcurrencyLimits::new(config.bounds.polls_per_subscription),
             config,

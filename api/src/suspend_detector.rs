@@ -29,15 +29,15 @@ struct Beats {
 impl SuspendDetector {
     /// Beats until `shutdown`.
     pub(crate) fn start(shutdown: CancellationToken) -> Arc<Self> {
-        let pulse = Arc::new(Self(Mutex::new(Beats { last: Instant::now(), sleep: None })));
-        let beating = Arc::clone(&pulse);
+        let detector = Arc::new(Self(Mutex::new(Beats { last: Instant::now(), sleep: None })));
+        let beating = Arc::clone(&detector);
         tokio::spawn(shutdown.run_until_cancelled_owned(async move {
             loop {
                 tokio::time::sleep(EVERY).await;
                 beating.beats().beat(Instant::now());
             }
         }));
-        pulse
+        detector
     }
 
     /// When a request can have come in at the earliest that was read at `read`.

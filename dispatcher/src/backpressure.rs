@@ -110,19 +110,19 @@ mod tests {
         let lane = Incarnation(uuid::Uuid::from_u128(1));
         let inlet = Inlet::new(Mailbox::new(Bound { entries: 1, bytes: 1 << 20 }));
         let lanes = HashMap::from([(lane, inlet.clone())]);
-        let mut crowd = Backpressure::default();
+        let mut backpressure = Backpressure::default();
         for sequence in 1..=3 {
             let payload = bytes::Bytes::from_static(b"{}");
             inlet.put(Item::Event { sequence, accepted: std::time::UNIX_EPOCH, payload });
-            crowd.put(lane, &inlet);
+            backpressure.put(lane, &inlet);
         }
-        crowd.look(&lanes, Duration::ZERO);
-        assert!(!crowd.is_empty(), "it may be working");
+        backpressure.look(&lanes, Duration::ZERO);
+        assert!(!backpressure.is_empty(), "it may be working");
         tokio::time::advance(PATIENCE * 2).await;
-        crowd.look(&lanes, Duration::from_secs(5));
-        assert!(!crowd.is_empty(), "all are slow");
-        crowd.look(&lanes, Duration::ZERO);
-        assert!(crowd.is_empty());
+        backpressure.look(&lanes, Duration::from_secs(5));
+        assert!(!backpressure.is_empty(), "all are slow");
+        backpressure.look(&lanes, Duration::ZERO);
+        assert!(backpressure.is_empty());
         assert_eq!(inlet.with(|mailbox| mailbox.take(9, 9)), Taken::Behind { from: 1 });
     }
 }

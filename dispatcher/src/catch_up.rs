@@ -348,7 +348,7 @@ mod tests {
     }
 
     /// A lane that reads the log itself from the second entry on.
-    async fn lane(broker: &Broker, s: &Subscription, queue: Queue, hold: CopyDelay) -> Lane {
+    async fn lane(broker: &Broker, s: &Subscription, queue: Queue, copy_delay: CopyDelay) -> Lane {
         let inlet = Inlet::new(Mailbox::behind(Bound { entries: 1, bytes: 1 }, 2));
         assert_eq!(inlet.with(|mailbox| mailbox.take(1, 1)), Taken::Behind { from: 2 });
         let (pace, reports) = (Arc::new(Pace::new(1, 1)), mpsc::unbounded_channel().0);
@@ -364,7 +364,7 @@ mod tests {
             before_copy: None,
         };
         let matcher = Matcher::new(&s.realms_topics, None).unwrap();
-        Lane { writer, hold, matcher, inlet, pace, reports }
+        Lane { writer, copy_delay, matcher, inlet, pace, reports }
     }
 
     #[tokio::test]

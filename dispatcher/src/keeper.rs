@@ -130,9 +130,9 @@ impl Keeper {
                 before_copy: self.config.before_copy,
             };
             let reads_from_log = self.broker.reads_from_log() && !self.track;
-            let hold = CopyDelay::new(self.config.copy_after, reads_from_log);
+            let copy_delay = CopyDelay::new(self.config.copy_after, reads_from_log);
             let (inlet, pace, reports) = (self.inlet.clone(), self.pace.clone(), self.reports.clone());
-            let Gone = Lane { writer, hold, matcher, inlet, pace, reports }.work().await;
+            let Gone = Lane { writer, copy_delay, matcher, inlet, pace, reports }.work().await;
             self.inlet.with(Mailbox::restart);
             tokio::time::sleep(REOPENED_AFTER).await;
         }

@@ -146,7 +146,7 @@ impl Inlet {
 /// One subscription's lane.
 pub(crate) struct Lane {
     pub writer: Writer,
-    pub hold: CopyDelay,
+    pub copy_delay: CopyDelay,
     /// Its topics are those of the last marker that the lane has seen; they are for reading the log itself.
     pub matcher: Matcher,
     pub inlet: Arc<Inlet>,
@@ -194,7 +194,7 @@ impl Lane {
     /// still waits is to be copied now.
     async fn held_until(&mut self) -> Option<Instant> {
         let first = self.held();
-        if first == Held::No || !self.hold.applies(&self.writer).await {
+        if first == Held::No || !self.copy_delay.applies(&self.writer).await {
             return None;
         }
         match first {
@@ -204,7 +204,7 @@ impl Lane {
     }
 
     fn held(&self) -> Held {
-        self.inlet.with(|mailbox| mailbox.held(self.hold.time))
+        self.inlet.with(|mailbox| mailbox.held(self.copy_delay.time))
     }
 
     /// What waits has waited for long enough, unless it was acknowledged meanwhile. Trouble is seen when it is copied.
@@ -222,7 +222,8 @@ impl Lane {
 
     /// Does somebody wait for what waits here?
     pub(crate) async fn urgency(&mut self) -> Urgency {
-        match self.inlet.with(|mailbox| mailbox.is_hurried()) || !self.hold.applies(&self.writer).await {
+        match self.inlet.with(|mailbox| mailbox.is_hurried()) || !self.copy_delay.applies(&self.writer).await
+        {
             true => Urgency::AtOnce,
             false => Urgency::Unhurried,
         }

@@ -38,7 +38,7 @@ pub(crate) struct Lanes {
     metrics: Metrics,
     routes: Routes,
     inlets: HashMap<Incarnation, Arc<Inlet>>,
-    crowd: Backpressure,
+    backpressure: Backpressure,
     memory: Memory,
     /// Memory is short: the reading waits.
     full: bool,
@@ -63,7 +63,7 @@ impl Lanes {
             metrics: metrics.clone(),
             routes: Routes::default(),
             inlets: HashMap::new(),
-            crowd: Backpressure::default(),
+            backpressure: Backpressure::default(),
             memory: Memory::default(),
             full: false,
             pace,
@@ -99,7 +99,7 @@ impl Lanes {
             reports: self.reporter.clone(),
         };
         self.tasks.spawn(keeper.run());
-        self.crowd.remove(owner.incarnation);
+        self.backpressure.remove(owner.incarnation);
         let bound = self.bound();
         self.inlets.insert(owner.incarnation, inlet);
         self.metrics.lanes.set(self.inlets.len() as u64);
@@ -141,7 +141,7 @@ impl Lanes {
     pub(crate) fn forget(&mut self, lane: Incarnation) {
         self.inlets.remove(&lane);
         self.routes.remove(lane);
-        self.crowd.remove(lane);
+        self.backpressure.remove(lane);
         self.metrics.lanes.set(self.inlets.len() as u64);
     }
 
@@ -156,11 +156,11 @@ impl Lanes {
     /// Does the reading wait?
     pub(crate) fn is_crowded(&mut self) -> bool {
         self.full = self.full || self.memory.is_full(false);
-        self.full || !self.crowd.is_empty()
+        self.full || !self.backpressure.is_empty()
     }
 
     pub(crate) fn look_at_crowd(&mut self) {
-        self.crowd.look(&self.inlets, self.pace.slowest());
+        self.backpressure.look(&self.inlets, self.pace.slowest());
         if self.full {
             for inlet in self.inlets.values() {
                 inlet.with(Mailbox::make_room);
@@ -184,7 +184,7 @@ impl Lanes {
             if let Some(inlet) = self.inlets.get(incarnation) {
                 let payload = own.get_or_insert_with(|| self.memory.keep(payload)).clone();
                 inlet.put(Item::Event { sequence, accepted, payload });
-                self.crowd.put(*incarnation, inlet);
+                self.backpressure.put(*incarnation, inlet);
             }
         }
     }
@@ -195,7 +195,7 @@ impl Lanes {
         if let Some(inlet) = self.inlets.get(&incarnation) {
             let payload = self.memory.keep(&letter.message);
             inlet.put(Item::Letter { sequence, accepted, payload });
-            self.crowd.put(incarnation, inlet);
+            self.backpressure.put(incarnation, inlet);
         }
     }
 
@@ -204,7 +204,7 @@ impl Lanes {
         for incarnation in self.routes.of(&event.realm, &event.topic) {
             if let Some(inlet) = self.inlets.get(incarnation) {
                 inlet.put(Item::TooLarge { sequence, event: event.clone() });
-                self.crowd.put(*incarnation, inlet);
+                self.backpressure.put(*incarnation, inlet);
             }
         }
     }

@@ -183,7 +183,7 @@ impl Client {
     pub async fn text(
         &self,
         asking: &Asking,
-        space: &mut Reservation,
+        reservation: &mut Reservation,
         left: &mut Duration,
     ) -> Result<Vec<u8>, Stop> {
         let limit = self.config.request_timeout;
@@ -195,7 +195,7 @@ impl Client {
                 let problem = format!("it has more than {} bytes", self.config.max_object_bytes);
                 return Err(Failure::Unreadable(problem).into());
             }
-            space.hold(text.len()).await;
+            reservation.hold(text.len()).await;
         }
         Ok(text)
     }

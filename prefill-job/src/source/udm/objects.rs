@@ -96,26 +96,26 @@ impl Objects {
             let event = self.broken(module, dn, Some(uuid), problem).await?;
             self.out.send(event).await?;
         }
-        self.session.gate.other_type();
+        self.session.permits.other_type();
         // Tasks, so that requests go on while the engine writes.
         let mut reading: VecDeque<(Entry, Reading)> = VecDeque::new();
         let mut turn = self.asked;
         loop {
-            while reading.len() < (self.session.gate.limit() * WINDOW_FACTOR).max(WINDOW_MIN) {
+            while reading.len() < (self.session.permits.limit() * WINDOW_FACTOR).max(WINDOW_MIN) {
                 let Some(entry) = entries.next().map_err(|e| kept_list(module, &e))? else { break };
                 let task = self.task(entry.clone());
                 reading.push_back((entry, task));
                 self.asked += 1;
             }
             let Some((entry, task)) = reading.pop_front() else { break };
-            self.session.gate.turn(turn);
-            let (got, space) = match task.await {
+            self.session.permits.turn(turn);
+            let (got, reservation) = match task.await {
                 Ok(done) => done,
                 Err(panic) => std::panic::resume_unwind(panic.into_panic()),
             };
             let event = self.event(module, entry, got).await?;
             self.out.send(event).await?;
-            drop(space);
+            drop(reservation);
             turn += 1;
         }
         self.out.send(SourceEvent::TopicFinished { topic }).await?;
@@ -124,10 +124,10 @@ impl Objects {
 
     fn task(&self, entry: Entry) -> Reading {
         let session = Arc::clone(&self.session);
-        let mut space = session.gate.space(self.asked);
+        let mut reservation = session.permits.reservation(self.asked);
         AbortOnDropHandle::new(tokio::spawn(async move {
-            let got = session.object(&entry, &mut space).await;
-            (got, space)
+            let got = session.object(&entry, &mut reservation).await;
+            (got, reservation)
         }))
     }
 

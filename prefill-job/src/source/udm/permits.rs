@@ -38,7 +38,7 @@ struct State {
 
 /// A place; given back when it is dropped.
 pub(super) struct Pass<'a> {
-    gate: &'a Permits,
+    permits: &'a Permits,
     asked: Duration,
     full: bool,
 }
@@ -57,8 +57,8 @@ impl Permits {
     }
 
     /// A reservation for the bytes of the object of this number.
-    pub fn space(&self, number: u64) -> Reservation {
-        self.room.space(number)
+    pub fn reservation(&self, number: u64) -> Reservation {
+        self.room.reservation(number)
     }
 
     /// It is this object's turn: those before it are gone.
@@ -89,7 +89,7 @@ impl Permits {
         };
         // The sender is dropped only together with the gate, or by another object of this number.
         _ = turn.await;
-        let mut pass = Pass { gate: self, asked: Duration::ZERO, full: false };
+        let mut pass = Pass { permits: self, asked: Duration::ZERO, full: false };
         loop {
             let not_before = self.state().not_before;
             if not_before <= Instant::now() {
@@ -145,13 +145,13 @@ impl Pass<'_> {
     }
 
     fn learn(&self, seen: Seen) {
-        self.gate.state().limiter.learn(seen, self.asked, self.gate.opened.elapsed());
+        self.permits.state().limiter.learn(seen, self.asked, self.permits.opened.elapsed());
     }
 }
 
 impl Drop for Pass<'_> {
     fn drop(&mut self) {
-        let mut state = self.gate.state();
+        let mut state = self.permits.state();
         state.inside -= 1;
         state.let_in();
     }
@@ -166,42 +166,42 @@ mod tests {
 
     use super::*;
 
-    async fn enter(gate: &Permits, number: u64) -> Option<Pass<'_>> {
-        tokio::time::timeout(Duration::from_millis(1), gate.enter(number)).await.ok()
+    async fn enter(permits: &Permits, number: u64) -> Option<Pass<'_>> {
+        tokio::time::timeout(Duration::from_millis(1), permits.enter(number)).await.ok()
     }
 
     #[tokio::test(start_paused = true)]
     async fn as_many_pass_as_the_limiter_says() {
-        let gate = Permits::new(8);
+        let permits = Permits::new(8);
         let mut passes = Vec::new();
-        while let Some(pass) = enter(&gate, passes.len() as u64).await {
+        while let Some(pass) = enter(&permits, passes.len() as u64).await {
             passes.push(pass);
         }
         assert_eq!(passes.len(), 4);
         assert!(!passes[0].full && passes[3].full);
         // Half of them, and nobody passes before more than half were given back.
         passes.pop().unwrap().pushed_back();
-        assert_eq!(gate.limit(), 2);
+        assert_eq!(permits.limit(), 2);
         drop(passes.pop());
-        assert!(enter(&gate, 9).await.is_none());
+        assert!(enter(&permits, 9).await.is_none());
         drop(passes.pop());
-        assert!(enter(&gate, 9).await.is_some());
+        assert!(enter(&permits, 9).await.is_some());
         drop(passes);
         // And more again.
         for _ in 0..16 {
-            enter(&gate, 9).await.unwrap().answered(Duration::from_millis(5));
+            enter(&permits, 9).await.unwrap().answered(Duration::from_millis(5));
         }
-        let passes = [enter(&gate, 1).await, enter(&gate, 2).await, enter(&gate, 3).await];
-        assert_eq!(passes.into_iter().flatten().count(), gate.limit());
+        let passes = [enter(&permits, 1).await, enter(&permits, 2).await, enter(&permits, 3).await];
+        assert_eq!(passes.into_iter().flatten().count(), permits.limit());
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_first_object_goes_first_whenever_it_comes() {
-        let gate = Permits::new(1);
-        let inside = gate.enter(0).await;
+        let permits = Permits::new(1);
+        let inside = permits.enter(0).await;
         let seen = Mutex::new(Vec::new());
         let come = async |number: u64| {
-            let _pass = gate.enter(number).await;
+            let _pass = permits.enter(number).await;
             seen.lock().unwrap().push(number);
         };
         let leave = async {
@@ -214,14 +214,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_object_whose_turn_it_is_passes_although_all_places_are_taken() {
-        let gate = Permits::new(1);
-        let inside = gate.enter(7).await;
-        assert!(enter(&gate, 5).await.is_none());
-        let waits = gate.enter(6);
-        gate.turn(6);
+        let permits = Permits::new(1);
+        let inside = permits.enter(7).await;
+        assert!(enter(&permits, 5).await.is_none());
+        let waits = permits.enter(6);
+        permits.turn(6);
         assert!(tokio::time::timeout(Duration::from_millis(1), waits).await.is_ok());
-        assert!(enter(&gate, 6).await.is_some(), "again, when it has to be asked for again");
-        assert!(enter(&gate, 8).await.is_none());
+        assert!(enter(&permits, 6).await.is_some(), "again, when it has to be asked for again");
+        assert!(enter(&permits, 8).await.is_none());
         drop(inside);
     }
 
@@ -239,20 +239,20 @@ mod tests {
     }
 
     /// Asks for an object as often as it takes.
-    async fn ask(gate: Arc<Permits>, number: u64, story: Story) -> Reservation {
-        let mut space = gate.space(number);
+    async fn ask(permits: Arc<Permits>, number: u64, story: Story) -> Reservation {
+        let mut reservation = permits.reservation(number);
         for fails_after in story.fails_after.into_iter().map(Some).chain([None]) {
-            let pass = gate.enter(number).await;
+            let pass = permits.enter(number).await;
             let mut bytes = 0;
             for piece in story.pieces.iter().take(fails_after.unwrap_or(usize::MAX)) {
                 tokio::time::sleep(Duration::from_millis(1)).await;
                 bytes += piece;
-                space.hold(bytes).await;
+                reservation.hold(bytes).await;
             }
             match fails_after {
                 None => pass.answered(Duration::from_millis(5)),
                 Some(n) => {
-                    space.clear();
+                    reservation.clear();
                     if n % 2 == 0 {
                         pass.pushed_back()
                     } else {
@@ -262,7 +262,7 @@ mod tests {
                 }
             }
         }
-        space
+        reservation
     }
 
     proptest! {
@@ -276,14 +276,14 @@ mod tests {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
             let ended = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(1_000_000), async {
-                let gate = Arc::new(Permits::with_room(limit_max, ReadAhead::of(units)));
+                let permits = Arc::new(Permits::with_room(limit_max, ReadAhead::of(units)));
                 let mut asked = stories.into_iter().enumerate().map(|(n, story)| {
-                    tokio::spawn(ask(Arc::clone(&gate), n as u64, story))
+                    tokio::spawn(ask(Arc::clone(&permits), n as u64, story))
                 });
                 let mut reading: VecDeque<_> = asked.by_ref().take(window).collect();
                 let mut sent = 0;
                 while let Some(task) = reading.pop_front() {
-                    gate.turn(sent);
+                    permits.turn(sent);
                     drop(task.await.unwrap());
                     sent += 1;
                     reading.extend(asked.next());
@@ -295,13 +295,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn nobody_passes_while_it_is_closed() {
-        let gate = Permits::new(8);
+        let permits = Permits::new(8);
         let began = Instant::now();
-        gate.close_for(Duration::from_secs(15));
-        gate.close_for(Duration::from_secs(3));
-        drop(gate.enter(1).await);
+        permits.close_for(Duration::from_secs(15));
+        permits.close_for(Duration::from_secs(3));
+        drop(permits.enter(1).await);
         assert!(began.elapsed() >= Duration::from_secs(15));
-        drop(gate.enter(2).await);
+        drop(permits.enter(2).await);
         assert!(began.elapsed() < Duration::from_secs(16));
     }
 }

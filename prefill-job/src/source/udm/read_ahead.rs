@@ -47,7 +47,7 @@ impl ReadAhead {
     }
 
     /// A reservation for an object, by its place in the list.
-    pub fn space(&self, number: u64) -> Reservation {
+    pub fn reservation(&self, number: u64) -> Reservation {
         let (free, turn) = (Arc::clone(&self.free), self.turn.subscribe());
         Reservation { free, turn, number, held: None, units: 1, units_max: self.each_max }
     }
@@ -103,14 +103,14 @@ mod tests {
 
     use super::*;
 
-    async fn holds(space: &mut Reservation, bytes: usize) -> bool {
-        tokio::time::timeout(Duration::from_millis(1), space.hold(bytes)).await.is_ok()
+    async fn holds(reservation: &mut Reservation, bytes: usize) -> bool {
+        tokio::time::timeout(Duration::from_millis(1), reservation.hold(bytes)).await.is_ok()
     }
 
     #[tokio::test(start_paused = true)]
     async fn bytes_are_bounded_but_for_the_one_whose_turn_it_is() {
         let room = ReadAhead { each_max: 4, ..ReadAhead::of(4) };
-        let [mut first, mut second, mut third] = [0, 1, 2].map(|number| room.space(number));
+        let [mut first, mut second, mut third] = [0, 1, 2].map(|number| room.reservation(number));
         room.turn(0);
         assert!(holds(&mut third, UNIT).await, "small ones are free");
         assert!(holds(&mut second, 4 * UNIT).await);
@@ -130,7 +130,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_huge_object_leaves_room_for_others_until_its_turn() {
         let room = ReadAhead::of(8);
-        let [mut huge, mut other] = [1, 2].map(|number| room.space(number));
+        let [mut huge, mut other] = [1, 2].map(|number| room.reservation(number));
         assert!(holds(&mut huge, 2 * UNIT).await);
         assert!(!holds(&mut huge, 9 * UNIT).await);
         assert!(holds(&mut other, 2 * UNIT).await);

@@ -30,7 +30,7 @@ const LOOK_WITHIN: Duration = Duration::from_secs(15);
 /// One reading.
 pub(super) struct Session {
     client: Arc<Client>,
-    pub gate: Permits,
+    pub permits: Permits,
     as_of: AsOf,
     /// For people: what is tried again.
     out: mpsc::Sender<SourceEvent>,
@@ -112,8 +112,8 @@ impl Asked<'_> {
 
 impl Session {
     pub fn new(client: Arc<Client>, as_of: AsOf, out: mpsc::Sender<SourceEvent>) -> Self {
-        let gate = Permits::new(client.config().concurrency_max);
-        Self { client, gate, as_of, out, health: Health::new() }
+        let permits = Permits::new(client.config().concurrency_max);
+        Self { client, permits, as_of, out, health: Health::new() }
     }
 
     pub fn client(&self) -> &Client {
@@ -177,13 +177,13 @@ impl Session {
     }
 
     /// One object, wherever it is by now. Each try waits at the gate; its bytes are held in `space`.
-    pub async fn object(&self, entry: &Entry, space: &mut Reservation) -> Result<Got, SourceError> {
+    pub async fn object(&self, entry: &Entry, reservation: &mut Reservation) -> Result<Got, SourceError> {
         let mut dn = entry.dn.clone();
         for _ in 0..MOVES_MAX {
             let asking = self.asking_object(entry, &dn);
             let mut asked = self.asked(&asking);
             let seen = loop {
-                let tried = self.try_object(&asking, entry, &dn, space).await;
+                let tried = self.try_object(&asking, entry, &dn, reservation).await;
                 if let Some(seen) = asked.settle(tried).await? {
                     break seen;
                 }
@@ -213,14 +213,14 @@ impl Session {
         asking: &Asking,
         entry: &Entry,
         dn: &str,
-        space: &mut Reservation,
+        reservation: &mut Reservation,
     ) -> Result<Seen, Stop> {
-        let pass = self.gate.enter(space.number()).await;
+        let pass = self.permits.enter(reservation.number()).await;
         // Before the request: what is accepted later may be missing in the answer.
         let as_of = self.as_of.now();
         let limit = self.client.config().request_timeout;
         let mut left = limit;
-        let answer = self.client.text(asking, space, &mut left).await;
+        let answer = self.client.text(asking, reservation, &mut left).await;
         match answer.and_then(|text| Ok(object::take(text).map_err(answer::unreadable)?)) {
             Ok((topic, object)) => {
                 pass.answered(limit - left);
@@ -228,7 +228,7 @@ impl Session {
             }
             Err(Stop::Gone) => self.gone(entry, dn).await,
             Err(stop) => {
-                space.clear();
+                reservation.clear();
                 if matches!(&stop, Stop::Again(failure) if failure.is_push_back()) {
                     pass.pushed_back();
                 }
@@ -332,7 +332,7 @@ impl Session {
         self.tell(error);
         if asking.kind == Kind::Object && failure.is_of_all() {
             // What holds for one holds for all: nobody asks before.
-            self.gate.close_for(wait);
+            self.permits.close_for(wait);
         }
         Ok(wait)
     }
